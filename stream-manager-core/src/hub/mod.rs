@@ -1,0 +1,508 @@
+//! The middle of every stream: one source writes, any number of consumers read.
+//!
+//! A source's frames enter through the [`HubWriter`], which puts them onto the stream's timeline (see
+//! `docs/ARCHITECTURE.md`), are kept until the GOP they belong to ends, and are handed to each
+//! [`HubReader`] through a bounded queue of its own. Nobody waits for a consumer: one that is too slow
+//! loses whole GOPs and is told so by [`HubItem::Lagged`]. A hub without consumers does no more than
+//! keep the last GOP.
+//!
+//! ```
+//! # use stream_manager_core::hub::{Hub, HubItem, RawFrame, ReaderOptions};
+//! # use stream_manager_core::frame::{CodecParameters, MediaTime, VideoCodec, VideoParameters};
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let hub = Hub::default();
+//! let mut reader = hub.subscribe("example", ReaderOptions::default());
+//! let writer = hub.writer();
+//! writer.set_tracks([CodecParameters::Video(VideoParameters::new(VideoCodec::Vp8, 640, 360))]);
+//! writer.push(RawFrame::new(0, MediaTime::ZERO, vec![0u8; 10]).keyframe(true)).unwrap();
+//! assert!(matches!(reader.next().await, Some(HubItem::Tracks(_))));
+//! assert!(matches!(reader.next().await, Some(HubItem::Frame(_))));
+//! # });
+//! ```
+
+mod dts;
+mod queue;
+mod timeline;
+
+pub use queue::{ConsumerStats, QueueLimits};
+
+use crate::frame::{CodecParameters, Frame, MediaKind, MediaTime, Track, TrackId, WallTime};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use queue::Consumer;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use timeline::Timeline;
+use tokio::sync::Notify;
+
+/// What a reader gets, in order.
+#[derive(Clone, Debug)]
+pub enum HubItem {
+    /// The stream's tracks, first of all and again whenever they or their parameters change.
+    Tracks(Arc<[Track]>),
+    /// The next frame.
+    Frame(Frame),
+    /// The source was lost and has come back; there is a gap in time here.
+    Discontinuity,
+    /// This reader was too slow; frames are missing here.
+    Lagged {
+        /// How many frames.
+        frames: u64,
+        /// How many bytes of payload.
+        bytes: u64,
+    },
+}
+
+/// A frame as a source hands it over, with its own clock's times.
+#[derive(Clone, Debug)]
+pub struct RawFrame {
+    /// Index into the tracks given to [`HubWriter::set_tracks`].
+    pub track: u32,
+    /// Presentation time by the source's clock, from any origin.
+    pub pts: Option<MediaTime>,
+    /// Decoding time, if the source knows it.
+    pub dts: Option<MediaTime>,
+    /// When the sender says it was captured.
+    pub ntp: Option<WallTime>,
+    /// Whether decoding can start here.
+    pub keyframe: bool,
+    /// The payload, in the format that [`crate::frame`] lists.
+    pub data: Bytes,
+}
+
+impl RawFrame {
+    /// A frame with a presentation time.
+    pub fn new(track: u32, pts: MediaTime, data: impl Into<Bytes>) -> Self {
+        Self { track, pts: Some(pts), dts: None, ntp: None, keyframe: false, data: data.into() }
+    }
+
+    /// Marks it as a keyframe, or not.
+    #[must_use]
+    pub fn keyframe(mut self, keyframe: bool) -> Self {
+        self.keyframe = keyframe;
+        self
+    }
+
+    /// Sets the decoding time.
+    #[must_use]
+    pub fn dts(mut self, dts: Option<MediaTime>) -> Self {
+        self.dts = dts;
+        self
+    }
+
+    /// Sets the sender's wall-clock time.
+    #[must_use]
+    pub fn ntp(mut self, ntp: Option<WallTime>) -> Self {
+        self.ntp = ntp;
+        self
+    }
+}
+
+/// What a hub refuses.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HubError {
+    /// The frame's track was never announced.
+    #[error("frame for track {track}, but the stream has {tracks} tracks; announce them with set_tracks first")]
+    UnknownTrack {
+        /// The frame's track.
+        track: u32,
+        /// How many tracks there are.
+        tracks: usize,
+    },
+}
+
+/// Settings of a hub.
+#[derive(Clone, Copy, Debug)]
+pub struct HubOptions {
+    /// The most that is kept of a GOP; a larger one is not kept at all.
+    pub gop_max_bytes: usize,
+}
+
+impl Default for HubOptions {
+    /// 32 MiB.
+    fn default() -> Self {
+        Self { gop_max_bytes: 32 << 20 }
+    }
+}
+
+/// How a reader begins and how much it may leave unread.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReaderOptions {
+    /// The bounds of its queue.
+    pub limits: QueueLimits,
+    /// Where it begins.
+    pub start: StartAt,
+}
+
+/// Where a reader begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StartAt {
+    /// With the kept GOP, so that a picture is there at once.
+    #[default]
+    KeptGop,
+    /// With the next keyframe that arrives.
+    NextKeyframe,
+}
+
+/// Counters of a hub, from its beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HubStats {
+    /// Frames written.
+    pub frames: u64,
+    /// Bytes of payload written.
+    pub bytes: u64,
+    /// Video keyframes written.
+    pub keyframes: u64,
+    /// RTP packets the source reported as lost.
+    pub packets_lost: u64,
+    /// Sessions (connections) begun.
+    pub sessions: u64,
+    /// Frames in the kept GOP.
+    pub gop_frames: usize,
+    /// Bytes in the kept GOP.
+    pub gop_bytes: usize,
+    /// When the last frame was written.
+    pub last_frame: Option<Instant>,
+}
+
+/// One stream's hub. Clones are handles to the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Hub {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    options: HubOptions,
+    inner: Mutex<Inner>,
+    first_frame: Notify,
+}
+
+#[derive(Debug)]
+struct Inner {
+    timeline: Timeline,
+    tracks: Arc<[Track]>,
+    /// The video track whose keyframes begin a GOP.
+    main_video: Option<TrackId>,
+    gop: Vec<Frame>,
+    gop_bytes: usize,
+    consumers: Vec<Arc<Consumer>>,
+    next_consumer: u64,
+    stats: HubStats,
+    session_has_frame: bool,
+    discontinuity: bool,
+    closed: bool,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self::new(HubOptions::default())
+    }
+}
+
+impl Shared {
+    fn new(options: HubOptions) -> Self {
+        Self {
+            options,
+            inner: Mutex::new(Inner {
+                timeline: Timeline::new(),
+                tracks: Arc::new([]),
+                main_video: None,
+                gop: Vec::new(),
+                gop_bytes: 0,
+                consumers: Vec::new(),
+                next_consumer: 0,
+                stats: HubStats::default(),
+                session_has_frame: false,
+                discontinuity: false,
+                closed: false,
+            }),
+            first_frame: Notify::new(),
+        }
+    }
+}
+
+impl Hub {
+    /// A hub with these settings.
+    pub fn new(options: HubOptions) -> Self {
+        Self { shared: Arc::new(Shared::new(options)) }
+    }
+
+    /// The end a source writes to. There should be one source at a time.
+    pub fn writer(&self) -> HubWriter {
+        HubWriter { shared: self.shared.clone() }
+    }
+
+    /// A new consumer; `name` shows up in statistics and events.
+    pub fn subscribe(&self, name: impl Into<String>, options: ReaderOptions) -> HubReader {
+        let mut inner = self.shared.inner.lock();
+        let id = inner.next_consumer;
+        inner.next_consumer += 1;
+        let from_gop = options.start == StartAt::KeptGop && !inner.gop.is_empty();
+        let wait_for_keyframe = inner.main_video.is_some() && !from_gop;
+        let consumer = Arc::new(Consumer::new(id, name.into(), options.limits, wait_for_keyframe));
+        if !inner.tracks.is_empty() && !inner.closed {
+            consumer.push_item(HubItem::Tracks(inner.tracks.clone()));
+        }
+        if from_gop {
+            for frame in &inner.gop {
+                consumer.push_frame(frame, inner.is_sync(frame));
+            }
+        }
+        if inner.closed {
+            consumer.close();
+        } else {
+            inner.consumers.push(consumer.clone());
+        }
+        HubReader { consumer, shared: self.shared.clone() }
+    }
+
+    /// The stream's tracks, empty until the source has told them.
+    pub fn tracks(&self) -> Arc<[Track]> {
+        self.shared.inner.lock().tracks.clone()
+    }
+
+    /// The hub's counters.
+    pub fn stats(&self) -> HubStats {
+        let inner = self.shared.inner.lock();
+        HubStats {
+            gop_frames: inner.gop.len(),
+            gop_bytes: inner.gop_bytes,
+            ..inner.stats
+        }
+    }
+
+    /// Every consumer's name and counters.
+    pub fn consumers(&self) -> Vec<(String, ConsumerStats)> {
+        self.shared.inner.lock().consumers.iter().map(|c| (c.name.clone(), c.stats())).collect()
+    }
+
+    /// Waits until the current session has delivered a frame.
+    pub async fn session_frame(&self) {
+        loop {
+            let notified = self.shared.first_frame.notified();
+            if self.shared.inner.lock().session_has_frame {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// How long ago the last frame came, `None` if none has come in this session.
+    pub fn silence(&self) -> Option<Duration> {
+        let inner = self.shared.inner.lock();
+        inner.stats.last_frame.filter(|_| inner.session_has_frame).map(|at| at.elapsed())
+    }
+
+    /// Ends the stream: readers get what is queued and then `None`.
+    pub fn close(&self) {
+        let mut inner = self.shared.inner.lock();
+        inner.closed = true;
+        inner.forget_gop();
+        for consumer in inner.consumers.drain(..) {
+            consumer.close();
+        }
+    }
+}
+
+impl Inner {
+    fn is_sync(&self, frame: &Frame) -> bool {
+        frame.keyframe && self.main_video.is_none_or(|video| video == frame.track)
+    }
+
+    fn keep(&mut self, frame: &Frame, sync: bool, max_bytes: usize) {
+        if self.main_video.is_none() {
+            return;
+        }
+        if sync {
+            self.forget_gop();
+        } else if self.gop.is_empty() {
+            return;
+        }
+        self.gop.push(frame.clone());
+        self.gop_bytes += frame.data.len();
+        if self.gop_bytes > max_bytes {
+            self.forget_gop();
+        }
+    }
+
+    fn forget_gop(&mut self) {
+        self.gop.clear();
+        self.gop_bytes = 0;
+    }
+
+    fn announce(&self) {
+        for consumer in &self.consumers {
+            consumer.push_item(HubItem::Tracks(self.tracks.clone()));
+        }
+    }
+
+    fn tracks_changed(&mut self, tracks: Arc<[Track]>) {
+        self.tracks = tracks;
+        self.main_video = self.tracks.iter().find(|t| t.parameters.kind() == MediaKind::Video).map(|t| t.id);
+        self.forget_gop();
+        self.announce();
+    }
+}
+
+/// The end of a hub that a source writes to.
+#[derive(Clone, Debug)]
+pub struct HubWriter {
+    shared: Arc<Shared>,
+}
+
+impl HubWriter {
+    /// Begins a session: the source has (re)connected and its clock is a new one. The supervisor calls
+    /// this before every [`Source::run`](crate::source::Source::run).
+    pub fn begin_session(&self) {
+        let mut inner = self.shared.inner.lock();
+        inner.timeline.begin_session();
+        inner.discontinuity = inner.stats.frames > 0;
+        inner.stats.sessions += 1;
+        inner.session_has_frame = false;
+        inner.forget_gop();
+    }
+
+    /// Announces the stream's tracks; their index is what [`RawFrame::track`] means.
+    pub fn set_tracks(&self, parameters: impl IntoIterator<Item = CodecParameters>) {
+        let mut inner = self.shared.inner.lock();
+        let tracks: Arc<[Track]> = (0..)
+            .zip(parameters)
+            .map(|(id, parameters)| Track { id: TrackId(id), parameters: Arc::new(parameters) })
+            .collect();
+        if tracks == inner.tracks {
+            return;
+        }
+        inner.timeline.set_tracks(tracks.iter().map(|t| &*t.parameters));
+        inner.tracks_changed(tracks);
+    }
+
+    /// Changes the parameters of one track in mid-stream. Frames pushed from now on carry them.
+    ///
+    /// # Errors
+    /// If there is no such track.
+    pub fn set_parameters(&self, track: u32, parameters: CodecParameters) -> Result<(), HubError> {
+        let mut inner = self.shared.inner.lock();
+        let Some(current) = inner.tracks.get(track as usize) else {
+            return Err(HubError::UnknownTrack { track, tracks: inner.tracks.len() });
+        };
+        if *current.parameters == parameters {
+            return Ok(());
+        }
+        inner.timeline.set_parameters(track as usize, &parameters);
+        let mut tracks = inner.tracks.to_vec();
+        tracks[track as usize].parameters = Arc::new(parameters);
+        inner.tracks_changed(tracks.into());
+        Ok(())
+    }
+
+    /// Puts a frame onto the timeline and hands it to every consumer. Never blocks on any of them.
+    ///
+    /// # Errors
+    /// If the frame's track was never announced.
+    pub fn push(&self, raw: RawFrame) -> Result<(), HubError> {
+        self.push_at(raw, Instant::now(), WallTime::now())
+    }
+
+    /// The same with the time of arrival given, for sources that know it better and for tests.
+    ///
+    /// # Errors
+    /// If the frame's track was never announced.
+    pub fn push_at(&self, raw: RawFrame, now: Instant, wall_clock: WallTime) -> Result<(), HubError> {
+        let mut inner = self.shared.inner.lock();
+        let unknown = HubError::UnknownTrack { track: raw.track, tracks: inner.tracks.len() };
+        let Some(parameters) = inner.tracks.get(raw.track as usize).map(|t| t.parameters.clone()) else {
+            return Err(unknown);
+        };
+        let (pts, dts) = (raw.pts.map(MediaTime::as_nanos), raw.dts.map(MediaTime::as_nanos));
+        let Some(placed) = inner.timeline.place(raw.track as usize, pts, dts, now) else {
+            return Err(unknown);
+        };
+        let frame = Frame {
+            track: TrackId(raw.track),
+            keyframe: raw.keyframe || parameters.kind() != MediaKind::Video,
+            parameters,
+            pts: placed.pts,
+            dts: placed.dts,
+            wall_clock,
+            ntp: raw.ntp,
+            data: raw.data,
+        };
+        inner.accept(&frame, now, self.shared.options.gop_max_bytes);
+        if !std::mem::replace(&mut inner.session_has_frame, true) {
+            drop(inner);
+            self.shared.first_frame.notify_waiters();
+        }
+        Ok(())
+    }
+
+    /// Counts packets that were lost between the camera and here.
+    pub fn report_loss(&self, packets: u64) {
+        self.shared.inner.lock().stats.packets_lost += packets;
+    }
+}
+
+impl Inner {
+    fn accept(&mut self, frame: &Frame, now: Instant, gop_max_bytes: usize) {
+        let sync = self.is_sync(frame);
+        self.stats.frames += 1;
+        self.stats.bytes += frame.data.len() as u64;
+        self.stats.keyframes += u64::from(sync && self.main_video.is_some());
+        self.stats.last_frame = Some(now);
+        if std::mem::take(&mut self.discontinuity) {
+            for consumer in &self.consumers {
+                consumer.push_item(HubItem::Discontinuity);
+            }
+        }
+        self.keep(frame, sync, gop_max_bytes);
+        for consumer in &self.consumers {
+            consumer.push_frame(frame, sync);
+        }
+    }
+}
+
+/// The end of a hub that a consumer reads from. Dropping it ends the subscription.
+#[derive(Debug)]
+pub struct HubReader {
+    consumer: Arc<Consumer>,
+    shared: Arc<Shared>,
+}
+
+impl HubReader {
+    /// The next item; `None` once the hub is closed and the queue is empty. Cancel safe.
+    pub async fn next(&mut self) -> Option<HubItem> {
+        loop {
+            match self.consumer.pop() {
+                Ok(item) => return Some(item),
+                Err(true) => return None,
+                Err(false) => self.consumer.notify.notified().await,
+            }
+        }
+    }
+
+    /// The next item if there is one waiting.
+    pub fn try_next(&mut self) -> Option<HubItem> {
+        self.consumer.pop().ok()
+    }
+
+    /// This reader's counters.
+    pub fn stats(&self) -> ConsumerStats {
+        self.consumer.stats()
+    }
+
+    /// The name it subscribed under.
+    pub fn name(&self) -> &str {
+        &self.consumer.name
+    }
+}
+
+impl Drop for HubReader {
+    fn drop(&mut self) {
+        self.consumer.close();
+        self.shared.inner.lock().consumers.retain(|c| c.id != self.consumer.id);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! The hub's promises: order, bounded queues, whole GOPs, parameters in order.
+
+use super::*;
+use crate::frame::{VideoCodec, VideoParameters};
+
+fn video(width: u32) -> CodecParameters {
+    CodecParameters::Video(VideoParameters::new(VideoCodec::H264, width, 2))
+}
+
+fn push(writer: &HubWriter, number: i64, gop: i64) {
+    let raw = RawFrame::new(0, MediaTime::from_nanos(number * 40_000_000), number.to_be_bytes().to_vec());
+    writer.push(raw.keyframe(number % gop == 0)).unwrap();
+}
+
+fn number(frame: &Frame) -> i64 {
+    i64::from_be_bytes(frame.data[..8].try_into().unwrap())
+}
+
+fn drain(reader: &mut HubReader) -> Vec<String> {
+    std::iter::from_fn(|| reader.try_next())
+        .map(|item| match item {
+            HubItem::Tracks(t) => format!("tracks {}", t[0].parameters.video().unwrap().width),
+            HubItem::Frame(f) => number(&f).to_string(),
+            HubItem::Discontinuity => "gap".into(),
+            HubItem::Lagged { frames, bytes } => format!("lost {frames} ({bytes} B)"),
+        })
+        .collect()
+}
+
+#[test]
+fn a_late_reader_gets_the_kept_gop_or_waits_for_a_keyframe() {
+    let hub = Hub::default();
+    let writer = hub.writer();
+    writer.set_tracks([video(4)]);
+    (0..7).for_each(|n| push(&writer, n, 5));
+    let mut with_gop = hub.subscribe("a", ReaderOptions::default());
+    let mut live = hub.subscribe("b", ReaderOptions { start: StartAt::NextKeyframe, ..Default::default() });
+    (7..11).for_each(|n| push(&writer, n, 5));
+    assert_eq!(drain(&mut with_gop), ["tracks 4", "5", "6", "7", "8", "9", "10"]);
+    assert_eq!(drain(&mut live), ["tracks 4", "10"]);
+    assert_eq!(live.stats().dropped_frames, 0);
+}
+
+#[test]
+fn a_slow_reader_loses_whole_gops_and_the_others_nothing() {
+    let hub = Hub::default();
+    let writer = hub.writer();
+    writer.set_tracks([video(4)]);
+    let limits = QueueLimits { frames: 12, bytes: 1 << 20 };
+    let mut slow = hub.subscribe("slow", ReaderOptions { limits, ..Default::default() });
+    let mut quick = hub.subscribe("quick", ReaderOptions::default());
+    (0..23).for_each(|n| push(&writer, n, 5));
+    // 0..12 fit; 12 does not, so 10 and 11 go with it, and everything until a keyframe finds room.
+    let got = drain(&mut slow);
+    assert_eq!(got[1..], (0..10).map(|n| n.to_string()).collect::<Vec<_>>()[..]);
+    (23..27).for_each(|n| push(&writer, n, 5));
+    assert_eq!(drain(&mut slow), ["lost 15 (120 B)", "25", "26"]);
+    assert_eq!(slow.stats().dropped_frames, 15);
+    assert_eq!(drain(&mut quick).len(), 28);
+    assert_eq!(hub.consumers().len(), 2);
+    drop(slow);
+    assert_eq!(hub.consumers().len(), 1);
+}
+
+#[test]
+fn a_frame_larger_than_the_limit_still_passes() {
+    let hub = Hub::default();
+    let writer = hub.writer();
+    writer.set_tracks([video(4)]);
+    let limits = QueueLimits { frames: 10, bytes: 4 };
+    let mut reader = hub.subscribe("a", ReaderOptions { limits, ..Default::default() });
+    push(&writer, 0, 1);
+    assert_eq!(drain(&mut reader), ["tracks 4", "0"]);
+}
+
+#[test]
+fn parameters_change_in_order() {
+    let hub = Hub::default();
+    let writer = hub.writer();
+    writer.set_tracks([video(4)]);
+    let mut reader = hub.subscribe("a", ReaderOptions::default());
+    push(&writer, 0, 1);
+    writer.set_parameters(0, video(8)).unwrap();
+    writer.set_parameters(0, video(8)).unwrap();
+    push(&writer, 1, 1);
+    assert_eq!(drain(&mut reader), ["tracks 4", "0", "tracks 8", "1"]);
+    assert!(matches!(writer.set_parameters(3, video(1)), Err(HubError::UnknownTrack { track: 3, tracks: 1 })));
+}
+
+#[test]
+fn a_new_session_is_a_gap_once_it_delivers() {
+    let hub = Hub::default();
+    let writer = hub.writer();
+    writer.begin_session();
+    writer.set_tracks([video(4)]);
+    let mut reader = hub.subscribe("a", ReaderOptions::default());
+    push(&writer, 0, 1);
+    writer.begin_session();
+    writer.begin_session();
+    writer.set_tracks([video(4)]);
+    assert_eq!(hub.silence(), None);
+    push(&writer, 1, 1);
+    assert_eq!(drain(&mut reader), ["tracks 4", "0", "gap", "1"]);
+    assert_eq!(hub.stats().sessions, 3);
+}
+
+#[test]
+fn a_gop_over_the_limit_is_not_kept() {
+    let hub = Hub::new(HubOptions { gop_max_bytes: 30 });
+    let writer = hub.writer();
+    writer.set_tracks([video(4)]);
+    (0..3).for_each(|n| push(&writer, n, 100));
+    assert_eq!(hub.stats().gop_frames, 3);
+    push(&writer, 3, 100);
+    assert_eq!(hub.stats().gop_frames, 0);
+    let mut reader = hub.subscribe("a", ReaderOptions::default());
+    push(&writer, 4, 100);
+    push(&writer, 100, 100);
+    assert_eq!(drain(&mut reader), ["tracks 4", "100"]);
+}
+
+#[tokio::test]
+async fn closing_ends_readers_after_their_queue() {
+    let hub = Hub::default();
+    let writer = hub.writer();
+    writer.set_tracks([video(4)]);
+    let mut reader = hub.subscribe("a", ReaderOptions::default());
+    push(&writer, 0, 1);
+    hub.close();
+    assert!(matches!(reader.next().await, Some(HubItem::Tracks(_))));
+    assert!(matches!(reader.next().await, Some(HubItem::Frame(_))));
+    assert!(reader.next().await.is_none());
+    assert!(hub.subscribe("late", ReaderOptions::default()).next().await.is_none());
+}

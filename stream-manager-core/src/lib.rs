@@ -1,0 +1,8 @@
+//! x
+pub mod error;
+pub mod event;
+pub mod frame;
+pub mod hub;
+pub mod source { 
+//! x
+}
