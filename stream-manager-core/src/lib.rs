@@ -1,9 +1,11 @@
 //! x
 pub mod error;
 pub mod event;
+pub mod fmp4;
 pub mod frame;
 pub mod hub;
-pub mod fmp4;
-pub mod source { 
-//! x
-}
+pub mod pipeline;
+pub mod recording;
+pub mod sink;
+pub mod source;
+pub mod storage;

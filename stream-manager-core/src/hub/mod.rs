@@ -364,6 +364,11 @@ impl HubWriter {
         inner.forget_gop();
     }
 
+    /// The source's clock starts anew without a gap, as when a file is played from its start again.
+    pub fn restart_clock(&self) {
+        self.shared.inner.lock().timeline.begin_session();
+    }
+
     /// Announces the stream's tracks; their index is what [`RawFrame::track`] means.
     pub fn set_tracks(&self, parameters: impl IntoIterator<Item = CodecParameters>) {
         let mut inner = self.shared.inner.lock();
@@ -494,6 +499,11 @@ impl HubReader {
     /// The name it subscribed under.
     pub fn name(&self) -> &str {
         &self.consumer.name
+    }
+
+    /// The hub it reads from, to subscribe again.
+    pub fn hub(&self) -> Hub {
+        Hub { shared: self.shared.clone() }
     }
 }
 

@@ -1,0 +1,88 @@
+//! The GStreamer elements the library uses, what for, and which package has them.
+
+use gstreamer as gst;
+
+/// An element and what it is needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ElementNeed {
+    /// The element's name.
+    pub element: &'static str,
+    /// The package that has it on Debian and Ubuntu.
+    pub package: &'static str,
+    /// What does not work without it.
+    pub purpose: &'static str,
+}
+
+const BASE: &str = "gstreamer1.0-plugins-base";
+const GOOD: &str = "gstreamer1.0-plugins-good";
+const BAD: &str = "gstreamer1.0-plugins-bad";
+const UGLY: &str = "gstreamer1.0-plugins-ugly";
+const LIBAV: &str = "gstreamer1.0-libav";
+const X: &str = "gstreamer1.0-x";
+
+const fn need(element: &'static str, package: &'static str, purpose: &'static str) -> ElementNeed {
+    ElementNeed { element, package, purpose }
+}
+
+/// Every element the library may make.
+pub const ELEMENTS: &[ElementNeed] = &[
+    need("appsrc", BASE, "recording MPEG-TS, MKV and MP4"),
+    need("appsink", BASE, "every source but plain RTSP"),
+    need("urisourcebin", BASE, "http:// and file:// sources"),
+    need("parsebin", BASE, "http:// and file:// sources"),
+    need("videotestsrc", BASE, "test:// sources"),
+    need("audiotestsrc", BASE, "test:// sources"),
+    need("videoconvert", BASE, "encoding raw video"),
+    need("audioconvert", BASE, "encoding raw audio"),
+    need("audioresample", BASE, "encoding raw audio"),
+    need("textoverlay", X, "the frame counter of test:// sources"),
+    need("clockoverlay", X, "the clock of test:// sources"),
+    need("souphttpsrc", GOOD, "http:// sources"),
+    need("rtspsrc", GOOD, "rtsps:// and RTSP with codecs that need GStreamer"),
+    need("qtdemux", GOOD, "MP4 files as sources"),
+    need("matroskademux", GOOD, "MKV files as sources"),
+    need("splitmuxsink", GOOD, "recording MPEG-TS, MKV and MP4"),
+    need("mp4mux", GOOD, "recording plain MP4"),
+    need("matroskamux", GOOD, "recording MKV"),
+    need("aacparse", GOOD, "AAC"),
+    need("mpegtsmux", BAD, "recording MPEG-TS"),
+    need("tsdemux", BAD, "MPEG-TS as source"),
+    need("h264parse", BAD, "H.264"),
+    need("h265parse", BAD, "H.265"),
+    need("av1parse", BAD, "AV1"),
+    need("jpegparse", BAD, "MJPEG"),
+    need("opusparse", BAD, "Opus"),
+    need("x264enc", UGLY, "test:// sources and encoding raw video"),
+    need("avenc_aac", LIBAV, "AAC in test:// sources and encoding raw audio"),
+];
+
+/// Which package has an element, as far as it is known.
+pub(super) fn package_of(element: &str) -> Option<&'static str> {
+    ELEMENTS.iter().find(|need| need.element == element).map(|need| need.package)
+}
+
+/// The elements that are not installed.
+///
+/// # Errors
+/// If GStreamer does not start.
+pub fn missing_elements() -> Result<Vec<ElementNeed>, super::PipelineError> {
+    super::init()?;
+    Ok(ELEMENTS.iter().filter(|need| gst::ElementFactory::find(need.element).is_none()).copied().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_element_names_its_package() {
+        assert_eq!(
+            crate::pipeline::missing("x264enc").to_string(),
+            "GStreamer element \"x264enc\" is missing; install the package gstreamer1.0-plugins-ugly"
+        );
+        super::super::init().unwrap();
+        let error = crate::pipeline::parse_bin("videotestsrc ! nosuchelement").unwrap_err();
+        assert!(error.to_string().contains("\"nosuchelement\" is missing"), "{error}");
+        assert_eq!(package_of("nosuchelement"), None);
+    }
+}

@@ -1,0 +1,538 @@
+//! Segments of MPEG-TS, MKV and plain MP4, by GStreamer: `appsrc ! togglerecord ! splitmuxsink`.
+//!
+//! The pipeline is made when the first keyframe and the tracks that really deliver are known (a muxer
+//! waits for every one of its tracks), and lives until the recording is paused, stopped or meets a gap or
+//! new parameters. Frames go in by reference. Where there is one file for everything, a pause is
+//! `togglerecord`'s: it stops and starts at keyframes, so the frames between the pause and the next
+//! keyframe are held back here.
+
+use super::name::{numbered, segment_file_name};
+use super::recorder::{SegmentWriter, Shared};
+use super::{Destination, RecordError, Recording, RecordingFormat, Segment, SharedWriter};
+use crate::frame::{AudioCodec, Codec, Frame, MediaKind, MediaTime, Track, TrackId, VideoCodec, WallTime};
+use crate::pipeline::caps::caps_for;
+use crate::pipeline::{self, ErrorCause, ManagedPipeline, PipelineError, PipelineMessage, make_element};
+use crate::storage::DiskPool;
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Media to look at before it is decided which tracks deliver.
+const LOOK_AHEAD: Duration = Duration::from_millis(600);
+/// Bytes that may wait in front of the muxer before it counts as stalled.
+const MAX_QUEUED_BYTES: u64 = 64 << 20;
+/// How long the muxer may take to finish a file.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(10);
+/// Keyframes whose wall clock is remembered, to name segments by.
+const REMEMBERED_KEYFRAMES: usize = 64;
+
+pub(super) struct GstWriter {
+    recording: Recording,
+    pool: DiskPool,
+    shared: Arc<Shared>,
+    tracks: Option<Arc<[Track]>>,
+    /// Frames from the first keyframe on, until the pipeline is made.
+    waiting: Vec<Frame>,
+    run: Option<Run>,
+    number: Arc<AtomicU64>,
+}
+
+/// Running time and wall clock of recent keyframes.
+type Keyframes = Arc<Mutex<VecDeque<(i64, WallTime)>>>;
+
+struct Run {
+    managed: ManagedPipeline,
+    bus: mpsc::Receiver<PipelineMessage>,
+    sources: Vec<(TrackId, gst_app::AppSrc)>,
+    toggle: gst::Element,
+    splitmux: Option<gst::Element>,
+    main: TrackId,
+    base: MediaTime,
+    keyframes: Keyframes,
+    /// Frames pushed that have not been counted into the status yet.
+    frames: u64,
+    segment_frames: u64,
+    bytes: u64,
+    last_dts: MediaTime,
+    segment_start: MediaTime,
+    /// Between a pause and the next keyframe.
+    holding: bool,
+}
+
+fn holds(format: RecordingFormat, codec: Codec) -> bool {
+    use AudioCodec::{Aac, Ac3, Mp3, Opus};
+    use VideoCodec::{Av1, H264, H265, Vp9};
+    let common = matches!(codec, Codec::Video(H264 | H265) | Codec::Audio(Aac | Mp3 | Ac3 | Opus));
+    match format {
+        RecordingFormat::Fmp4 | RecordingFormat::Mkv => !matches!(codec, Codec::Data(_)),
+        RecordingFormat::Ts => common,
+        RecordingFormat::Mp4 => common || matches!(codec, Codec::Video(Av1 | Vp9)),
+    }
+}
+
+impl GstWriter {
+    pub(super) fn new(recording: Recording, pool: DiskPool, shared: Arc<Shared>) -> Self {
+        Self { recording, pool, shared, tracks: None, waiting: Vec::new(), run: None, number: Arc::default() }
+    }
+
+    fn one_file(&self) -> bool {
+        !matches!(self.recording.destination, Some(Destination::Folder(_)))
+    }
+
+    /// The tracks that the container can hold.
+    fn fitting(&self, tracks: &[Track]) -> Result<Vec<Track>, RecordError> {
+        let fitting: Vec<Track> =
+            tracks.iter().filter(|t| holds(self.recording.format, t.parameters.codec())).cloned().collect();
+        if fitting.is_empty() {
+            let codecs = tracks.iter().map(|t| t.parameters.codec().name()).collect::<Vec<_>>().join(", ");
+            return Err(RecordError::NoFittingTrack { format: self.recording.format, codecs });
+        }
+        Ok(fitting)
+    }
+
+    /// Makes the pipeline once it is clear which tracks deliver, and feeds it what has waited.
+    async fn begin_when_ready(&mut self, tracks: &[Track], at_end: bool) -> Result<(), RecordError> {
+        let fitting = self.fitting(tracks)?;
+        let (Some(first), Some(last)) = (self.waiting.first(), self.waiting.last()) else { return Ok(()) };
+        let delivering: Vec<Track> =
+            fitting.iter().filter(|t| self.waiting.iter().any(|f| f.track == t.id)).cloned().collect();
+        let looked = last.dts.saturating_since(first.dts) >= LOOK_AHEAD;
+        if delivering.is_empty() || !(looked || at_end || delivering.len() == fitting.len()) {
+            return Ok(());
+        }
+        if delivering.len() < tracks.len() {
+            tracing::info!(format = ?self.recording.format, tracks = tracks.len(), recorded = delivering.len(),
+                "tracks that the container cannot hold, or that deliver nothing, are left out");
+        }
+        let base = first.dts;
+        let mut run = self.build(&delivering, base)?;
+        run.managed.play(FINISH_TIMEOUT).await?;
+        for frame in std::mem::take(&mut self.waiting) {
+            run.push(frame);
+        }
+        self.run = Some(run);
+        Ok(())
+    }
+
+    fn build(&self, tracks: &[Track], base: MediaTime) -> Result<Run, RecordError> {
+        pipeline::init()?;
+        let failed = |what: String| PipelineError::Element {
+            element: "recording".into(),
+            message: what,
+            cause: ErrorCause::Other,
+        };
+        let pipeline = gst::Pipeline::new();
+        let toggle = make_element("togglerecord")?;
+        toggle.set_property("record", true);
+        pipeline.add(&toggle).map_err(|e| failed(e.to_string()))?;
+        let keyframes: Keyframes = Arc::default();
+        let (output, splitmux) = self.output(&pipeline, &keyframes, base)?;
+        let main = tracks
+            .iter()
+            .find(|t| t.parameters.kind() == MediaKind::Video)
+            .or(tracks.first())
+            .map_or(TrackId(0), |t| t.id);
+        let mut sources = Vec::new();
+        for track in tracks {
+            let caps = caps_for(&track.parameters).ok_or_else(|| failed("a track without caps".into()))?;
+            let source = gst_app::AppSrc::builder()
+                .caps(&caps)
+                .format(gst::Format::Time)
+                .is_live(true)
+                .max_bytes(0)
+                .build();
+            pipeline.add(&source).map_err(|e| failed(e.to_string()))?;
+            let (sink_pad, src_pad) = toggle_pads(&toggle, track.id == main).ok_or_else(|| failed("togglerecord has no pad".into()))?;
+            let link = |from: &gst::Pad, to: &gst::Pad| from.link(to).map(drop).map_err(|e| failed(e.to_string()));
+            link(&source.static_pad("src").ok_or_else(|| failed("no pad".into()))?, &sink_pad)?;
+            let parser = parser_for(track.parameters.codec());
+            let parser = make_element(parser)?;
+            pipeline.add(&parser).map_err(|e| failed(e.to_string()))?;
+            link(&src_pad, &parser.static_pad("sink").ok_or_else(|| failed("no pad".into()))?)?;
+            let name = match (&splitmux, track.parameters.kind(), track.id == main) {
+                (Some(_), MediaKind::Video, true) => "video",
+                (Some(_), MediaKind::Video, false) => "video_aux_%u",
+                (Some(_), ..) => "audio_%u",
+                (None, MediaKind::Video, _) if self.recording.format == RecordingFormat::Mkv => "video_%u",
+                (None, _, _) if self.recording.format == RecordingFormat::Mkv => "audio_%u",
+                _ => "sink_%d",
+            };
+            let to = output.request_pad_simple(name).ok_or_else(|| failed(format!("the muxer has no pad {name}")))?;
+            link(&parser.static_pad("src").ok_or_else(|| failed("no pad".into()))?, &to)?;
+            sources.push((track.id, source));
+        }
+        let (managed, bus) = ManagedPipeline::new(pipeline);
+        Ok(Run {
+            managed,
+            bus,
+            sources,
+            toggle,
+            splitmux,
+            main,
+            base,
+            keyframes,
+            frames: 0,
+            segment_frames: 0,
+            bytes: 0,
+            last_dts: base,
+            segment_start: base,
+            holding: false,
+        })
+    }
+
+    /// The element that the tracks are linked to: `splitmuxsink`, or a muxer in front of a writer.
+    fn output(&self, pipeline: &gst::Pipeline, keyframes: &Keyframes, base: MediaTime) -> Result<(gst::Element, Option<gst::Element>), RecordError> {
+        let failed = |what: String| PipelineError::Element { element: "recording".into(), message: what, cause: ErrorCause::Other };
+        let muxer = match self.recording.format {
+            RecordingFormat::Ts => "mpegtsmux",
+            RecordingFormat::Mkv => "matroskamux",
+            RecordingFormat::Mp4 | RecordingFormat::Fmp4 => "mp4mux",
+        };
+        let mux = make_element(muxer)?;
+        if let Some(Destination::Stream(writer)) = &self.recording.destination {
+            if mux.find_property("streamable").is_some() {
+                mux.set_property("streamable", true);
+            }
+            let sink = stream_sink(writer.clone(), self.shared.clone());
+            pipeline.add_many([&mux, sink.upcast_ref()]).map_err(|e| failed(e.to_string()))?;
+            mux.link(&sink).map_err(|e| failed(e.to_string()))?;
+            self.shared.segment_started(PathBuf::new());
+            return Ok((mux, None));
+        }
+        let splitmux = make_element("splitmuxsink")?;
+        splitmux.set_property("muxer", &mux);
+        let limit = self.recording.segment_duration.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(0));
+        splitmux.set_property("max-size-time", limit);
+        splitmux.set_property("max-size-bytes", self.recording.segment_bytes.unwrap_or(0));
+        splitmux.set_property("send-keyframe-requests", false);
+        let (recording, number, keyframes) = (self.recording.clone(), self.number.clone(), keyframes.clone());
+        splitmux.connect("format-location-full", false, move |values| {
+            let sample = values.get(2).and_then(|v| v.get::<gst::Sample>().ok());
+            let time = sample.as_ref().and_then(|s| s.buffer()).and_then(gst::BufferRef::pts);
+            let start = wall_clock_of(&keyframes, time, base);
+            let number = number.fetch_add(1, Ordering::Relaxed) + 1;
+            Some(location(&recording, start, number).display().to_string().to_value())
+        });
+        pipeline.add(&splitmux).map_err(|e| failed(e.to_string()))?;
+        Ok((splitmux.clone(), Some(splitmux)))
+    }
+
+    /// Takes note of what the pipeline has said.
+    async fn listen(&mut self) -> Result<(), RecordError> {
+        let Some(run) = &mut self.run else { return Ok(()) };
+        let mut closed = Vec::new();
+        let mut error = None;
+        while let Ok(message) = run.bus.try_recv() {
+            match message {
+                PipelineMessage::Error(said) => error = Some(said),
+                PipelineMessage::Element(structure) => {
+                    if let Some(segment) = run.fragment_message(&structure, &self.shared) {
+                        closed.push(segment);
+                    }
+                }
+                PipelineMessage::Eos => {}
+            }
+        }
+        for segment in closed {
+            self.report(segment).await;
+        }
+        match error {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Looks up a finished file's size and tells of it.
+    async fn report(&self, mut segment: Segment) {
+        let path = segment.path.clone();
+        let size = self.pool.lane().run(move || std::fs::metadata(path).map(|m| m.len())).await;
+        segment.bytes = size.ok().and_then(Result::ok).unwrap_or(0);
+        self.shared.wrote(segment.bytes, segment.duration, segment.frames);
+        self.shared.segment_finished(segment);
+    }
+
+    async fn close(&mut self) -> Result<(), RecordError> {
+        if let Some(tracks) = self.tracks.clone()
+            && self.run.is_none()
+            && !self.waiting.is_empty()
+        {
+            self.begin_when_ready(&tracks, true).await?;
+        }
+        self.waiting.clear();
+        let listened = self.listen().await;
+        let Some(mut run) = self.run.take() else { return listened };
+        for (_, source) in &run.sources {
+            // Refused only if the pipeline is down already.
+            let _ = source.end_of_stream();
+        }
+        let mut result = listened;
+        let mut closed = Vec::new();
+        if result.is_ok() {
+            let wait = until_end(&mut run.bus, &mut closed);
+            result = tokio::time::timeout(FINISH_TIMEOUT, wait).await.unwrap_or(Err(RecordError::Stalled));
+        }
+        for structure in closed {
+            if let Some(segment) = run.fragment_message(&structure, &self.shared) {
+                self.report(segment).await;
+            }
+        }
+        if run.splitmux.is_none() {
+            let duration = run.last_dts.saturating_since(run.segment_start);
+            self.shared.segment_finished(Segment {
+                path: PathBuf::new(),
+                start: wall_clock_of(&run.keyframes, None, run.base),
+                duration,
+                bytes: run.bytes,
+                frames: run.frames,
+            });
+        }
+        run.managed.stop().await;
+        result
+    }
+}
+
+/// Waits for the end of the stream to reach the file, keeping what elements post on the way.
+async fn until_end(
+    bus: &mut mpsc::Receiver<PipelineMessage>,
+    posted: &mut Vec<gst::Structure>,
+) -> Result<(), RecordError> {
+    while let Some(message) = bus.recv().await {
+        match message {
+            PipelineMessage::Eos => return Ok(()),
+            PipelineMessage::Error(error) => return Err(error.into()),
+            PipelineMessage::Element(structure) => posted.push(structure),
+        }
+    }
+    Ok(())
+}
+
+fn toggle_pads(toggle: &gst::Element, main: bool) -> Option<(gst::Pad, gst::Pad)> {
+    if main {
+        return Some((toggle.static_pad("sink")?, toggle.static_pad("src")?));
+    }
+    let sink = toggle.request_pad_simple("sink_%u")?;
+    let src = toggle.static_pad(&sink.name().replace("sink", "src"))?;
+    Some((sink, src))
+}
+
+fn parser_for(codec: Codec) -> &'static str {
+    match codec {
+        Codec::Video(VideoCodec::H264) => "h264parse",
+        Codec::Video(VideoCodec::H265) => "h265parse",
+        Codec::Video(VideoCodec::Av1) => "av1parse",
+        Codec::Audio(AudioCodec::Aac) => "aacparse",
+        _ => "identity",
+    }
+}
+
+fn stream_sink(writer: SharedWriter, shared: Arc<Shared>) -> gst_app::AppSink {
+    let sink = gst_app::AppSink::builder().sync(false).async_(false).build();
+    sink.set_callbacks(
+        gst_app::AppSinkCallbacks::builder()
+            .new_sample(move |sink| {
+                let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+                if let Some(map) = sample.buffer().and_then(|b| b.map_readable().ok()) {
+                    let mut out = writer.lock();
+                    out.write_all(&map).and_then(|()| out.flush()).map_err(|_| gst::FlowError::Error)?;
+                    shared.wrote(map.len() as u64, Duration::ZERO, 0);
+                }
+                Ok(gst::FlowSuccess::Ok)
+            })
+            .build(),
+    );
+    sink
+}
+
+fn wall_clock_of(keyframes: &Keyframes, running_time: Option<gst::ClockTime>, base: MediaTime) -> WallTime {
+    let keyframes = keyframes.lock();
+    let wanted = running_time.and_then(|t| i64::try_from(t.nseconds()).ok()).map_or(base.as_nanos(), |t| t + base.as_nanos());
+    keyframes
+        .iter()
+        .min_by_key(|(time, _)| time.abs_diff(wanted))
+        .map_or_else(WallTime::now, |(_, wall)| *wall)
+}
+
+fn location(recording: &Recording, mut start: WallTime, number: u64) -> PathBuf {
+    match &recording.destination {
+        Some(Destination::File { path, .. }) => numbered(path, number),
+        Some(Destination::Folder(folder)) => loop {
+            let path = folder.join(segment_file_name(start, recording.format));
+            if !path.exists() {
+                return path;
+            }
+            start = start + Duration::from_millis(1);
+        },
+        _ => PathBuf::from(segment_file_name(start, recording.format)),
+    }
+}
+
+impl Run {
+    fn push(&mut self, frame: Frame) {
+        let Some((_, source)) = self.sources.iter().find(|(id, _)| *id == frame.track) else { return };
+        let relative = |time: MediaTime| {
+            u64::try_from(time.as_nanos().saturating_sub(self.base.as_nanos())).ok().map(gst::ClockTime::from_nseconds)
+        };
+        // Sound from before the first picture.
+        let (Some(pts), Some(dts)) = (relative(frame.pts), relative(frame.dts)) else { return };
+        if frame.track == self.main {
+            self.last_dts = frame.dts;
+            if frame.keyframe {
+                let mut keyframes = self.keyframes.lock();
+                keyframes.push_back((frame.pts.as_nanos(), frame.wall_clock));
+                if keyframes.len() > REMEMBERED_KEYFRAMES {
+                    keyframes.pop_front();
+                }
+            }
+        }
+        self.frames += 1;
+        self.bytes += frame.data.len() as u64;
+        let keyframe = frame.keyframe;
+        let mut buffer = gst::Buffer::from_slice(frame.data);
+        if let Some(buffer) = buffer.get_mut() {
+            buffer.set_pts(pts);
+            buffer.set_dts(dts);
+            if !keyframe {
+                buffer.set_flags(gst::BufferFlags::DELTA_UNIT);
+            }
+        }
+        // A refusal means that the pipeline is ending; its error is on the bus.
+        let _ = source.push_buffer(buffer);
+    }
+
+    fn queued_bytes(&self) -> u64 {
+        self.sources.iter().map(|(_, s)| s.current_level_bytes()).max().unwrap_or(0)
+    }
+
+    /// Reads splitmuxsink's messages; a closed fragment is a segment.
+    fn fragment_message(&mut self, structure: &gst::Structure, shared: &Shared) -> Option<Segment> {
+        let path = PathBuf::from(structure.get::<String>("location").ok()?);
+        let time = structure.get::<gst::ClockTime>("running-time").ok()?;
+        let at = MediaTime::from_nanos(i64::try_from(time.nseconds()).ok()?.saturating_add(self.base.as_nanos()));
+        match structure.name().as_str() {
+            "splitmuxsink-fragment-opened" => {
+                self.segment_start = at;
+                shared.segment_started(path);
+                None
+            }
+            "splitmuxsink-fragment-closed" => {
+                let start = wall_clock_of(&self.keyframes, gst::ClockTime::from_nseconds(
+                    u64::try_from(self.segment_start.as_nanos().saturating_sub(self.base.as_nanos())).unwrap_or(0)).into(), self.base);
+                let frames = self.frames - self.segment_frames;
+                self.segment_frames = self.frames;
+                Some(Segment { path, start, duration: at.saturating_since(self.segment_start), bytes: 0, frames })
+            }
+            _ => None,
+        }
+    }
+}
+
+async fn prepare_target(pool: &DiskPool, recording: &Recording) -> Result<(), RecordError> {
+    let (path, is_file, overwrite) = match &recording.destination {
+        Some(Destination::Folder(path)) => (path.clone(), false, false),
+        Some(Destination::File { path, overwrite }) => (path.clone(), true, *overwrite),
+        _ => return Ok(()),
+    };
+    pool.lane().run(move || prepare(&path, is_file, overwrite)).await?.map_err(RecordError::from)
+}
+
+fn prepare(path: &Path, is_file: bool, overwrite: bool) -> Result<(), crate::storage::StorageError> {
+    let folder = if is_file { path.parent().filter(|p| !p.as_os_str().is_empty()) } else { Some(path) };
+    if let Some(folder) = folder {
+        std::fs::create_dir_all(folder).map_err(crate::storage::StorageError::at(folder))?;
+    }
+    if is_file && !overwrite && path.exists() {
+        return Err(crate::storage::StorageError::at(path)(std::io::ErrorKind::AlreadyExists.into()));
+    }
+    Ok(())
+}
+
+#[async_trait::async_trait]
+impl SegmentWriter for GstWriter {
+    async fn tracks(&mut self, tracks: Arc<[Track]>) -> Result<(), RecordError> {
+        if self.tracks.as_ref() == Some(&tracks) {
+            return Ok(());
+        }
+        if self.tracks.is_some() {
+            self.close().await?;
+        }
+        self.fitting(&tracks)?;
+        self.tracks = Some(tracks);
+        Ok(())
+    }
+
+    async fn frame(&mut self, frame: Frame) -> Result<(), RecordError> {
+        let Some(tracks) = self.tracks.clone() else { return Ok(()) };
+        self.listen().await?;
+        if let Some(run) = &mut self.run {
+            if run.holding {
+                // Resumed within the GOP in which it was paused: go on with the next keyframe.
+                if frame.track != run.main || !frame.keyframe {
+                    return Ok(());
+                }
+                run.holding = false;
+            }
+            run.push(frame);
+            return if run.queued_bytes() > MAX_QUEUED_BYTES { Err(RecordError::Stalled) } else { Ok(()) };
+        }
+        let has_video = self.fitting(&tracks)?.iter().any(|t| t.parameters.kind() == MediaKind::Video);
+        if self.waiting.is_empty() {
+            if !frame.keyframe || frame.is_video() != has_video {
+                return Ok(());
+            }
+            if self.number.load(Ordering::Relaxed) == 0 {
+                prepare_target(&self.pool, &self.recording).await?;
+            }
+        }
+        self.waiting.push(frame);
+        self.begin_when_ready(&tracks, false).await
+    }
+
+    async fn gap(&mut self) -> Result<(), RecordError> {
+        if self.one_file() { Ok(()) } else { self.close().await }
+    }
+
+    async fn pause(&mut self) -> Result<(), RecordError> {
+        if !self.one_file() || self.run.is_none() {
+            return self.close().await;
+        }
+        if let Some(run) = &mut self.run {
+            run.toggle.set_property("record", false);
+            run.holding = true;
+        }
+        Ok(())
+    }
+
+    fn paused_frame(&mut self, frame: &Frame) {
+        let Some(run) = &mut self.run else { return };
+        if frame.track == run.main && frame.keyframe {
+            run.holding = false;
+        }
+        if !run.holding {
+            run.push(frame.clone()); // togglerecord drops it
+            run.frames -= 1;
+        }
+    }
+
+    fn resume(&mut self) {
+        if let Some(run) = &mut self.run {
+            run.toggle.set_property("record", true);
+        }
+    }
+
+    fn split(&mut self) {
+        if let Some(splitmux) = self.run.as_ref().and_then(|r| r.splitmux.as_ref()) {
+            splitmux.emit_by_name::<()>("split-now", &[]);
+        }
+    }
+
+    async fn finish(&mut self) -> Result<(), RecordError> {
+        self.close().await
+    }
+}

@@ -1,0 +1,284 @@
+//! Recording a stream into files.
+//!
+//! A [`RecorderSink`] reads the hub and writes segments; the [`RecorderHandle`] beside it starts, pauses,
+//! splits and stops it. Fragmented MP4 is written by the library's own fragmenter through the disk pool,
+//! MPEG-TS, MKV and plain MP4 by GStreamer's muxers. Frames lost to a slow disk, a reconnect or new codec
+//! parameters end a segment; nothing else in the stream notices.
+//!
+//! Which codecs a container holds: fMP4 all but timed metadata; MKV the same; MPEG-TS H.264, H.265, AAC,
+//! MP3, AC-3, Opus; plain MP4 those and AV1, VP9. A track that does not fit is left out and said so in the
+//! log; if none fits, that is an error.
+
+mod fmp4_writer;
+mod gst_writer;
+mod name;
+mod recorder;
+
+pub use name::segment_file_name;
+pub use recorder::{Recorder, RecorderHandle, RecorderSink, RecorderStatus};
+
+use crate::fmp4::Fmp4Error;
+use crate::frame::WallTime;
+use crate::pipeline::PipelineError;
+use crate::storage::StorageError;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A container format for recordings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecordingFormat {
+    /// Fragmented MP4: complete up to its last part at any moment, even after a power cut.
+    #[default]
+    Fmp4,
+    /// Plain MP4: only complete once it is finished.
+    Mp4,
+    /// Matroska.
+    Mkv,
+    /// MPEG transport stream.
+    Ts,
+}
+
+impl RecordingFormat {
+    /// The file extension, without the dot.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Fmp4 | Self::Mp4 => "mp4",
+            Self::Mkv => "mkv",
+            Self::Ts => "ts",
+        }
+    }
+
+    /// The format that a file name asks for; `.mp4` means fragmented MP4.
+    pub fn from_extension(extension: &str) -> Option<Self> {
+        match extension.to_ascii_lowercase().as_str() {
+            "mp4" | "m4v" => Some(Self::Fmp4),
+            "mkv" | "mka" => Some(Self::Mkv),
+            "ts" | "m2ts" => Some(Self::Ts),
+            _ => None,
+        }
+    }
+}
+
+/// Where segments go.
+#[derive(Clone)]
+pub enum Destination {
+    /// A folder: one file a segment, named by its start in UTC.
+    Folder(PathBuf),
+    /// One file; further segments, if there are any, get a number before the extension.
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// Whether an existing file is replaced.
+        overwrite: bool,
+    },
+    /// Bytes to anything that takes them, such as standard output. All segments go into it, one after the
+    /// other; plain MP4 cannot be written this way.
+    Stream(SharedWriter),
+}
+
+/// A writer that the recording's disk thread may use.
+pub type SharedWriter = Arc<parking_lot::Mutex<dyn Write + Send>>;
+
+impl std::fmt::Debug for Destination {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Folder(path) => f.debug_tuple("Folder").field(path).finish(),
+            Self::File { path, overwrite } => {
+                f.debug_struct("File").field("path", path).field("overwrite", overwrite).finish()
+            }
+            Self::Stream(_) => f.write_str("Stream"),
+        }
+    }
+}
+
+/// How a stream is recorded.
+///
+/// ```
+/// # use stream_manager_core::recording::Recording;
+/// # use std::time::Duration;
+/// let recording = Recording::fmp4().segment_duration(Duration::from_secs(60)).folder("/srv/video/door");
+/// assert!(recording.check().is_ok());
+/// ```
+#[derive(Clone, Debug)]
+pub struct Recording {
+    pub(crate) format: RecordingFormat,
+    pub(crate) segment_duration: Option<Duration>,
+    pub(crate) segment_bytes: Option<u64>,
+    pub(crate) part_duration: Duration,
+    pub(crate) destination: Option<Destination>,
+    pub(crate) retry: bool,
+}
+
+impl Recording {
+    /// A recording in this format: segments of one hour, parts of one second, kept trying after errors.
+    pub fn new(format: RecordingFormat) -> Self {
+        Self {
+            format,
+            segment_duration: Some(Duration::from_secs(3600)),
+            segment_bytes: None,
+            part_duration: Duration::from_secs(1),
+            destination: None,
+            retry: true,
+        }
+    }
+
+    /// A recording in fragmented MP4.
+    pub fn fmp4() -> Self {
+        Self::new(RecordingFormat::Fmp4)
+    }
+
+    /// Begins a new segment at the first keyframe after this long.
+    #[must_use]
+    pub fn segment_duration(mut self, duration: Duration) -> Self {
+        self.segment_duration = Some(duration);
+        self
+    }
+
+    /// Begins a new segment at the first keyframe after this many bytes.
+    #[must_use]
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = Some(bytes);
+        self
+    }
+
+    /// Never begins a new segment because of length.
+    #[must_use]
+    pub fn unsegmented(mut self) -> Self {
+        self.segment_duration = None;
+        self.segment_bytes = None;
+        self
+    }
+
+    /// How much media is written at once (fMP4): the most that a crash costs.
+    #[must_use]
+    pub fn part_duration(mut self, duration: Duration) -> Self {
+        self.part_duration = duration;
+        self
+    }
+
+    /// Segments go into this folder.
+    #[must_use]
+    pub fn folder(mut self, path: impl Into<PathBuf>) -> Self {
+        self.destination = Some(Destination::Folder(path.into()));
+        self
+    }
+
+    /// Everything goes into this file.
+    #[must_use]
+    pub fn file(mut self, path: impl Into<PathBuf>, overwrite: bool) -> Self {
+        self.destination = Some(Destination::File { path: path.into(), overwrite });
+        self
+    }
+
+    /// Segments go there.
+    #[must_use]
+    pub fn destination(mut self, destination: Destination) -> Self {
+        self.destination = Some(destination);
+        self
+    }
+
+    /// Whether the recorder tries again after an error (a server's way, the default) or ends with it (for
+    /// one job).
+    #[must_use]
+    pub fn retry(mut self, retry: bool) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// Checks that the settings make sense together.
+    ///
+    /// # Errors
+    /// Names the setting that does not.
+    pub fn check(&self) -> Result<(), RecordError> {
+        let bad = |setting: &'static str, value: String, expected: &'static str| {
+            Err(RecordError::Setting { setting, value, expected })
+        };
+        if let Some(duration) = self.segment_duration
+            && duration < Duration::from_secs(1)
+        {
+            return bad("segment_duration", format!("{duration:?}"), "at least 1s");
+        }
+        if let Some(bytes) = self.segment_bytes
+            && bytes < 64 * 1024
+        {
+            return bad("segment_size", format!("{bytes}B"), "at least 64KiB");
+        }
+        if self.part_duration < Duration::from_millis(50) || self.part_duration > Duration::from_secs(60) {
+            return bad("part_duration", format!("{:?}", self.part_duration), "between 50ms and 1m");
+        }
+        if matches!(self.destination, Some(Destination::Stream(_))) && self.format == RecordingFormat::Mp4 {
+            return bad("format", "mp4".into(), "fmp4, mkv or ts, since plain MP4 cannot be streamed");
+        }
+        Ok(())
+    }
+}
+
+/// A finished segment.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Segment {
+    /// The file; empty if it went to a writer.
+    pub path: PathBuf,
+    /// Wall clock of its first frame.
+    pub start: WallTime,
+    /// Its length.
+    #[serde(serialize_with = "as_secs")]
+    pub duration: Duration,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Frames in it, of all tracks.
+    pub frames: u64,
+}
+
+fn as_secs<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}
+
+/// Why a recording stops or cannot begin.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// The disk refused.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The container cannot hold the stream.
+    #[error(transparent)]
+    Fmp4(#[from] Fmp4Error),
+    /// GStreamer's muxer failed.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    /// None of the tracks fits into the container.
+    #[error("{format:?} holds none of the stream's codecs ({codecs}); use fmp4 or mkv")]
+    NoFittingTrack {
+        /// The container.
+        format: RecordingFormat,
+        /// What the stream has.
+        codecs: String,
+    },
+    /// A setting is out of range.
+    #[error("{setting} is {value}; expected {expected}")]
+    Setting {
+        /// Its name.
+        setting: &'static str,
+        /// Its value.
+        value: String,
+        /// What would be right.
+        expected: &'static str,
+    },
+    /// The muxer does not take its input.
+    #[error("the muxer takes no more input; a track may have fallen silent")]
+    Stalled,
+    /// What was asked for does not fit the recorder's state.
+    #[error("cannot {action} while the recording is {state}")]
+    State {
+        /// What was asked for.
+        action: &'static str,
+        /// The state, as in the API.
+        state: &'static str,
+    },
+    /// The recorder is gone.
+    #[error("the recorder has ended")]
+    Ended,
+}

@@ -1,0 +1,430 @@
+//! The recorder: a sink that its handle starts, pauses, splits and stops.
+//!
+//! The sink reads the hub while it records or is paused and leaves the hub alone while it is off. The
+//! writing itself is a [`SegmentWriter`]'s; what an error means is decided here: a server's recorder is
+//! `blocked`, drops frames instead of holding anybody up, and tries again with the next keyframe; a
+//! one-shot recorder ends.
+//!
+//! **Pause to the frame**: every frame that reached the hub before the pause is written, none that reached
+//! it inside. After the resume recording goes on with the first keyframe, since nothing before it could be
+//! decoded.
+
+use super::fmp4_writer::Fmp4Writer;
+use super::gst_writer::GstWriter;
+use super::{RecordError, Recording, RecordingFormat, Segment};
+use crate::event::{EventKind, EventSender, RecordingState};
+use crate::frame::{Frame, MediaKind, Track};
+use crate::hub::{HubItem, HubReader, ReaderOptions};
+use crate::sink::{Sink, SinkError};
+use crate::storage::DiskPool;
+use parking_lot::Mutex;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+/// How long a blocked recorder waits before it tries again.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// How long a command may take; finishing a large plain MP4 is the slowest.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What a recorder is doing.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct RecorderStatus {
+    /// Off, recording, paused or blocked.
+    pub state: RecordingState,
+    /// Why, in words.
+    pub reason: String,
+    /// The file being written.
+    pub file: Option<PathBuf>,
+    /// Bytes written, over all segments.
+    pub bytes: u64,
+    /// Media written, over all segments, in seconds.
+    pub duration_secs: f64,
+    /// Frames written, over all segments and tracks.
+    pub frames: u64,
+    /// Segments finished.
+    pub segments: u64,
+    /// Frames that could not be written (slow or failing disk).
+    pub lost_frames: u64,
+    /// The last error, while there is one.
+    pub last_error: Option<String>,
+    /// The last finished segment.
+    pub last_segment: Option<Segment>,
+}
+
+/// Controls a recording. [`RecorderHandle`] is the library's own implementation.
+#[async_trait::async_trait]
+pub trait Recorder: Send + Sync {
+    /// Starts recording, from the kept GOP on. Recording already is no error.
+    async fn start(&self) -> Result<(), RecordError>;
+    /// Holds the recording.
+    async fn pause(&self) -> Result<(), RecordError>;
+    /// Goes on after a pause.
+    async fn resume(&self) -> Result<(), RecordError>;
+    /// Begins a new segment at the next keyframe.
+    async fn split(&self) -> Result<(), RecordError>;
+    /// Finishes the file and stops. Returns the last segment, if there was one.
+    async fn stop(&self) -> Result<Option<Segment>, RecordError>;
+    /// What it is doing.
+    fn status(&self) -> RecorderStatus;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    Start,
+    Pause,
+    Resume,
+    Split,
+    Stop,
+}
+
+struct Command {
+    action: Action,
+    answer: oneshot::Sender<Result<Option<Segment>, RecordError>>,
+}
+
+/// The handle to a [`RecorderSink`].
+#[derive(Clone)]
+pub struct RecorderHandle {
+    commands: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+}
+
+impl RecorderHandle {
+    async fn send(&self, action: Action) -> Result<Option<Segment>, RecordError> {
+        let (answer, wait) = oneshot::channel();
+        let exchange = async {
+            self.commands.send(Command { action, answer }).await.map_err(|_| RecordError::Ended)?;
+            wait.await.map_err(|_| RecordError::Ended)?
+        };
+        tokio::time::timeout(COMMAND_TIMEOUT, exchange).await.map_err(|_| RecordError::Stalled)?
+    }
+}
+
+#[async_trait::async_trait]
+impl Recorder for RecorderHandle {
+    async fn start(&self) -> Result<(), RecordError> {
+        self.send(Action::Start).await.map(drop)
+    }
+    async fn pause(&self) -> Result<(), RecordError> {
+        self.send(Action::Pause).await.map(drop)
+    }
+    async fn resume(&self) -> Result<(), RecordError> {
+        self.send(Action::Resume).await.map(drop)
+    }
+    async fn split(&self) -> Result<(), RecordError> {
+        self.send(Action::Split).await.map(drop)
+    }
+    async fn stop(&self) -> Result<Option<Segment>, RecordError> {
+        self.send(Action::Stop).await
+    }
+    fn status(&self) -> RecorderStatus {
+        self.shared.status.lock().clone()
+    }
+}
+
+/// What the writers tell about their work.
+pub(super) struct Shared {
+    status: Mutex<RecorderStatus>,
+    events: Option<EventSender>,
+}
+
+impl Shared {
+    pub(super) fn segment_started(&self, path: PathBuf) {
+        self.emit(EventKind::SegmentStarted { path: path.display().to_string() });
+        self.status.lock().file = Some(path);
+    }
+
+    pub(super) fn wrote(&self, bytes: u64, duration: Duration, frames: u64) {
+        let mut status = self.status.lock();
+        status.bytes += bytes;
+        status.duration_secs += duration.as_secs_f64();
+        status.frames += frames;
+    }
+
+    pub(super) fn segment_finished(&self, segment: Segment) {
+        self.emit(EventKind::SegmentFinished {
+            path: segment.path.display().to_string(),
+            duration_secs: segment.duration.as_secs_f64(),
+            bytes: segment.bytes,
+        });
+        let mut status = self.status.lock();
+        status.segments += 1;
+        status.file = None;
+        status.last_segment = Some(segment);
+    }
+
+    fn emit(&self, kind: EventKind) {
+        if let Some(events) = &self.events {
+            events.emit(kind);
+        }
+    }
+
+    fn set_state(&self, state: RecordingState, reason: &str) {
+        {
+            let mut status = self.status.lock();
+            if status.state == state {
+                return;
+            }
+            status.state = state;
+            reason.clone_into(&mut status.reason);
+            if state != RecordingState::Blocked {
+                status.last_error = None;
+            } else {
+                status.file = None;
+            }
+        }
+        self.emit(EventKind::RecordingState { state, reason: reason.to_owned() });
+    }
+
+    fn state(&self) -> RecordingState {
+        self.status.lock().state
+    }
+}
+
+/// Writes frames into segments of one container.
+#[async_trait::async_trait]
+pub(super) trait SegmentWriter: Send {
+    /// The tracks, before the first frame and whenever they change.
+    async fn tracks(&mut self, tracks: Arc<[Track]>) -> Result<(), RecordError>;
+    /// The next frame.
+    async fn frame(&mut self, frame: Frame) -> Result<(), RecordError>;
+    /// Frames are missing here.
+    async fn gap(&mut self) -> Result<(), RecordError>;
+    /// Frames from here on are not to be recorded.
+    async fn pause(&mut self) -> Result<(), RecordError>;
+    /// A frame inside a pause; some muxers have to see it go by.
+    fn paused_frame(&mut self, frame: &Frame);
+    /// Frames from the next keyframe on are to be recorded again.
+    fn resume(&mut self);
+    /// Cut at the next keyframe.
+    fn split(&mut self);
+    /// Finishes what is open.
+    async fn finish(&mut self) -> Result<(), RecordError>;
+}
+
+/// The consuming end of a recorder.
+pub struct RecorderSink {
+    recording: Recording,
+    pool: DiskPool,
+    shared: Arc<Shared>,
+    commands: mpsc::Receiver<Command>,
+    commands_open: bool,
+    writer: Box<dyn SegmentWriter>,
+    tracks: Option<Arc<[Track]>>,
+    retry_at: Option<Instant>,
+}
+
+impl RecorderSink {
+    /// A recorder and its handle. `start` says whether it records from the beginning or waits for
+    /// [`Recorder::start`].
+    ///
+    /// # Errors
+    /// If the settings do not make sense.
+    pub fn new(
+        recording: Recording,
+        pool: DiskPool,
+        events: Option<EventSender>,
+        start: bool,
+    ) -> Result<(RecorderHandle, Self), RecordError> {
+        recording.check()?;
+        let state = if start { RecordingState::Recording } else { RecordingState::Off };
+        let status = RecorderStatus {
+            state,
+            reason: if start { "configured".into() } else { "not started".into() },
+            file: None,
+            bytes: 0,
+            duration_secs: 0.0,
+            frames: 0,
+            segments: 0,
+            lost_frames: 0,
+            last_error: None,
+            last_segment: None,
+        };
+        let shared = Arc::new(Shared { status: Mutex::new(status), events });
+        let (sender, commands) = mpsc::channel(8);
+        let writer = make_writer(&recording, &pool, &shared);
+        let sink =
+            Self { recording, pool, shared: shared.clone(), commands, commands_open: true, writer, tracks: None, retry_at: None };
+        Ok((RecorderHandle { commands: sender, shared }, sink))
+    }
+
+    async fn item(&mut self, item: HubItem) -> Result<(), RecordError> {
+        let state = self.shared.state();
+        match item {
+            HubItem::Tracks(tracks) => {
+                self.tracks = Some(tracks.clone());
+                if state != RecordingState::Blocked {
+                    self.writer.tracks(tracks).await?;
+                }
+            }
+            HubItem::Frame(frame) => match state {
+                RecordingState::Paused => self.writer.paused_frame(&frame),
+                RecordingState::Blocked => self.unblock(frame).await?,
+                _ => self.writer.frame(frame).await?,
+            },
+            HubItem::Discontinuity => self.writer.gap().await?,
+            HubItem::Lagged { frames, .. } => {
+                self.shared.status.lock().lost_frames += frames;
+                self.shared.emit(EventKind::ConsumerLagged { consumer: self.name(), frames });
+                self.writer.gap().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries again with a keyframe, when it is time.
+    async fn unblock(&mut self, frame: Frame) -> Result<(), RecordError> {
+        let due = self.retry_at.is_none_or(|at| Instant::now() >= at);
+        let main_is_video =
+            self.tracks.iter().flat_map(|t| t.iter()).any(|t| t.parameters.kind() == MediaKind::Video);
+        if !due || !frame.keyframe || frame.is_video() != main_is_video {
+            self.shared.status.lock().lost_frames += 1;
+            return Ok(());
+        }
+        self.writer = make_writer(&self.recording, &self.pool, &self.shared);
+        if let Some(tracks) = &self.tracks {
+            self.writer.tracks(tracks.clone()).await?;
+        }
+        self.writer.frame(frame).await
+    }
+
+    /// What an error means. `Err` if the recorder ends with it.
+    async fn failed(&mut self, error: RecordError) -> Result<(), SinkError> {
+        let problem = error.to_string();
+        if !self.recording.retry {
+            // What was written before the error is still worth having.
+            let _ = self.writer.finish().await;
+            self.shared.status.lock().last_error = Some(problem.clone());
+            self.shared.set_state(RecordingState::Off, &problem);
+            return Err(SinkError { sink: self.name(), problem });
+        }
+        if self.shared.state() != RecordingState::Blocked {
+            tracing::warn!(%problem, "recording is blocked");
+        }
+        self.shared.status.lock().last_error = Some(problem.clone());
+        self.shared.set_state(RecordingState::Blocked, &problem);
+        self.retry_at = Some(Instant::now() + RETRY_AFTER);
+        // The old writer is dropped with its open file, which ends with a whole part.
+        self.writer = make_writer(&self.recording, &self.pool, &self.shared);
+        Ok(())
+    }
+
+    async fn command(&mut self, action: Action, reader: &mut Option<HubReader>, hub: &crate::hub::Hub) -> Result<Option<Segment>, RecordError> {
+        use RecordingState::{Blocked, Off, Paused, Recording};
+        let state = self.shared.state();
+        match (action, state) {
+            (Action::Start, Off) => {
+                *reader = Some(hub.subscribe(self.name(), ReaderOptions::default()));
+                self.shared.set_state(Recording, "started by request");
+            }
+            (Action::Start | Action::Resume, Paused) => {
+                self.drain(reader).await?;
+                self.writer.resume();
+                self.shared.set_state(Recording, "resumed by request");
+            }
+            (Action::Pause, Recording | Blocked) => {
+                // What reached the hub before the pause belongs into the file.
+                self.drain(reader).await?;
+                self.writer.pause().await?;
+                self.shared.set_state(Paused, "paused by request");
+            }
+            (Action::Split, Recording) => self.writer.split(),
+            (Action::Stop, Off) => return Ok(None),
+            (Action::Stop, _) => {
+                self.drain(reader).await?;
+                *reader = None;
+                let result = self.writer.finish().await;
+                self.writer = make_writer(&self.recording, &self.pool, &self.shared);
+                self.shared.set_state(Off, "stopped by request");
+                result?;
+                return Ok(self.shared.status.lock().last_segment.clone());
+            }
+            // Asking for what is so already is no error.
+            (Action::Start | Action::Resume, Recording | Blocked) | (Action::Pause, Paused) => {}
+            (Action::Resume | Action::Pause | Action::Split, _) => {
+                let action = match action {
+                    Action::Resume => "resume",
+                    Action::Pause => "pause",
+                    _ => "split",
+                };
+                let state = match state {
+                    Off => "off",
+                    Paused => "paused",
+                    Blocked => "blocked",
+                    Recording => "recording",
+                };
+                return Err(RecordError::State { action, state });
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes what is waiting in the queue.
+    async fn drain(&mut self, reader: &mut Option<HubReader>) -> Result<(), RecordError> {
+        while let Some(item) = reader.as_mut().and_then(HubReader::try_next) {
+            self.item(item).await?;
+        }
+        Ok(())
+    }
+}
+
+fn make_writer(recording: &Recording, pool: &DiskPool, shared: &Arc<Shared>) -> Box<dyn SegmentWriter> {
+    match recording.format {
+        RecordingFormat::Fmp4 => Box::new(Fmp4Writer::new(recording.clone(), pool.clone(), shared.clone())),
+        _ => Box::new(GstWriter::new(recording.clone(), pool.clone(), shared.clone())),
+    }
+}
+
+async fn next_item(reader: &mut Option<HubReader>) -> Option<HubItem> {
+    match reader {
+        Some(reader) => reader.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+#[async_trait::async_trait]
+impl Sink for RecorderSink {
+    async fn run(&mut self, reader: HubReader, cancel: CancellationToken) -> Result<(), SinkError> {
+        let hub = reader.hub();
+        let mut reader = (self.shared.state() != RecordingState::Off).then_some(reader);
+        loop {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => break,
+                command = self.commands.recv(), if self.commands_open => match command {
+                    None => self.commands_open = false,
+                    Some(Command { action, answer }) => {
+                        let result = self.command(action, &mut reader, &hub).await;
+                        // The answer to a request that ran into an error is the error; the recorder lives on.
+                        if let Err(error) = &result && !matches!(error, RecordError::State { .. }) {
+                            tracing::warn!(%error, ?action, "a recorder's command failed");
+                        }
+                        let _ = answer.send(result);
+                    }
+                },
+                item = next_item(&mut reader) => {
+                    let Some(item) = item else { break };
+                    if let Err(error) = self.item(item).await {
+                        self.failed(error).await?;
+                    } else if self.shared.state() == RecordingState::Blocked && self.shared.status.lock().file.is_some() {
+                        self.shared.set_state(RecordingState::Recording, "writing again");
+                    }
+                }
+            }
+        }
+        if let Err(error) = self.drain(&mut reader).await {
+            self.failed(error).await?;
+        }
+        drop(reader);
+        let finished = self.writer.finish().await;
+        self.shared.set_state(RecordingState::Off, "the stream has ended");
+        finished.map_err(|e| SinkError { sink: self.name(), problem: e.to_string() })
+    }
+
+    fn name(&self) -> String {
+        "recorder".into()
+    }
+}

@@ -1,0 +1,125 @@
+//! From an address to the source that can open it.
+
+use super::{LaunchSource, RtspSource, Source, TestSource, UriSource};
+use crate::error::redact_url;
+use crate::pipeline::PipelineError;
+use url::Url;
+
+/// The forms of address there are, for error messages.
+const FORMS: &str = "rtsp://, rtsps://, http://, https://, file://, test:// or gst:";
+
+/// An address that no source can be made from.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddressError {
+    /// It is no URL.
+    #[error("\"{address}\" is no URL ({problem}); expected {FORMS}")]
+    NotAUrl {
+        /// The address, without secrets.
+        address: String,
+        /// What the parser says.
+        problem: String,
+    },
+    /// Its scheme is unknown.
+    #[error("\"{address}\" has the unknown scheme \"{scheme}\"; expected {FORMS}")]
+    UnknownScheme {
+        /// The address, without secrets.
+        address: String,
+        /// The scheme.
+        scheme: String,
+    },
+    /// It lacks the host.
+    #[error("\"{address}\" has no host")]
+    NoHost {
+        /// The address, without secrets.
+        address: String,
+    },
+    /// A parameter in it is wrong.
+    #[error("\"{address}\": {parameter} is \"{value}\"; expected {expected}")]
+    Parameter {
+        /// The address, without secrets.
+        address: String,
+        /// The parameter's name.
+        parameter: String,
+        /// Its value.
+        value: String,
+        /// What would be right.
+        expected: String,
+    },
+    /// The launch line cannot be parsed.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+}
+
+/// Makes the source for an address.
+///
+/// ```
+/// # use stream_manager_core::source::from_url;
+/// assert!(from_url("rtsp://camera/stream1").is_ok());
+/// let error = from_url("gopher://camera/").err().unwrap().to_string();
+/// assert!(error.contains("unknown scheme \"gopher\"; expected rtsp://"));
+/// ```
+///
+/// # Errors
+/// If the address is malformed or of an unknown kind; nothing is connected yet.
+pub fn from_url(address: &str) -> Result<Box<dyn Source>, AddressError> {
+    if let Some(line) = address.strip_prefix("gst:") {
+        return Ok(Box::new(LaunchSource::new(line)?));
+    }
+    let url = Url::parse(address).map_err(|e| AddressError::NotAUrl {
+        address: redact_url(address),
+        problem: e.to_string(),
+    })?;
+    match url.scheme() {
+        "rtsp" | "rtsps" => Ok(Box::new(RtspSource::from_url(url)?)),
+        "http" | "https" | "file" => Ok(Box::new(UriSource::from_url(url)?)),
+        "test" => Ok(Box::new(TestSource::from_url(&url)?)),
+        scheme => {
+            Err(AddressError::UnknownScheme { address: redact_url(address), scheme: scheme.to_owned() })
+        }
+    }
+}
+
+/// The value of a query parameter, parsed; `Err` names parameter, value and what was expected.
+pub(super) fn parse_parameter<T: std::str::FromStr>(
+    url: &Url,
+    name: &str,
+    value: &str,
+    expected: &str,
+) -> Result<T, AddressError> {
+    value.parse().map_err(|_| AddressError::Parameter {
+        address: redact_url(url.as_str()),
+        parameter: name.to_owned(),
+        value: value.to_owned(),
+        expected: expected.to_owned(),
+    })
+}
+
+/// The error for a query parameter that is not known.
+pub(super) fn unknown_parameter(url: &Url, name: &str, known: &[&str]) -> AddressError {
+    AddressError::Parameter {
+        address: redact_url(url.as_str()),
+        parameter: "query".into(),
+        value: name.to_owned(),
+        expected: format!("one of {}", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(address: &str) -> String {
+        from_url(address).err().map(|e| e.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn each_mistake_says_what_would_be_right() {
+        assert!(error("camera").contains("\"camera\" is no URL"));
+        assert!(error("rtsp:///x").contains("no host"), "{}", error("rtsp:///x"));
+        assert!(error("test://smpte?fps=fast").contains("fps is \"fast\"; expected"));
+        assert!(error("test://smpte?colour=red").contains("expected one of width, height"));
+        assert!(error("test://plaid").contains("expected smpte or ball"));
+        assert!(!error("ftp://me:geheim@host/x").contains("geheim"));
+    }
+}

@@ -1,0 +1,495 @@
+//! RTSP cameras (RFC 2326): by retina straight into the hub, or by `rtspsrc` where that cannot do it.
+//!
+//! retina is chosen for `rtsp://` when it can depacketize every video and audio track that the camera
+//! offers. Otherwise, and for `rtsps://` (retina has no TLS), GStreamer's `rtspsrc` takes over, which costs
+//! about eight times as much. The choice is made anew at every connection.
+
+use super::gst_source::{self, GstOptions};
+use super::{AddressError, SUPPORTED_CODECS, Source, SourceEnd, SourceError};
+use crate::error::redact_url;
+use crate::frame::{
+    AudioCodec, AudioParameters, CodecParameters, DataCodec, DataParameters, MediaTime, VideoCodec,
+    VideoParameters, WallTime,
+};
+use crate::hub::{HubWriter, RawFrame};
+use crate::pipeline::{self, make_element};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use gstreamer::prelude::*;
+use retina::client::{
+    Credentials, Demuxed, InitialTimestampPolicy, PlayOptions, Session, SessionOptions, SetupOptions,
+    TcpTransportOptions, Transport, UdpTransportOptions,
+};
+use retina::codec::{CodecItem, FrameFormat, ParametersRef, VideoParametersCodec};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+/// How RTP travels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RtspTransport {
+    /// Interleaved in the RTSP connection.
+    #[default]
+    Tcp,
+    /// UDP, for cameras that can do nothing else; for the local network.
+    Udp,
+}
+
+/// An RTSP camera or server.
+///
+/// ```
+/// # use stream_manager_core::source::{RtspSource, RtspTransport};
+/// let source = RtspSource::new("rtsp://admin:secret@192.0.2.7/stream1").unwrap().transport(RtspTransport::Udp);
+/// ```
+#[derive(Clone, Debug)]
+pub struct RtspSource {
+    /// Without credentials.
+    url: Url,
+    credentials: Option<Credentials>,
+    transport: RtspTransport,
+    timeout: Duration,
+}
+
+impl RtspSource {
+    /// From an address; user and password may stand in it.
+    ///
+    /// # Errors
+    /// If it is no `rtsp://` or `rtsps://` URL with a host.
+    pub fn new(address: &str) -> Result<Self, AddressError> {
+        let url = Url::parse(address)
+            .map_err(|e| AddressError::NotAUrl { address: redact_url(address), problem: e.to_string() })?;
+        Self::from_url(url)
+    }
+
+    /// From a parsed address.
+    ///
+    /// # Errors
+    /// If it is no `rtsp://` or `rtsps://` URL with a host.
+    pub fn from_url(mut url: Url) -> Result<Self, AddressError> {
+        if !matches!(url.scheme(), "rtsp" | "rtsps") {
+            let (address, scheme) = (redact_url(url.as_str()), url.scheme().to_owned());
+            return Err(AddressError::UnknownScheme { address, scheme });
+        }
+        if url.host_str().is_none_or(str::is_empty) {
+            return Err(AddressError::NoHost { address: redact_url(url.as_str()) });
+        }
+        let credentials = (!url.username().is_empty()).then(|| Credentials {
+            username: decode(url.username()),
+            password: decode(url.password().unwrap_or_default()),
+        });
+        // Both can only fail for URLs without a host.
+        let _ = url.set_username("");
+        let _ = url.set_password(None);
+        Ok(Self { url, credentials, transport: RtspTransport::Tcp, timeout: Duration::from_secs(10) })
+    }
+
+    /// Sets how RTP travels; TCP by default.
+    #[must_use]
+    pub fn transport(mut self, transport: RtspTransport) -> Self {
+        self.transport = transport;
+        self
+    }
+
+    /// Sets how long connecting may take, up to the answer to PLAY; 10 s by default.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    fn shown(&self) -> String {
+        redact_url(self.url.as_str())
+    }
+
+    async fn connect(&self) -> Result<Connection, SourceError> {
+        self.check_reachable().await?;
+        let options = SessionOptions::default()
+            .creds(self.credentials.clone())
+            .user_agent(concat!("stream-manager/", env!("CARGO_PKG_VERSION")).to_owned());
+        let mut session = Session::describe(self.url.clone(), options).await.map_err(|e| self.translate(&e))?;
+        let offered: Vec<Offer> = session.streams().iter().map(Offer::of).collect();
+        if offered.iter().all(|o| !o.is_media()) {
+            return Err(SourceError::NoTracks { address: self.shown() });
+        }
+        if offered.iter().any(Offer::needs_gstreamer) {
+            return Ok(Connection::NeedsGstreamer);
+        }
+        let wanted: Vec<usize> = (0..offered.len()).filter(|i| offered[*i].by_retina()).collect();
+        if wanted.is_empty() {
+            let codecs = offered.iter().map(|o| o.name.as_str()).collect::<Vec<_>>().join(", ");
+            return Err(SourceError::UnsupportedCodecs { address: self.shown(), codecs, supported: SUPPORTED_CODECS });
+        }
+        for index in &wanted {
+            let transport = match self.transport {
+                RtspTransport::Tcp => Transport::Tcp(TcpTransportOptions::default()),
+                RtspTransport::Udp => Transport::Udp(UdpTransportOptions::default()),
+            };
+            let options = SetupOptions::default().transport(transport).frame_format(FrameFormat::MP4);
+            session.setup(*index, options).await.map_err(|e| self.translate(&e))?;
+        }
+        // Many cameras leave RTP-Info out; the timeline then starts with each track's first packet.
+        let options = PlayOptions::default().initial_timestamp(InitialTimestampPolicy::Permissive);
+        let playing = session.play(options).await.map_err(|e| self.translate(&e))?;
+        let demuxed = playing.demuxed().map_err(|e| self.translate(&e))?;
+        Ok(Connection::Retina(Box::new(Receiver::new(demuxed, &wanted))))
+    }
+
+    /// Tells a name that does not resolve from a host that does not answer, which retina does not.
+    async fn check_reachable(&self) -> Result<(), SourceError> {
+        let host = self.url.host_str().unwrap_or_default();
+        if let Some(url::Host::Domain(name)) = self.url.host() {
+            let mut addresses = tokio::net::lookup_host((name, self.port())).await.map_err(|e| {
+                SourceError::Resolve { host: host.to_owned(), problem: e.to_string() }
+            })?;
+            if addresses.next().is_none() {
+                return Err(SourceError::Resolve { host: host.to_owned(), problem: "no address".into() });
+            }
+        }
+        Ok(())
+    }
+
+    fn port(&self) -> u16 {
+        self.url.port().unwrap_or(if self.url.scheme() == "rtsps" { 322 } else { 554 })
+    }
+
+    fn translate(&self, error: &retina::Error) -> SourceError {
+        match error.status_code() {
+            Some(401) => return SourceError::Unauthorized { address: self.shown() },
+            Some(404) => return SourceError::NotFound { address: self.shown() },
+            // 200 with a status error means that the answer's body made no sense.
+            Some(status) if status >= 300 => return SourceError::Status { address: self.shown(), status },
+            _ => {}
+        }
+        // The rest of the text is connection detail for packet captures.
+        let text = error.to_string();
+        let first_line = text.lines().next().unwrap_or_default().to_owned();
+        if let Some(problem) = first_line.strip_prefix("Unable to connect to RTSP server: ") {
+            let address = format!("{}:{}", self.url.host_str().unwrap_or_default(), self.port());
+            return SourceError::Connect { address, problem: problem.to_owned() };
+        }
+        SourceError::Protocol(first_line)
+    }
+
+    async fn run_rtspsrc(&self, hub: &HubWriter, cancel: &CancellationToken) -> Result<SourceEnd, SourceError> {
+        pipeline::init()?;
+        let source = make_element("rtspsrc")?;
+        source.set_property("location", self.url.as_str());
+        if let Some(credentials) = &self.credentials {
+            source.set_property("user-id", &credentials.username);
+            source.set_property("user-pw", &credentials.password);
+        }
+        let protocols = match self.transport {
+            RtspTransport::Tcp => "tcp+tls",
+            RtspTransport::Udp => "udp+tls",
+        };
+        source.set_property_from_str("protocols", protocols);
+        source.set_property("latency", 200u32);
+        let timeout_us = u64::try_from(self.timeout.as_micros()).unwrap_or(u64::MAX);
+        source.set_property("tcp-timeout", timeout_us);
+        // Cameras have certificates of their own making; checking them is a setting of its own later.
+        source.set_property_from_str("tls-validation-flags", "generic-error");
+        if source.find_property("add-reference-timestamp-meta").is_some() {
+            source.set_property("add-reference-timestamp-meta", true);
+        }
+        let options = GstOptions {
+            address: self.shown(),
+            paced: false,
+            looped: false,
+            may_end: false,
+            timeout: self.timeout,
+        };
+        gst_source::run(source, &options, hub, cancel).await
+    }
+}
+
+fn decode(text: &str) -> String {
+    url::form_urlencoded::parse(format!("x={}", text.replace('+', "%2B")).as_bytes())
+        .next()
+        .map(|(_, value)| value.into_owned())
+        .unwrap_or_default()
+}
+
+#[async_trait::async_trait]
+impl Source for RtspSource {
+    async fn run(&mut self, hub: &HubWriter, cancel: CancellationToken) -> Result<SourceEnd, SourceError> {
+        if self.url.scheme() == "rtsps" {
+            return self.run_rtspsrc(hub, &cancel).await;
+        }
+        let connection = tokio::select! {
+            () = cancel.cancelled() => return Ok(SourceEnd::Cancelled),
+            connection = tokio::time::timeout(self.timeout, self.connect()) => connection,
+        };
+        let timeout = self.timeout;
+        let connection = connection.map_err(|_| SourceError::Timeout { what: format!("connecting to {}", self.shown()), timeout })?;
+        match connection? {
+            Connection::NeedsGstreamer => self.run_rtspsrc(hub, &cancel).await,
+            Connection::Retina(mut receiver) => tokio::select! {
+                () = cancel.cancelled() => Ok(SourceEnd::Cancelled),
+                result = receiver.receive(hub) => Err(match result {
+                    Ok(()) => SourceError::Ended,
+                    Err(ReceiveError::Retina(error)) => self.translate(&error),
+                    Err(ReceiveError::Source(error)) => error,
+                }),
+            },
+        }
+    }
+
+    fn address(&self) -> String {
+        let mut shown = self.url.clone();
+        if let Some(credentials) = &self.credentials {
+            let _ = shown.set_username(&credentials.username);
+            let _ = shown.set_password(Some("***"));
+        }
+        redact_url(shown.as_str())
+    }
+}
+
+enum Connection {
+    Retina(Box<Receiver>),
+    NeedsGstreamer,
+}
+
+/// One track of the camera's SDP.
+struct Offer {
+    media: String,
+    name: String,
+}
+
+impl Offer {
+    fn of(stream: &retina::client::Stream) -> Self {
+        Self { media: stream.media().to_owned(), name: stream.encoding_name().to_owned() }
+    }
+
+    fn is_media(&self) -> bool {
+        matches!(self.media.as_str(), "video" | "audio" | "image" | "application")
+    }
+
+    fn by_retina(&self) -> bool {
+        matches!(
+            (self.media.as_str(), self.name.as_str()),
+            ("video", "h264" | "h265")
+                | ("video" | "image", "jpeg")
+                | ("audio", "mpeg4-generic" | "pcma" | "pcmu" | "l16")
+                | ("application", "vnd.onvif.metadata")
+        )
+    }
+
+    /// Supported, but only through GStreamer.
+    fn needs_gstreamer(&self) -> bool {
+        matches!(
+            (self.media.as_str(), self.name.as_str()),
+            ("video", "av1" | "vp8" | "vp9") | ("audio", "opus" | "mpa" | "mpa-robust" | "ac3" | "mp4a-latm")
+        )
+    }
+}
+
+enum ReceiveError {
+    Retina(retina::Error),
+    Source(SourceError),
+}
+
+impl From<crate::hub::HubError> for ReceiveError {
+    fn from(error: crate::hub::HubError) -> Self {
+        Self::Source(error.into())
+    }
+}
+
+/// A playing session and what is known of its tracks.
+struct Receiver {
+    demuxed: Demuxed,
+    /// By retina's stream index.
+    tracks: Vec<TrackState>,
+    announced: bool,
+}
+
+#[derive(Default)]
+struct TrackState {
+    wanted: bool,
+    parameters: Option<CodecParameters>,
+    track: Option<u32>,
+    /// A point where the sender's RTP clock and wall clock meet, from its last sender report.
+    report: Option<(i64, WallTime)>,
+}
+
+impl Receiver {
+    fn new(demuxed: Demuxed, wanted: &[usize]) -> Self {
+        let mut tracks: Vec<TrackState> = Vec::new();
+        tracks.resize_with(demuxed.streams().len(), TrackState::default);
+        for index in wanted {
+            tracks[*index].wanted = true;
+        }
+        Self { demuxed, tracks, announced: false }
+    }
+
+    async fn receive(&mut self, hub: &HubWriter) -> Result<(), ReceiveError> {
+        for index in 0..self.tracks.len() {
+            self.learn(index, None);
+        }
+        self.announce_if_complete(hub);
+        while let Some(item) = self.demuxed.next().await {
+            match item.map_err(ReceiveError::Retina)? {
+                CodecItem::VideoFrame(frame) => {
+                    let index = frame.stream_id();
+                    report_loss(hub, frame.loss());
+                    if frame.has_new_parameters() || self.tracks[index].parameters.is_none() {
+                        self.change(index, hub, Some(frame.data()))?;
+                    }
+                    let keyframe = frame.is_random_access_point();
+                    let timestamp = frame.timestamp();
+                    self.push(hub, index, timestamp, keyframe, || shrink(frame.into_data()))?;
+                }
+                CodecItem::AudioFrame(frame) => {
+                    report_loss(hub, frame.loss());
+                    self.push(hub, frame.stream_id(), frame.timestamp(), true, || Bytes::copy_from_slice(frame.data()))?;
+                }
+                CodecItem::MessageFrame(frame) => {
+                    self.push(hub, frame.stream_id(), frame.timestamp(), true, || Bytes::copy_from_slice(frame.data()))?;
+                }
+                CodecItem::Rtcp(packet) => {
+                    if let (Some(timestamp), Some(Ok(Some(report)))) =
+                        (packet.rtp_timestamp(), packet.pkts().next().map(|p| p.as_sender_report()))
+                    {
+                        let wall = WallTime::from_ntp(report.ntp_timestamp().0);
+                        self.tracks[packet.stream_id()].report = Some((timestamp.timestamp(), wall));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn push(
+        &mut self,
+        hub: &HubWriter,
+        index: usize,
+        timestamp: retina::Timestamp,
+        keyframe: bool,
+        data: impl FnOnce() -> Bytes,
+    ) -> Result<(), ReceiveError> {
+        let state = &self.tracks[index];
+        // Before a track's parameters are known nothing can be done with its frames.
+        let Some(track) = state.track else { return Ok(()) };
+        let rate = timestamp.clock_rate().get();
+        let ntp = state.report.map(|(at, wall)| {
+            let since = MediaTime::from_ticks(timestamp.timestamp().saturating_sub(at), rate).as_nanos();
+            WallTime::from_unix_nanos(wall.as_unix_nanos().saturating_add(since))
+        });
+        let pts = MediaTime::from_ticks(timestamp.elapsed(), rate);
+        hub.push(RawFrame { track, pts: Some(pts), dts: None, ntp, keyframe, data: data() })?;
+        Ok(())
+    }
+
+    /// Takes over what retina knows of a track's parameters.
+    fn learn(&mut self, index: usize, frame: Option<&[u8]>) {
+        let stream = &self.demuxed.streams()[index];
+        let frame_rate = stream.framerate().filter(|r| *r > 0.0).map(|r| ((r * 1000.0).round() as u32, 1000));
+        if let Some(found) = stream.parameters().and_then(|p| translate_parameters(p, stream, frame_rate, frame)) {
+            self.tracks[index].parameters = Some(found);
+        }
+    }
+
+    fn change(&mut self, index: usize, hub: &HubWriter, frame: Option<&[u8]>) -> Result<(), ReceiveError> {
+        self.learn(index, frame);
+        match (self.tracks[index].track, self.tracks[index].parameters.clone()) {
+            (Some(track), Some(parameters)) => hub.set_parameters(track, parameters)?,
+            _ => self.announce_if_complete(hub),
+        }
+        Ok(())
+    }
+
+    /// Announces the tracks once the parameters of all of them are known: video first, for sinks that take
+    /// the first track as the main one.
+    fn announce_if_complete(&mut self, hub: &HubWriter) {
+        let wanted: Vec<usize> = (0..self.tracks.len()).filter(|i| self.tracks[*i].wanted).collect();
+        if self.announced || wanted.iter().any(|i| self.tracks[*i].parameters.is_none()) {
+            return;
+        }
+        let mut order = wanted;
+        order.sort_by_key(|i| match &self.tracks[*i].parameters {
+            Some(CodecParameters::Video(_)) => 0,
+            Some(CodecParameters::Audio(_)) => 1,
+            _ => 2,
+        });
+        for (track, index) in (0u32..).zip(&order) {
+            self.tracks[*index].track = Some(track);
+        }
+        hub.set_tracks(order.iter().filter_map(|i| self.tracks[*i].parameters.clone()));
+        self.announced = true;
+    }
+}
+
+fn report_loss(hub: &HubWriter, packets: u16) {
+    if packets > 0 {
+        hub.report_loss(u64::from(packets));
+    }
+}
+
+/// Frames are kept for a whole GOP; memory that was only reserved is given back where it is much.
+fn shrink(mut data: Vec<u8>) -> Bytes {
+    if data.capacity() > data.len() + data.len() / 8 + 1024 {
+        data.shrink_to_fit();
+    }
+    data.into()
+}
+
+fn translate_parameters(
+    parameters: ParametersRef<'_>,
+    stream: &retina::client::Stream,
+    frame_rate: Option<(u32, u32)>,
+    frame: Option<&[u8]>,
+) -> Option<CodecParameters> {
+    match parameters {
+        ParametersRef::Video(video) => {
+            let extra = Bytes::copy_from_slice(video.extra_data());
+            let found = match video.codec_params() {
+                VideoParametersCodec::H264 { .. } => VideoParameters::h264(extra),
+                VideoParametersCodec::H265 { .. } => VideoParameters::h265(extra),
+                VideoParametersCodec::Jpeg => {
+                    // Known only once there has been a picture.
+                    frame?;
+                    let (width, height) = video.pixel_dimensions();
+                    Ok(VideoParameters::new(VideoCodec::Mjpeg, width, height))
+                }
+                _ => return None,
+            };
+            match found {
+                Ok(found) => Some(CodecParameters::Video(found.with_frame_rate(frame_rate))),
+                Err(error) => {
+                    tracing::warn!(%error, "a camera sends parameter sets that cannot be read");
+                    None
+                }
+            }
+        }
+        ParametersRef::Audio(audio) => {
+            let (rate, channels) = (audio.clock_rate(), audio.channels().get());
+            let plain = |codec| Some(CodecParameters::Audio(AudioParameters::new(codec, rate, channels)));
+            match stream.encoding_name() {
+                "mpeg4-generic" => {
+                    let config = Bytes::copy_from_slice(audio.extra_data());
+                    AudioParameters::aac(config).ok().map(CodecParameters::Audio)
+                }
+                "pcma" => plain(AudioCodec::Pcma),
+                "pcmu" => plain(AudioCodec::Pcmu),
+                "l16" => plain(AudioCodec::L16),
+                _ => None,
+            }
+        }
+        ParametersRef::Message(_) => Some(CodecParameters::Data(DataParameters { codec: DataCodec::Onvif })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_leave_the_address_and_never_show() {
+        let source = RtspSource::new("rtsp://ad%40min:p%2Fw+d@cam:8554/x").unwrap();
+        let credentials = source.credentials.clone().unwrap();
+        assert_eq!((credentials.username.as_str(), credentials.password.as_str()), ("ad@min", "p/w+d"));
+        assert_eq!(source.url.as_str(), "rtsp://cam:8554/x");
+        assert_eq!(source.address(), "rtsp://ad%40min:***@cam:8554/x");
+    }
+}

@@ -1,0 +1,83 @@
+//! Files and HTTP, through GStreamer without decoding.
+
+use super::address::{parse_parameter, unknown_parameter};
+use super::gst_source::{self, GstOptions};
+use super::{AddressError, Source, SourceEnd, SourceError};
+use crate::error::redact_url;
+use crate::hub::HubWriter;
+use crate::pipeline::{self, make_element};
+use gstreamer::prelude::*;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+/// A file or something behind HTTP: MP4, MKV, MPEG-TS, FLV, MJPEG, HLS, whatever GStreamer can take apart.
+/// Frames are let out at the pace of their timestamps.
+///
+/// ```
+/// # use stream_manager_core::source::UriSource;
+/// let source = UriSource::from_url("file:///videos/door.mp4?loop=true".parse().unwrap()).unwrap();
+/// ```
+#[derive(Clone, Debug)]
+pub struct UriSource {
+    url: Url,
+    looped: bool,
+}
+
+impl UriSource {
+    /// From an address. A file may be looped with `?loop=true`.
+    ///
+    /// # Errors
+    /// If the address has no host (HTTP) or an unknown parameter (file).
+    pub fn from_url(mut url: Url) -> Result<Self, AddressError> {
+        let mut looped = false;
+        if url.scheme() == "file" {
+            for (name, value) in url.query_pairs() {
+                match &*name {
+                    "loop" => looped = parse_parameter(&url, "loop", &value, "true or false")?,
+                    other => return Err(unknown_parameter(&url, other, &["loop"])),
+                }
+            }
+            url.set_query(None);
+        } else if url.host_str().is_none_or(str::is_empty) {
+            return Err(AddressError::NoHost { address: redact_url(url.as_str()) });
+        }
+        Ok(Self { url, looped })
+    }
+
+    fn file_error(&self) -> Option<SourceError> {
+        let path = self.url.to_file_path().ok().filter(|_| self.url.scheme() == "file")?;
+        let problem = match std::fs::metadata(&path) {
+            Ok(meta) if meta.is_dir() => "is a folder, not a file".to_owned(),
+            Ok(meta) if meta.len() == 0 => "is empty".to_owned(),
+            Ok(_) => return None,
+            Err(error) => error.to_string(),
+        };
+        Some(SourceError::File { path: path.display().to_string(), problem })
+    }
+}
+
+#[async_trait::async_trait]
+impl Source for UriSource {
+    async fn run(&mut self, hub: &HubWriter, cancel: CancellationToken) -> Result<SourceEnd, SourceError> {
+        pipeline::init()?;
+        let this = self.clone();
+        if let Ok(Some(error)) = tokio::task::spawn_blocking(move || this.file_error()).await {
+            return Err(error);
+        }
+        let source = make_element("urisourcebin")?;
+        source.set_property("uri", self.url.as_str());
+        let options = GstOptions {
+            address: self.address(),
+            paced: true,
+            looped: self.looped,
+            may_end: self.url.scheme() == "file",
+            timeout: Duration::from_secs(10),
+        };
+        gst_source::run(source, &options, hub, &cancel).await
+    }
+
+    fn address(&self) -> String {
+        redact_url(self.url.as_str())
+    }
+}
