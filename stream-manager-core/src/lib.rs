@@ -1,9 +1,48 @@
-//! x
+//! Stream Manager: takes in live streams, cameras above all, and records them.
+//!
+//! The library behind the program `stream-manager`. It runs on the caller's tokio runtime, prints nothing,
+//! installs no global subscriber and cleans up when it is dropped.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use stream_manager_core::manager::{Stream, StreamManager};
+//! use stream_manager_core::recording::Recording;
+//! use stream_manager_core::source::TestSource;
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let manager = StreamManager::builder()
+//!         .data_dir("data")
+//!         .stream(Stream::builder("camera-1").source(TestSource::default()).record(Recording::fmp4()))
+//!         .build()
+//!         .await?;
+//!     tokio::time::sleep(Duration::from_secs(60)).await;
+//!     manager.shutdown().await; // finishes every file
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # The way of a frame
+//!
+//! A [`Source`](source::Source) writes access units into its stream's [`Hub`](hub::Hub), which puts them
+//! onto one continuous timeline and hands them, by reference, to every [`Sink`](sink::Sink) through a
+//! bounded queue of its own. The [recorder](recording) is such a sink. A [supervisor](manager) per stream
+//! connects, watches, and tries again. See `docs/ARCHITECTURE.md` in the repository.
+//!
+//! # Features
+//!
+//! - `http`: the REST control plane as an `axum::Router` (module `api`).
+//! - `tensorrt`: reserved for inference; has no effect yet.
+
+#[cfg(feature = "http")]
+pub mod api;
+pub mod config;
 pub mod error;
 pub mod event;
 pub mod fmp4;
 pub mod frame;
 pub mod hub;
+pub mod manager;
 pub mod pipeline;
 pub mod recording;
 pub mod sink;

@@ -110,6 +110,7 @@ pub struct Recording {
     pub(crate) part_duration: Duration,
     pub(crate) destination: Option<Destination>,
     pub(crate) retry: bool,
+    pub(crate) limit: Option<Duration>,
 }
 
 impl Recording {
@@ -122,7 +123,31 @@ impl Recording {
             part_duration: Duration::from_secs(1),
             destination: None,
             retry: true,
+            limit: None,
         }
+    }
+
+    /// A recording of one job into `path`, unsegmented, in the format that is asked for or that the file's
+    /// extension names.
+    ///
+    /// # Errors
+    /// If the extension names no format, or the file exists and may not be replaced.
+    pub fn to_file(path: impl Into<PathBuf>, format: Option<RecordingFormat>, overwrite: bool) -> Result<Self, RecordError> {
+        let path = path.into();
+        let extension = path.extension().unwrap_or_default().to_string_lossy().into_owned();
+        let Some(format) = format.or_else(|| RecordingFormat::from_extension(&extension)) else {
+            let expected = "a file name that ends in .mp4, .mkv or .ts, or a format";
+            return Err(RecordError::Setting { setting: "output", value: path.display().to_string(), expected });
+        };
+        if path.is_dir() || (!overwrite && path.exists()) {
+            return Err(RecordError::Exists { path: path.display().to_string() });
+        }
+        Ok(Self::new(format).unsegmented().file(path, overwrite))
+    }
+
+    /// A recording of one job into anything that takes bytes.
+    pub fn to_writer(writer: impl Write + Send + 'static, format: RecordingFormat) -> Self {
+        Self::new(format).unsegmented().destination(Destination::Stream(Arc::new(parking_lot::Mutex::new(writer))))
     }
 
     /// A recording in fragmented MP4.
@@ -177,6 +202,13 @@ impl Recording {
     #[must_use]
     pub fn destination(mut self, destination: Destination) -> Self {
         self.destination = Some(destination);
+        self
+    }
+
+    /// Ends the recording after this much media.
+    #[must_use]
+    pub fn limit(mut self, duration: Duration) -> Self {
+        self.limit = Some(duration);
         self
     }
 
@@ -256,6 +288,12 @@ pub enum RecordError {
         format: RecordingFormat,
         /// What the stream has.
         codecs: String,
+    },
+    /// The output is there already.
+    #[error("{path} exists already; choose another name, or allow it to be replaced")]
+    Exists {
+        /// The file.
+        path: String,
     },
     /// A setting is out of range.
     #[error("{setting} is {value}; expected {expected}")]

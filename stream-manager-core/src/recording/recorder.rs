@@ -13,7 +13,7 @@ use super::fmp4_writer::Fmp4Writer;
 use super::gst_writer::GstWriter;
 use super::{RecordError, Recording, RecordingFormat, Segment};
 use crate::event::{EventKind, EventSender, RecordingState};
-use crate::frame::{Frame, MediaKind, Track};
+use crate::frame::{Frame, MediaKind, MediaTime, Track};
 use crate::hub::{HubItem, HubReader, ReaderOptions};
 use crate::sink::{Sink, SinkError};
 use crate::storage::DiskPool;
@@ -215,6 +215,9 @@ pub struct RecorderSink {
     writer: Box<dyn SegmentWriter>,
     tracks: Option<Arc<[Track]>>,
     retry_at: Option<Instant>,
+    /// Decoding time of the first recorded frame, for the limit.
+    began: Option<MediaTime>,
+    done: bool,
 }
 
 impl RecorderSink {
@@ -247,7 +250,7 @@ impl RecorderSink {
         let (sender, commands) = mpsc::channel(8);
         let writer = make_writer(&recording, &pool, &shared);
         let sink =
-            Self { recording, pool, shared: shared.clone(), commands, commands_open: true, writer, tracks: None, retry_at: None };
+            Self { recording, pool, shared: shared.clone(), commands, commands_open: true, writer, tracks: None, retry_at: None, began: None, done: false };
         Ok((RecorderHandle { commands: sender, shared }, sink))
     }
 
@@ -263,6 +266,7 @@ impl RecorderSink {
             HubItem::Frame(frame) => match state {
                 RecordingState::Paused => self.writer.paused_frame(&frame),
                 RecordingState::Blocked => self.unblock(frame).await?,
+                _ if self.over_limit(&frame) => {}
                 _ => self.writer.frame(frame).await?,
             },
             HubItem::Discontinuity => self.writer.gap().await?,
@@ -275,12 +279,26 @@ impl RecorderSink {
         Ok(())
     }
 
+    /// Whether the frame lies beyond the recording's limit; ends the recording once the main track does.
+    fn over_limit(&mut self, frame: &Frame) -> bool {
+        let Some(limit) = self.recording.limit else { return false };
+        let main = self.main_is_video() == frame.is_video();
+        if main && frame.keyframe {
+            self.began.get_or_insert(frame.dts);
+        }
+        let over = self.began.is_some_and(|began| frame.dts.saturating_since(began) >= limit);
+        self.done |= over && main;
+        over
+    }
+
+    fn main_is_video(&self) -> bool {
+        self.tracks.iter().flat_map(|t| t.iter()).any(|t| t.parameters.kind() == MediaKind::Video)
+    }
+
     /// Tries again with a keyframe, when it is time.
     async fn unblock(&mut self, frame: Frame) -> Result<(), RecordError> {
         let due = self.retry_at.is_none_or(|at| Instant::now() >= at);
-        let main_is_video =
-            self.tracks.iter().flat_map(|t| t.iter()).any(|t| t.parameters.kind() == MediaKind::Video);
-        if !due || !frame.keyframe || frame.is_video() != main_is_video {
+        if !due || !frame.keyframe || frame.is_video() != self.main_is_video() {
             self.shared.status.lock().lost_frames += 1;
             return Ok(());
         }
@@ -390,7 +408,7 @@ impl Sink for RecorderSink {
     async fn run(&mut self, reader: HubReader, cancel: CancellationToken) -> Result<(), SinkError> {
         let hub = reader.hub();
         let mut reader = (self.shared.state() != RecordingState::Off).then_some(reader);
-        loop {
+        while !self.done {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => break,
@@ -420,7 +438,8 @@ impl Sink for RecorderSink {
         }
         drop(reader);
         let finished = self.writer.finish().await;
-        self.shared.set_state(RecordingState::Off, "the stream has ended");
+        let reason = if self.done { "the recording has its full length" } else { "the stream has ended" };
+        self.shared.set_state(RecordingState::Off, reason);
         finished.map_err(|e| SinkError { sink: self.name(), problem: e.to_string() })
     }
 

@@ -1,0 +1,130 @@
+//! The arguments.
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use stream_manager_core::config::DurationText;
+use stream_manager_core::recording::RecordingFormat;
+use stream_manager_core::source::RtspTransport;
+
+#[derive(Parser)]
+#[command(
+    name = "stream-manager",
+    version,
+    about = "Records, re-serves and analyses live camera streams",
+    long_about = "Records, re-serves and analyses live camera streams.\n\nWithout a command it runs as a server.",
+    args_conflicts_with_subcommands = true
+)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) serve: ServeArgs,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Record one source into a file
+    Record(RecordArgs),
+    /// Show what a source sends
+    Probe(ProbeArgs),
+    /// Check the configuration and the installed GStreamer plugins
+    Check(CheckArgs),
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct ServeArgs {
+    /// The configuration file [default: config.toml here or in /etc/stream-manager, if there is one]
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The port to serve HTTP on (also STREAM_MANAGER_PORT) [default: 3000]
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+    /// The address to serve HTTP on [default: 127.0.0.1:3000]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// The folder for everything [default: data]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// What to log: error, warn, info, debug, trace [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) log: Option<String>,
+}
+
+#[derive(ClapArgs)]
+#[command(after_help = "Exit codes: 0 done, 1 other failure, 2 wrong arguments, 3 the source cannot be opened,\n\
+    4 the output cannot be written, 5 the source was lost (what was recorded until then is finished).")]
+pub(crate) struct RecordArgs {
+    /// rtsp://, rtsps://, http://, https://, file://, test:// or gst: and a launch line
+    pub(crate) url: String,
+    /// The file to write, ending in .mp4, .mkv or .ts; - for standard output
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: String,
+    /// How much to record, such as 30s or 1h; until the end or Ctrl-C if not given
+    #[arg(long, short, value_name = "DURATION")]
+    pub(crate) duration: Option<DurationText>,
+    /// Begin a new file (out-2.mp4, out-3.mp4, ...) at the first keyframe after this long
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) segment: Option<DurationText>,
+    /// The container [default: by the output's name; fmp4 for .mp4]
+    #[arg(long, value_parser = parse_format, value_name = "fmp4|mp4|mkv|ts")]
+    pub(crate) format: Option<RecordingFormat>,
+    /// How RTP travels
+    #[arg(long, value_parser = parse_transport, default_value = "tcp", value_name = "tcp|udp")]
+    pub(crate) transport: RtspTransport,
+    /// Replace the output if it exists
+    #[arg(long, short = 'y')]
+    pub(crate) overwrite: bool,
+    /// Tell progress as JSON lines on standard output (on standard error with -o -)
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Say nothing but errors
+    #[arg(long, short, conflicts_with = "json")]
+    pub(crate) quiet: bool,
+    /// What to log: error, warn, info, debug, trace
+    #[arg(long, value_name = "LEVEL", default_value = "error")]
+    pub(crate) log: String,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct ProbeArgs {
+    /// rtsp://, rtsps://, http://, https://, file://, test:// or gst: and a launch line
+    pub(crate) url: String,
+    /// For how long to look at it
+    #[arg(long, short, value_name = "DURATION", default_value = "3s")]
+    pub(crate) duration: DurationText,
+    /// How RTP travels
+    #[arg(long, value_parser = parse_transport, default_value = "tcp", value_name = "tcp|udp")]
+    pub(crate) transport: RtspTransport,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// What to log: error, warn, info, debug, trace
+    #[arg(long, value_name = "LEVEL", default_value = "error")]
+    pub(crate) log: String,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct CheckArgs {
+    /// The configuration file [default: config.toml here or in /etc/stream-manager, if there is one]
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+fn parse_format(text: &str) -> Result<RecordingFormat, String> {
+    match text {
+        "fmp4" => Ok(RecordingFormat::Fmp4),
+        "mp4" => Ok(RecordingFormat::Mp4),
+        "mkv" => Ok(RecordingFormat::Mkv),
+        "ts" => Ok(RecordingFormat::Ts),
+        _ => Err("expected fmp4, mp4, mkv or ts".into()),
+    }
+}
+
+fn parse_transport(text: &str) -> Result<RtspTransport, String> {
+    match text {
+        "tcp" => Ok(RtspTransport::Tcp),
+        "udp" => Ok(RtspTransport::Udp),
+        _ => Err("expected tcp or udp".into()),
+    }
+}

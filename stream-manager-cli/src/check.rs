@@ -1,0 +1,39 @@
+//! Is everything there and right?
+
+use crate::args::CheckArgs;
+use crate::{exit, output, serve};
+use std::collections::BTreeSet;
+use stream_manager_core::config::Overrides;
+use stream_manager_core::pipeline;
+
+pub(crate) fn run(args: &CheckArgs) -> u8 {
+    let file = serve::config_file(args.config.as_deref());
+    let mut code = 0;
+    match serve::load(file.as_deref(), &Overrides::default()) {
+        Ok(config) => {
+            let name = file.map_or_else(|| "defaults".into(), |f| f.display().to_string());
+            output::line(&format!("configuration: ok ({name}, {} streams)", config.streams.len()));
+        }
+        Err(problems) => {
+            problems.iter().for_each(|p| output::error(p));
+            code = exit::USAGE;
+        }
+    }
+    match pipeline::missing_elements() {
+        Ok(missing) if missing.is_empty() => output::line("GStreamer: ok, all elements are installed"),
+        Ok(missing) => {
+            for need in &missing {
+                output::line(&format!("GStreamer: {} is missing ({}): {}", need.element, need.package, need.purpose));
+            }
+            let packages: BTreeSet<&str> = missing.iter().map(|need| need.package).collect();
+            let packages: Vec<&str> = packages.into_iter().collect();
+            output::line(&format!("install them with: apt install {}", packages.join(" ")));
+            code = code.max(exit::FAILURE);
+        }
+        Err(error) => {
+            output::error(&error.to_string());
+            code = code.max(exit::FAILURE);
+        }
+    }
+    code
+}

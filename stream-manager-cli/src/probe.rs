@@ -1,0 +1,75 @@
+//! A look at a source.
+
+use crate::args::ProbeArgs;
+use crate::{exit, output, record};
+use stream_manager_core::config::LogFormat;
+use stream_manager_core::manager::{self, ProbeReport, ProbeTrack};
+
+pub(crate) async fn run(args: &ProbeArgs) -> u8 {
+    if let Err(problem) = output::start_log(&args.log, LogFormat::Text) {
+        output::error(&problem);
+        return exit::USAGE;
+    }
+    let source = match record::open(&args.url, args.transport) {
+        Ok(source) => source,
+        Err(problem) => {
+            output::error(&problem);
+            return exit::USAGE;
+        }
+    };
+    match manager::probe(source, args.duration.0).await {
+        Ok(report) if args.json => {
+            output::line(&serde_json::to_string_pretty(&report).unwrap_or_default());
+            0
+        }
+        Ok(report) => {
+            print(&report);
+            0
+        }
+        Err(error) => {
+            output::error(&error.to_string());
+            exit::SOURCE
+        }
+    }
+}
+
+fn print(report: &ProbeReport) {
+    output::line(&report.source);
+    for (number, track) in report.tracks.iter().enumerate() {
+        output::line(&format!("  track {number}: {}", describe(track)));
+    }
+    match report.clock_offset_secs {
+        Some(offset) => output::line(&format!("  clock: {offset:+.3} s against this machine")),
+        None => output::line("  clock: the source does not state the time"),
+    }
+    if report.packets_lost > 0 {
+        output::line(&format!("  lost: {} packets", report.packets_lost));
+    }
+}
+
+fn describe(track: &ProbeTrack) -> String {
+    let info = &track.info;
+    let mut parts = vec![match &info.rfc6381 {
+        Some(codec) => format!("{} ({codec})", info.codec),
+        None => info.codec.to_owned(),
+    }];
+    if let (Some(width), Some(height)) = (info.width, info.height) {
+        parts.push(format!("{width}x{height}"));
+    }
+    if let (Some(rate), Some(channels)) = (info.sample_rate, info.channels) {
+        parts.push(format!("{rate} Hz, {channels} channels"));
+    }
+    if let (Some(rate), Some(_)) = (track.measured_frame_rate, info.width) {
+        parts.push(format!("{rate:.2} fps"));
+    }
+    if let Some(bitrate) = track.bitrate {
+        parts.push(format!("{:.0} kbit/s", bitrate / 1000.0));
+    }
+    if let (Some(frames), Some(secs)) = (track.gop_frames, track.gop_secs) {
+        parts.push(format!("keyframe every {frames} frames ({secs:.2} s)"));
+    }
+    if track.reordered {
+        parts.push("B frames".into());
+    }
+    parts.join(", ")
+}

@@ -1,0 +1,98 @@
+//! Errors as problem details, RFC 9457.
+
+use crate::manager::{BuildError, ManagerError};
+use crate::recording::RecordError;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+/// An error answer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Problem {
+    /// Always `about:blank`: the `code` tells errors apart.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The status' own words.
+    title: &'static str,
+    /// The HTTP status.
+    status: u16,
+    /// What happened and what would be right.
+    detail: String,
+    /// A stable name of the error.
+    code: &'static str,
+    /// JSON pointer (RFC 6901) to the field that is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pointer: Option<String>,
+}
+
+impl Problem {
+    /// An error with a stable code and its explanation.
+    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            detail: detail.into(),
+            code,
+            pointer: None,
+        }
+    }
+
+    /// Names the field that is wrong.
+    #[must_use]
+    pub fn at(mut self, pointer: impl Into<String>) -> Self {
+        self.pointer = Some(pointer.into());
+        self
+    }
+
+    pub(super) fn internal(error: &dyn std::error::Error) -> Self {
+        tracing::error!(%error, "internal error in the API");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_string_pretty(&self).unwrap_or_default() + "\n";
+        (status, [("content-type", "application/problem+json")], body).into_response()
+    }
+}
+
+impl From<BuildError> for Problem {
+    fn from(error: BuildError) -> Self {
+        let pointer = match error.key {
+            key @ ("segment_duration" | "segment_size" | "part_duration" | "format") => format!("/recording/{key}"),
+            key => format!("/{key}"),
+        };
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_stream", error.problem).at(pointer)
+    }
+}
+
+impl From<ManagerError> for Problem {
+    fn from(error: ManagerError) -> Self {
+        let (status, code) = match &error {
+            ManagerError::NotFound(_) => (StatusCode::NOT_FOUND, "stream_not_found"),
+            ManagerError::Exists(_) => (StatusCode::CONFLICT, "stream_exists"),
+            ManagerError::InvalidId(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_stream"),
+            ManagerError::ShutDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
+            _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        };
+        match error {
+            ManagerError::Build(error) => error.into(),
+            error => Self::new(status, code, error.to_string()),
+        }
+    }
+}
+
+impl From<RecordError> for Problem {
+    fn from(error: RecordError) -> Self {
+        let (status, code) = match &error {
+            RecordError::State { .. } => (StatusCode::CONFLICT, "recording_state"),
+            RecordError::Storage(e) if e.is_full() => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
+            RecordError::Ended => (StatusCode::CONFLICT, "stream_ended"),
+            _ => (StatusCode::INTERNAL_SERVER_ERROR, "recording_failed"),
+        };
+        Self::new(status, code, error.to_string())
+    }
+}

@@ -1,0 +1,236 @@
+//! The configuration as plain data, and how it is read: defaults < file < environment < arguments.
+//!
+//! The file is TOML and is checked as a whole before anything starts. An error names the file, the line and
+//! the key, and for a key that does not exist the one that was probably meant. Every key also has a name
+//! in the environment: `STREAM_MANAGER_<SECTION>__<KEY>`, and `STREAM_MANAGER_PORT` sets the port alone.
+//!
+//! ```
+//! # use stream_manager_core::config::Config;
+//! let config = Config::from_toml("[server]\nlisten = \"127.0.0.1:8080\"\n").unwrap();
+//! assert_eq!(config.server.listen.port(), 8080);
+//! let error = Config::from_toml("[server]\nlissen = \"127.0.0.1:8080\"\n").unwrap_err().to_string();
+//! assert_eq!(error, "line 2: server.lissen: unknown key; did you mean \"listen\"?");
+//! ```
+
+mod load;
+mod units;
+
+#[cfg(feature = "http")]
+pub(crate) use load::explain;
+pub use load::{ConfigError, Overrides};
+pub use units::{BytesText, DurationText};
+
+use crate::recording::RecordingFormat;
+use crate::source::RtspTransport;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The HTTP server.
+    pub server: ServerConfig,
+    /// Where things are kept.
+    pub storage: StorageConfig,
+    /// What is told about the work.
+    pub telemetry: TelemetryConfig,
+    /// What holds for every stream that does not say otherwise.
+    pub defaults: Defaults,
+    /// The streams.
+    pub streams: Vec<StreamConfig>,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Where HTTP listens. The loopback by default: there is no authentication yet.
+    #[serde(deserialize_with = "socket_address")]
+    pub listen: SocketAddr,
+    /// How many sources may be connecting at one time.
+    pub max_connects: usize,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 3000)), max_connects: 16 }
+    }
+}
+
+fn socket_address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        serde::de::Error::custom(format!(
+            "\"{text}\" is no address to listen on; expected an IP address and a port, such as \"127.0.0.1:3000\""
+        ))
+    })
+}
+
+/// `[storage]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StorageConfig {
+    /// The folder for everything.
+    pub data_dir: PathBuf,
+    /// The folder for recordings; `recordings` in `data_dir` if not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recordings_dir: Option<PathBuf>,
+    /// Threads that write recordings.
+    pub disk_threads: usize,
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        Self { data_dir: "data".into(), recordings_dir: None, disk_threads: 2 }
+    }
+}
+
+/// `[telemetry]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TelemetryConfig {
+    /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or a filter such as
+    /// `info,stream_manager_core::source=debug`.
+    pub log: String,
+    /// How it is written.
+    pub log_format: LogFormat,
+}
+
+impl Default for TelemetryConfig {
+    fn default() -> Self {
+        Self { log: "info".into(), log_format: LogFormat::Text }
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[defaults]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Defaults {
+    /// How RTP travels from cameras.
+    pub transport: RtspTransport,
+    /// How long connecting may take.
+    pub connect_timeout: DurationText,
+    /// How long a connected source may be silent.
+    pub silence_timeout: DurationText,
+    /// The first wait after a failure.
+    pub retry_initial: DurationText,
+    /// The longest wait after failures.
+    pub retry_max: DurationText,
+    /// After running this long, waits begin with the first one again.
+    pub retry_reset: DurationText,
+    /// The most that is kept of a GOP for viewers that come late.
+    pub gop_max_size: BytesText,
+    /// How streams are recorded.
+    pub recording: RecordingDefaults,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        let secs = |s| DurationText(Duration::from_secs(s));
+        Self {
+            transport: RtspTransport::Tcp,
+            connect_timeout: secs(10),
+            silence_timeout: secs(10),
+            retry_initial: secs(1),
+            retry_max: secs(30),
+            retry_reset: secs(30),
+            gop_max_size: BytesText(32 << 20),
+            recording: RecordingDefaults::default(),
+        }
+    }
+}
+
+/// `[defaults.recording]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RecordingDefaults {
+    /// Whether streams are recorded from the start.
+    pub enabled: bool,
+    /// The container.
+    pub format: RecordingFormat,
+    /// Length of a segment; the cut is at the next keyframe.
+    pub segment_duration: DurationText,
+    /// Size of a segment; no limit if not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub segment_size: Option<BytesText>,
+    /// Media written at once (fMP4): the most that a crash costs.
+    pub part_duration: DurationText,
+}
+
+impl Default for RecordingDefaults {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            format: RecordingFormat::Fmp4,
+            segment_duration: DurationText(Duration::from_secs(3600)),
+            segment_size: None,
+            part_duration: DurationText(Duration::from_secs(1)),
+        }
+    }
+}
+
+/// `[[streams]]`, and the body of `POST /api/streams`. What is not set is as in [`Defaults`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamConfig {
+    /// The stream's id.
+    pub id: String,
+    /// Where it comes from.
+    pub source_url: String,
+    /// How RTP travels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<RtspTransport>,
+    /// How long connecting may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_timeout: Option<DurationText>,
+    /// How long it may be silent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silence_timeout: Option<DurationText>,
+    /// How it is recorded.
+    #[serde(default, skip_serializing_if = "RecordingConfig::is_empty")]
+    pub recording: RecordingConfig,
+}
+
+/// `[streams.recording]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RecordingConfig {
+    /// Whether it is recorded from the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// The container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<RecordingFormat>,
+    /// Length of a segment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub segment_duration: Option<DurationText>,
+    /// Size of a segment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub segment_size: Option<BytesText>,
+    /// Media written at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part_duration: Option<DurationText>,
+}
+
+impl RecordingConfig {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

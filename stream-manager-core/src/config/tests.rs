@@ -1,0 +1,114 @@
+//! Every mistake is found and named; the example file is true.
+
+use super::*;
+use proptest::prelude::*;
+
+fn error(text: &str) -> String {
+    Config::from_toml(text).unwrap_err().to_string()
+}
+
+fn load(file: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    std::fs::write(&path, file).unwrap();
+    let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    Config::load(Some(&path), env, &Overrides::default())
+}
+
+#[test]
+fn mistakes_name_line_and_key() {
+    assert_eq!(error("[storage]\n\ndata_dri = 1\n"), "line 3: storage.data_dri: unknown key; did you mean \"data_dir\"?");
+    assert_eq!(error("[storrage]\n"), "line 1: storrage: unknown key; did you mean \"storage\"?");
+    assert!(error("[server]\nlisten = 5\n").starts_with("line 2: server.listen: invalid type: integer"));
+    assert!(error("[server]\nlisten = \"here\"\n").contains("expected an IP address and a port"));
+    assert!(error("[defaults]\nsilence_timeout = \"soon\"\n").contains("defaults.silence_timeout: \"soon\" is no duration"));
+    assert_eq!(
+        error("[defaults.recording]\nformat = \"avi\"\n"),
+        "line 2: defaults.recording.format: \"avi\" is not possible; expected \"fmp4\", \"mp4\", \"mkv\" or \"ts\""
+    );
+    assert_eq!(error("[[streams]]\nid = \"a\"\n"), "line 1: streams[0]: the key \"source_url\" is missing");
+    assert!(error("[server\n").starts_with("line 1: "));
+    assert!(error("[[streams]]\nid = \"a\"\nsource_url = \"test://smpte\"\n[streams.recording]\nenabeld = true\n")
+        .contains("line 5: streams[0].recording.enabeld: unknown key; did you mean \"enabled\"?"));
+}
+
+#[test]
+fn layers_override_each_other() {
+    let file = "[server]\nlisten = \"127.0.0.1:1\"\n[storage]\ndata_dir = \"/file\"\n";
+    let config = load(file, &[("STREAM_MANAGER_PORT", "8080"), ("STREAM_MANAGER_STORAGE__DISK_THREADS", "5")]).unwrap();
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!((config.storage.disk_threads, config.storage.data_dir.to_str()), (5, Some("/file")));
+    let config = load("", &[("STREAM_MANAGER_DEFAULTS__RECORDING__ENABLED", "true"), ("STREAM_MANAGER_STORAGE__DATA_DIR", "7")]).unwrap();
+    assert!(config.defaults.recording.enabled);
+    assert_eq!(config.storage.data_dir.to_str(), Some("7"));
+    let overrides = Overrides { port: Some(9), data_dir: Some("/arg".into()), ..Default::default() };
+    let env = [("STREAM_MANAGER_PORT".to_owned(), "8080".to_owned())];
+    let config = Config::load(None, env, &overrides).unwrap();
+    assert_eq!((config.server.listen.port(), config.storage.data_dir.to_str()), (9, Some("/arg")));
+}
+
+#[test]
+fn variables_are_checked_too() {
+    let fail = |name, value| load("", &[(name, value)]).unwrap_err().to_string();
+    assert_eq!(fail("STREAM_MANAGER_PORT", "high"), "environment variable STREAM_MANAGER_PORT: \"high\" is no port; expected a number from 0 to 65535");
+    assert_eq!(
+        fail("STREAM_MANAGER_STORAGE__DATA_DRI", "x"),
+        "environment variable STREAM_MANAGER_STORAGE__DATA_DRI: storage.data_dri: unknown key; did you mean \"data_dir\"?"
+    );
+    assert!(fail("STREAM_MANAGER_SERVER__MAX_CONNECTS", "many").contains("server.max_connects: invalid type"));
+    assert!(load("", &[("STREAM_MANAGER_HOME", "x"), ("OTHER", "y")]).is_ok());
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let error = Config::load(Some("/nonexistent/c.toml".as_ref()), [], &Overrides::default()).unwrap_err();
+    assert!(error.to_string().starts_with("/nonexistent/c.toml: No such file"), "{error}");
+}
+
+#[test]
+fn lines_of_streams() {
+    let text = "\n[[streams]]\nid=\"a\"\nsource_url=\"x\"\n\n[[streams]]\nid=\"b\"\nsource_url=\"y\"\n";
+    assert_eq!((Config::line_of_stream(text, 0), Config::line_of_stream(text, 1)), (Some(2), Some(6)));
+}
+
+/// Every key of the code stands in config.example.toml with its default, and nothing else does.
+#[test]
+fn the_example_is_the_default() {
+    let text = include_str!("../../../config.example.toml");
+    let mut example = Config::from_toml(text).unwrap();
+    assert!(!example.streams.is_empty(), "the example shows a stream");
+    example.streams.clear();
+    assert_eq!(example, Config::default());
+    // Optional keys are there as comments.
+    let full = toml::to_string(&Config {
+        storage: StorageConfig { recordings_dir: Some("x".into()), ..Default::default() },
+        defaults: Defaults {
+            recording: RecordingDefaults { segment_size: Some(BytesText(1 << 30)), ..Default::default() },
+            ..Default::default()
+        },
+        ..Default::default()
+    })
+    .unwrap();
+    let doc = include_str!("../../../docs/CONFIG.md");
+    for line in full.lines().filter_map(|l| l.split_once(" = ")) {
+        assert!(text.contains(&format!("{} = ", line.0)), "config.example.toml lacks {}", line.0);
+        assert!(doc.contains(&format!("`{}`", line.0)), "docs/CONFIG.md lacks {}", line.0);
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in "\\PC{0,200}") {
+        let _ = Config::from_toml(&text);
+    }
+
+    #[test]
+    fn what_is_written_reads_back(port in any::<u16>(), threads in 1usize..64, secs in 0u64..100_000, size in any::<u32>()) {
+        let mut config = Config::default();
+        config.server.listen.set_port(port);
+        config.storage.disk_threads = threads;
+        config.defaults.retry_max = DurationText(Duration::from_secs(secs));
+        config.defaults.gop_max_size = BytesText(u64::from(size));
+        prop_assert_eq!(Config::from_toml(&toml::to_string(&config).unwrap()).unwrap(), config);
+    }
+}

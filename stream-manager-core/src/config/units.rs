@@ -1,0 +1,151 @@
+//! Durations and sizes as people write them: `"30s"`, `"10GB"`.
+
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+use std::time::Duration;
+
+/// A duration: text such as `"1h 30m"`, `"500ms"`, or a number of seconds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DurationText(pub Duration);
+
+/// A number of bytes: text such as `"10GB"`, `"64MiB"`, or a plain number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BytesText(pub u64);
+
+impl fmt::Debug for DurationText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for DurationText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", humantime::format_duration(self.0))
+    }
+}
+
+impl fmt::Debug for BytesText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for BytesText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        match UNITS.iter().find(|(unit, _)| self.0 > 0 && self.0.is_multiple_of(*unit)) {
+            Some((unit, name)) => write!(f, "{}{name}", self.0 / unit),
+            None => write!(f, "{}B", self.0),
+        }
+    }
+}
+
+impl std::str::FromStr for DurationText {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if let Ok(seconds) = text.parse::<f64>() {
+            return from_seconds(seconds);
+        }
+        humantime::parse_duration(text)
+            .map(Self)
+            .map_err(|_| format!("\"{text}\" is no duration; expected text such as \"30s\", \"500ms\" or \"1h 30m\""))
+    }
+}
+
+fn from_seconds(seconds: f64) -> Result<DurationText, String> {
+    Duration::try_from_secs_f64(seconds)
+        .map(DurationText)
+        .map_err(|_| format!("{seconds} is no duration; expected a number of seconds that is not negative"))
+}
+
+impl std::str::FromStr for BytesText {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse::<bytesize::ByteSize>()
+            .map(|size| Self(size.as_u64()))
+            .map_err(|_| format!("\"{text}\" is no size; expected text such as \"10GB\" or \"64MiB\""))
+    }
+}
+
+struct DurationVisitor;
+
+impl Visitor<'_> for DurationVisitor {
+    type Value = DurationText;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration such as \"30s\", or seconds")
+    }
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<DurationText, E> {
+        text.parse().map_err(E::custom)
+    }
+    fn visit_i64<E: de::Error>(self, seconds: i64) -> Result<DurationText, E> {
+        from_seconds(seconds as f64).map_err(E::custom)
+    }
+    fn visit_u64<E: de::Error>(self, seconds: u64) -> Result<DurationText, E> {
+        from_seconds(seconds as f64).map_err(E::custom)
+    }
+    fn visit_f64<E: de::Error>(self, seconds: f64) -> Result<DurationText, E> {
+        from_seconds(seconds).map_err(E::custom)
+    }
+}
+
+struct BytesVisitor;
+
+impl Visitor<'_> for BytesVisitor {
+    type Value = BytesText;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a size such as \"10GB\", or bytes")
+    }
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<BytesText, E> {
+        text.parse().map_err(E::custom)
+    }
+    fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<BytesText, E> {
+        u64::try_from(bytes).map(BytesText).map_err(|_| E::custom(format!("{bytes} is no size; expected a number that is not negative")))
+    }
+    fn visit_u64<E: de::Error>(self, bytes: u64) -> Result<BytesText, E> {
+        Ok(BytesText(bytes))
+    }
+}
+
+impl<'de> Deserialize<'de> for DurationText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(DurationVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for BytesText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(BytesVisitor)
+    }
+}
+
+impl Serialize for DurationText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Serialize for BytesText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_s_ways_of_writing() {
+        assert_eq!("1h 30m".parse::<DurationText>().unwrap().0, Duration::from_secs(5400));
+        assert_eq!("2.5".parse::<DurationText>().unwrap().0, Duration::from_millis(2500));
+        assert_eq!("10GB".parse::<BytesText>().unwrap().0, 10_000_000_000);
+        assert_eq!("64MiB".parse::<BytesText>().unwrap().0, 64 << 20);
+        assert!("-1".parse::<DurationText>().is_err());
+        assert!("soon".parse::<DurationText>().unwrap_err().contains("expected text such as"));
+        for size in [0, 1000, 1 << 10, 5 << 20, 7 << 30] {
+            assert_eq!(BytesText(size).to_string().parse::<BytesText>(), Ok(BytesText(size)));
+        }
+    }
+}

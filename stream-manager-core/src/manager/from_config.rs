@@ -1,0 +1,102 @@
+//! From configuration to streams.
+
+use super::{ManagerError, RetryPolicy, Stream, StreamManager};
+use crate::config::{Config, Defaults, StreamConfig};
+use crate::hub::HubOptions;
+use crate::recording::{RecordError, Recording};
+use crate::source::{AddressError, RtspSource, from_url};
+
+/// A stream's configuration that cannot be carried out.
+#[derive(Debug, thiserror::Error)]
+#[error("stream \"{id}\": {key}: {problem}")]
+pub struct BuildError {
+    /// The stream's id, as configured.
+    pub id: String,
+    /// The key that is wrong.
+    pub key: &'static str,
+    /// What is wrong and what would be right.
+    pub problem: String,
+}
+
+/// Makes a stream from its configuration.
+///
+/// # Errors
+/// Names the key that is wrong.
+pub fn stream_from_config(config: &StreamConfig, defaults: &Defaults) -> Result<Stream, BuildError> {
+    let fail = |key, problem: String| BuildError { id: config.id.chars().take(60).collect(), key, problem };
+    let stream = Stream::builder(&config.id);
+    stream.checked_id().map_err(|e| fail("id", e.to_string()))?;
+    let source = make_source(config, defaults).map_err(|e| fail("source_url", e.to_string()))?;
+    let (own, common) = (&config.recording, &defaults.recording);
+    let mut recording = Recording::new(own.format.unwrap_or(common.format))
+        .segment_duration(own.segment_duration.unwrap_or(common.segment_duration).0)
+        .part_duration(own.part_duration.unwrap_or(common.part_duration).0);
+    if let Some(size) = own.segment_size.or(common.segment_size) {
+        recording = recording.segment_bytes(size.0);
+    }
+    recording.check().map_err(|e| match e {
+        RecordError::Setting { setting, .. } => fail(setting, e.to_string()),
+        e => fail("recording", e.to_string()),
+    })?;
+    let stream = if own.enabled.unwrap_or(common.enabled) {
+        stream.record(recording)
+    } else {
+        stream.record_on_demand(recording)
+    };
+    let retry = RetryPolicy {
+        initial: defaults.retry_initial.0,
+        max: defaults.retry_max.0,
+        reset_after: defaults.retry_reset.0,
+        silence: config.silence_timeout.unwrap_or(defaults.silence_timeout).0,
+        give_up_after: None,
+    };
+    let gop_max_bytes = usize::try_from(defaults.gop_max_size.0).unwrap_or(usize::MAX);
+    Ok(stream.retry(retry).hub(HubOptions { gop_max_bytes }).boxed_source(source))
+}
+
+fn make_source(config: &StreamConfig, defaults: &Defaults) -> Result<Box<dyn crate::source::Source>, AddressError> {
+    let url = &config.source_url;
+    if url.starts_with("rtsp://") || url.starts_with("rtsps://") {
+        let source = RtspSource::new(url)?
+            .transport(config.transport.unwrap_or(defaults.transport))
+            .timeout(config.connect_timeout.unwrap_or(defaults.connect_timeout).0);
+        return Ok(Box::new(source));
+    }
+    from_url(url)
+}
+
+/// Every stream of a configuration that cannot be carried out, with its place in the list: a wrong key, or
+/// an id that an earlier one has.
+pub fn check_streams(config: &Config) -> Vec<(usize, BuildError)> {
+    let mut seen = std::collections::HashSet::new();
+    let mut errors = Vec::new();
+    for (index, stream) in config.streams.iter().enumerate() {
+        if let Err(error) = stream_from_config(stream, &config.defaults) {
+            errors.push((index, error));
+        } else if !seen.insert(&stream.id) {
+            let problem = "is used by an earlier stream already; every stream needs an id of its own".to_owned();
+            errors.push((index, BuildError { id: stream.id.clone(), key: "id", problem }));
+        }
+    }
+    errors
+}
+
+impl StreamManager {
+    /// Starts a manager with everything that a configuration says.
+    ///
+    /// # Errors
+    /// If a stream cannot be made from it; nothing runs then.
+    pub async fn from_config(config: &Config) -> Result<Self, ManagerError> {
+        let mut builder = Self::builder()
+            .data_dir(&config.storage.data_dir)
+            .max_connects(config.server.max_connects)
+            .disk_threads(config.storage.disk_threads);
+        if let Some(recordings) = &config.storage.recordings_dir {
+            builder = builder.recordings_dir(recordings);
+        }
+        for stream in &config.streams {
+            builder = builder.stream(stream_from_config(stream, &config.defaults)?);
+        }
+        builder.build().await
+    }
+}

@@ -1,0 +1,102 @@
+//! Stream ids: what may stand in a URL path, a folder name and an RTSP path at once.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// The longest id, so that it fits into a file name.
+const MAX_LENGTH: usize = 200;
+
+/// Path parts that the API uses behind an id; an id of several parts must not end in one.
+const RESERVED: &[&str] = &[
+    "recording", "recordings", "timeline", "playback", "playback.m3u8", "live.mp4", "snapshot.jpg", "stats",
+    "sessions", "inference", "start", "stop", "pause", "resume", "split", "restart", "whep", "whip",
+];
+
+/// A checked stream id: parts of `[A-Za-z0-9._~-]` with `/` between them, none of them `.` or `..`.
+///
+/// ```
+/// # use stream_manager_core::manager::StreamId;
+/// assert!("house/door-1".parse::<StreamId>().is_ok());
+/// assert!("../etc".parse::<StreamId>().is_err());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(Arc<str>);
+
+/// An id that cannot be one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("stream id \"{shown}\" {problem}; expected letters, digits, '.', '_', '~' and '-', with '/' between parts")]
+pub struct InvalidStreamId {
+    shown: String,
+    problem: &'static str,
+}
+
+impl StreamId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The id as shared text.
+    pub(crate) fn shared(&self) -> Arc<str> {
+        self.0.clone()
+    }
+}
+
+impl FromStr for StreamId {
+    type Err = InvalidStreamId;
+
+    fn from_str(id: &str) -> Result<Self, InvalidStreamId> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "._~-/".contains(c);
+        let problem = if id.is_empty() {
+            "is empty"
+        } else if id.len() > MAX_LENGTH {
+            "is longer than 200 characters"
+        } else if !id.chars().all(allowed) {
+            "has a character that is not allowed"
+        } else if id.split('/').any(str::is_empty) {
+            "has an empty part"
+        } else if id.split('/').any(|part| part == "." || part == "..") {
+            "has a part \".\" or \"..\""
+        } else if id.rsplit_once('/').is_some_and(|(_, last)| RESERVED.contains(&last)) {
+            "ends in a word that the API uses"
+        } else {
+            return Ok(Self(id.into()));
+        };
+        let shown: String = id.chars().take(60).flat_map(char::escape_debug).collect();
+        Err(InvalidStreamId { shown, problem })
+    }
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_an_id() {
+        for good in ["camera-1", "a", "a/b/c", "A.b_c~d", "...", "recording"] {
+            assert!(good.parse::<StreamId>().is_ok(), "{good}");
+        }
+        for bad in ["", "/", "a/", "/a", "a//b", ".", "a/..", "a b", "ä", "a\0", "a%2fb", "a/recording", &"x".repeat(201)] {
+            assert!(bad.parse::<StreamId>().is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_id_never_leaves_its_folder(id in "\\PC{0,40}") {
+            if let Ok(id) = id.parse::<StreamId>() {
+                let path = std::path::Path::new("/base").join(id.as_str());
+                prop_assert!(path.starts_with("/base"));
+                prop_assert!(path.components().all(|c| !matches!(c, std::path::Component::ParentDir)));
+            }
+        }
+    }
+}

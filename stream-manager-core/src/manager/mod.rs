@@ -1,0 +1,321 @@
+//! Many streams in one process: the top of the library.
+//!
+//! [`StreamManager`] owns the streams, the disk threads and the event bus. It runs on the caller's tokio
+//! runtime, prints nothing and installs nothing. [`shutdown`](StreamManager::shutdown) finishes every file;
+//! dropping the last handle stops everything without waiting.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use stream_manager_core::manager::{Stream, StreamManager};
+//! use stream_manager_core::recording::Recording;
+//! use stream_manager_core::source::RtspSource;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let manager = StreamManager::builder()
+//!     .data_dir("/var/lib/stream-manager")
+//!     .stream(
+//!         Stream::builder("camera-1")
+//!             .source(RtspSource::new("rtsp://admin:secret@192.0.2.7/stream1")?)
+//!             .record(Recording::fmp4().segment_duration(Duration::from_secs(60))),
+//!     )
+//!     .build()
+//!     .await?;
+//! tokio::time::sleep(Duration::from_secs(3600)).await;
+//! manager.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod backoff;
+mod from_config;
+mod id;
+mod job;
+mod probe;
+mod stream;
+mod supervisor;
+
+pub use backoff::RetryPolicy;
+pub use from_config::{BuildError, check_streams, stream_from_config};
+pub use id::{InvalidStreamId, StreamId};
+pub use job::{JobError, JobReport, Progress, RecordJob};
+pub use probe::{ProbeReport, ProbeTrack, probe};
+pub use stream::{NoSource, Stream, StreamHandle, StreamStatus, TrackInfo};
+pub use supervisor::StateInfo;
+
+use crate::event::EventBus;
+use crate::recording::{Destination, RecordError, RecorderSink, Recording};
+use crate::sink::Sink;
+use crate::storage::{DiskPool, StorageError};
+use parking_lot::RwLock;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use stream::{StreamShared, Tasks};
+use supervisor::Supervisor;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+/// How long stopping one stream may take, its files included.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the manager refuses.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManagerError {
+    /// The id is not one.
+    #[error(transparent)]
+    InvalidId(#[from] InvalidStreamId),
+    /// The id is taken.
+    #[error("a stream with the id \"{0}\" exists already; choose another id, or delete that one first")]
+    Exists(StreamId),
+    /// There is no such stream.
+    #[error("there is no stream with the id \"{0}\"")]
+    NotFound(String),
+    /// The recording's settings do not make sense.
+    #[error(transparent)]
+    Recording(#[from] RecordError),
+    /// The disk threads do not start.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A stream's configuration cannot be carried out.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The manager has been shut down.
+    #[error("the manager has been shut down")]
+    ShutDown,
+}
+
+/// Makes a [`StreamManager`].
+pub struct StreamManagerBuilder {
+    data_dir: PathBuf,
+    recordings_dir: Option<PathBuf>,
+    max_connects: usize,
+    disk_threads: usize,
+    streams: Vec<Stream>,
+}
+
+impl StreamManagerBuilder {
+    /// Where the manager keeps its files; `data` by default.
+    #[must_use]
+    pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.data_dir = path.into();
+        self
+    }
+
+    /// Where recordings go; `recordings` in the data folder by default.
+    #[must_use]
+    pub fn recordings_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.recordings_dir = Some(path.into());
+        self
+    }
+
+    /// How many sources may be connecting at one time; 16 by default.
+    #[must_use]
+    pub fn max_connects(mut self, number: usize) -> Self {
+        self.max_connects = number.max(1);
+        self
+    }
+
+    /// How many threads write to disk; 2 by default.
+    #[must_use]
+    pub fn disk_threads(mut self, number: usize) -> Self {
+        self.disk_threads = number.max(1);
+        self
+    }
+
+    /// Adds a stream that starts with the manager.
+    #[must_use]
+    pub fn stream(mut self, stream: Stream) -> Self {
+        self.streams.push(stream);
+        self
+    }
+
+    /// Starts the manager and its streams. Must be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// If an id is wrong or taken, or a recording's settings do not make sense; nothing runs then.
+    pub async fn build(self) -> Result<StreamManager, ManagerError> {
+        let recordings_dir = self.recordings_dir.unwrap_or_else(|| self.data_dir.join("recordings"));
+        let manager = StreamManager {
+            inner: Arc::new(Inner {
+                data_dir: self.data_dir,
+                recordings_dir,
+                connects: Arc::new(Semaphore::new(self.max_connects)),
+                pool: DiskPool::new(self.disk_threads)?,
+                events: EventBus::default(),
+                streams: RwLock::default(),
+                cancel: CancellationToken::new(),
+            }),
+        };
+        let mut result = Ok(());
+        for stream in self.streams {
+            result = manager.add_stream(stream).map(drop);
+            if result.is_err() {
+                break;
+            }
+        }
+        if let Err(error) = result {
+            manager.shutdown().await;
+            return Err(error);
+        }
+        Ok(manager)
+    }
+}
+
+/// Owns streams. Clones are handles to the same manager.
+#[derive(Clone)]
+pub struct StreamManager {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    data_dir: PathBuf,
+    recordings_dir: PathBuf,
+    connects: Arc<Semaphore>,
+    pool: DiskPool,
+    events: EventBus,
+    streams: RwLock<BTreeMap<StreamId, StreamHandle>>,
+    cancel: CancellationToken,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The tasks hold nothing of the manager: they see this, finish their files and end.
+        self.cancel.cancel();
+    }
+}
+
+impl StreamManager {
+    /// Begins a manager.
+    pub fn builder() -> StreamManagerBuilder {
+        StreamManagerBuilder {
+            data_dir: PathBuf::from("data"),
+            recordings_dir: None,
+            max_connects: 16,
+            disk_threads: 2,
+            streams: Vec::new(),
+        }
+    }
+
+    /// Adds a stream and starts it.
+    ///
+    /// # Errors
+    /// If its id is wrong or taken, or its recording's settings do not make sense.
+    pub fn add_stream(&self, stream: Stream) -> Result<StreamHandle, ManagerError> {
+        let id = stream.checked_id()?;
+        let mut streams = self.inner.streams.write();
+        if self.inner.cancel.is_cancelled() {
+            return Err(ManagerError::ShutDown);
+        }
+        if streams.contains_key(&id) {
+            return Err(ManagerError::Exists(id));
+        }
+        let handle = self.start(id.clone(), stream)?;
+        streams.insert(id, handle.clone());
+        Ok(handle)
+    }
+
+    fn start(&self, id: StreamId, stream: Stream) -> Result<StreamHandle, ManagerError> {
+        let hub = crate::hub::Hub::new(stream.hub);
+        let events = self.inner.events.for_stream(id.shared());
+        let mut recording = stream.recording.unwrap_or_else(Recording::fmp4);
+        if recording.destination.is_none() {
+            recording.destination = Some(Destination::Folder(self.inner.recordings_dir.join(id.as_str())));
+        }
+        let (recorder, sink) =
+            RecorderSink::new(recording, self.inner.pool.clone(), Some(events.clone()), stream.record)?;
+        let cancel = self.inner.cancel.child_token();
+        let (sender, state) = watch::channel(StateInfo::idle());
+        let mut sinks: Vec<Box<dyn Sink>> = stream.sinks;
+        sinks.push(Box::new(sink));
+        let sinks = sinks.into_iter().map(|sink| spawn_sink(sink, &hub, &id)).collect();
+        let address = stream.source.address();
+        let supervisor = Supervisor {
+            source: stream.source,
+            hub: hub.clone(),
+            policy: stream.retry,
+            connects: self.inner.connects.clone(),
+            events,
+            state: sender,
+            cancel: cancel.clone(),
+        };
+        let supervisor = tokio::spawn(supervisor.run());
+        let tasks = parking_lot::Mutex::new(Some(Tasks { supervisor, sinks }));
+        let shared = StreamShared { id, address, hub, state, recorder, cancel, tasks };
+        Ok(StreamHandle { shared: Arc::new(shared) })
+    }
+
+    /// Stops a stream, finishes its files and forgets it. Its recordings stay.
+    ///
+    /// # Errors
+    /// If there is no such stream.
+    pub async fn remove_stream(&self, id: &str) -> Result<(), ManagerError> {
+        let handle = self.stream(id)?;
+        // Stopped before it is forgotten: until then its id, and so its folder, is taken.
+        let _ = handle.stop(STOP_TIMEOUT).await;
+        self.inner.streams.write().remove(handle.id());
+        Ok(())
+    }
+
+    /// The stream with this id.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn stream(&self, id: &str) -> Result<StreamHandle, ManagerError> {
+        let not_found = || ManagerError::NotFound(id.chars().take(200).collect());
+        let key: StreamId = id.parse().map_err(|_| not_found())?;
+        self.inner.streams.read().get(&key).cloned().ok_or_else(not_found)
+    }
+
+    /// All streams, by id.
+    pub fn streams(&self) -> Vec<StreamHandle> {
+        self.inner.streams.read().values().cloned().collect()
+    }
+
+    /// The events of all streams.
+    pub fn events(&self) -> &EventBus {
+        &self.inner.events
+    }
+
+    /// Where recordings go.
+    pub fn recordings_dir(&self) -> &std::path::Path {
+        &self.inner.recordings_dir
+    }
+
+    /// Where the manager keeps its files.
+    pub fn data_dir(&self) -> &std::path::Path {
+        &self.inner.data_dir
+    }
+
+    /// Disk jobs that are waiting.
+    pub fn queued_disk_jobs(&self) -> usize {
+        self.inner.pool.queued()
+    }
+
+    /// Whether it has been shut down.
+    pub fn is_shut_down(&self) -> bool {
+        self.inner.cancel.is_cancelled()
+    }
+
+    /// Stops every stream and waits until all files are finished, half a minute at most.
+    pub async fn shutdown(&self) {
+        let handles: Vec<StreamHandle> = {
+            let streams = self.inner.streams.write();
+            self.inner.cancel.cancel();
+            streams.values().cloned().collect()
+        };
+        futures_util::future::join_all(handles.iter().map(|handle| handle.stop(STOP_TIMEOUT))).await;
+    }
+}
+
+fn spawn_sink(mut sink: Box<dyn Sink>, hub: &crate::hub::Hub, id: &StreamId) -> tokio::task::JoinHandle<()> {
+    let reader = hub.subscribe(sink.name(), crate::hub::ReaderOptions::default());
+    let id = id.clone();
+    tokio::spawn(async move {
+        // A stream's end closes its hub, which is how sinks learn of it.
+        if let Err(error) = sink.run(reader, CancellationToken::new()).await {
+            tracing::error!(stream = %id, %error, "a sink has failed");
+        }
+    })
+}

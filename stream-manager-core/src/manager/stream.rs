@@ -1,0 +1,274 @@
+//! What a stream is made of, and the handle to one that runs.
+
+use super::backoff::RetryPolicy;
+use super::id::{InvalidStreamId, StreamId};
+use super::supervisor::StateInfo;
+use crate::event::StreamState;
+use crate::frame::{CodecParameters, MediaKind};
+use crate::hub::{ConsumerStats, Hub, HubOptions, HubStats};
+use crate::recording::{RecordError, Recorder, RecorderHandle, RecorderStatus, Recording, Segment};
+use crate::sink::Sink;
+use crate::source::{Source, SourceError};
+use parking_lot::Mutex;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// A builder's mark: there is no source yet.
+#[derive(Debug)]
+pub struct NoSource;
+
+/// A stream that has not been started.
+///
+/// Made by [`Stream::builder`]; the compiler refuses one without a source:
+///
+/// ```
+/// # use stream_manager_core::manager::Stream;
+/// # use stream_manager_core::recording::Recording;
+/// # use stream_manager_core::source::TestSource;
+/// let stream = Stream::builder("door").source(TestSource::default()).record(Recording::fmp4());
+/// ```
+///
+/// ```compile_fail
+/// # use stream_manager_core::manager::{Stream, StreamManager};
+/// let manager = StreamManager::builder().stream(Stream::builder("door"));
+/// ```
+pub struct Stream<S = Box<dyn Source>> {
+    pub(super) id: String,
+    pub(super) source: S,
+    pub(super) recording: Option<Recording>,
+    pub(super) record: bool,
+    pub(super) retry: RetryPolicy,
+    pub(super) hub: HubOptions,
+    pub(super) sinks: Vec<Box<dyn Sink>>,
+}
+
+impl Stream<NoSource> {
+    /// Begins a stream with this id.
+    pub fn builder(id: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            source: NoSource,
+            recording: None,
+            record: false,
+            retry: RetryPolicy::default(),
+            hub: HubOptions::default(),
+            sinks: Vec::new(),
+        }
+    }
+
+    /// Sets where it comes from.
+    pub fn source(self, source: impl Source) -> Stream {
+        self.boxed_source(Box::new(source))
+    }
+
+    /// The same for a source that is boxed already, as [`from_url`](crate::source::from_url) makes them.
+    pub fn boxed_source(self, source: Box<dyn Source>) -> Stream {
+        let Self { id, recording, record, retry, hub, sinks, .. } = self;
+        Stream { id, source, recording, record, retry, hub, sinks }
+    }
+}
+
+impl<S> Stream<S> {
+    /// Records it from the start. Without a destination it goes into the manager's recordings folder.
+    #[must_use]
+    pub fn record(mut self, recording: Recording) -> Self {
+        self.recording = Some(recording);
+        self.record = true;
+        self
+    }
+
+    /// Says how it is recorded when somebody starts the recording.
+    #[must_use]
+    pub fn record_on_demand(mut self, recording: Recording) -> Self {
+        self.recording = Some(recording);
+        self.record = false;
+        self
+    }
+
+    /// Sets when and how it is tried again.
+    #[must_use]
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+
+    /// Sets how much of a GOP is kept for readers that come late.
+    #[must_use]
+    pub fn hub(mut self, options: HubOptions) -> Self {
+        self.hub = options;
+        self
+    }
+
+    /// Adds a consumer that runs for as long as the stream does.
+    #[must_use]
+    pub fn sink(mut self, sink: impl Sink) -> Self {
+        self.sinks.push(Box::new(sink));
+        self
+    }
+
+    pub(super) fn checked_id(&self) -> Result<StreamId, InvalidStreamId> {
+        self.id.parse()
+    }
+}
+
+/// One track as the API shows it.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct TrackInfo {
+    /// Video, audio or data.
+    pub kind: MediaKind,
+    /// The codec's short name.
+    pub codec: &'static str,
+    /// RFC 6381 codec string.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rfc6381: Option<String>,
+    /// Width in pixels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub width: Option<u32>,
+    /// Height in pixels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub height: Option<u32>,
+    /// Frames per second that the stream states.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frame_rate: Option<f64>,
+    /// Samples per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample_rate: Option<u32>,
+    /// Channels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channels: Option<u16>,
+}
+
+impl TrackInfo {
+    /// Describes codec parameters.
+    pub fn of(parameters: &CodecParameters) -> Self {
+        let (video, audio) = (parameters.video(), parameters.audio());
+        Self {
+            kind: parameters.kind(),
+            codec: parameters.codec().name(),
+            rfc6381: parameters.rfc6381(),
+            width: video.map(|v| v.width),
+            height: video.map(|v| v.height),
+            frame_rate: video.and_then(|v| v.frame_rate).map(|(n, d)| f64::from(n) / f64::from(d)),
+            sample_rate: audio.map(|a| a.sample_rate),
+            channels: audio.map(|a| a.channels),
+        }
+    }
+}
+
+/// Everything about a stream at one moment.
+#[derive(Clone, Debug)]
+pub struct StreamStatus {
+    /// Its id.
+    pub id: StreamId,
+    /// Where it stands.
+    pub state: StateInfo,
+    /// Where it comes from, without secrets.
+    pub source: String,
+    /// Its tracks, once known.
+    pub tracks: Vec<TrackInfo>,
+    /// The hub's counters.
+    pub hub: HubStats,
+    /// The consumers by name.
+    pub consumers: Vec<(String, ConsumerStats)>,
+    /// The recording.
+    pub recording: RecorderStatus,
+}
+
+/// A running stream. Clones are handles to the same one; dropping them changes nothing.
+#[derive(Clone)]
+pub struct StreamHandle {
+    pub(super) shared: std::sync::Arc<StreamShared>,
+}
+
+pub(super) struct StreamShared {
+    pub(super) id: StreamId,
+    pub(super) address: String,
+    pub(super) hub: Hub,
+    pub(super) state: watch::Receiver<StateInfo>,
+    pub(super) recorder: RecorderHandle,
+    pub(super) cancel: CancellationToken,
+    pub(super) tasks: Mutex<Option<Tasks>>,
+}
+
+pub(super) struct Tasks {
+    pub(super) supervisor: JoinHandle<Result<(), SourceError>>,
+    pub(super) sinks: Vec<JoinHandle<()>>,
+}
+
+impl StreamHandle {
+    /// Its id.
+    pub fn id(&self) -> &StreamId {
+        &self.shared.id
+    }
+
+    /// Its hub, to subscribe to.
+    pub fn hub(&self) -> &Hub {
+        &self.shared.hub
+    }
+
+    /// Its recorder.
+    pub fn recorder(&self) -> &RecorderHandle {
+        &self.shared.recorder
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> StateInfo {
+        self.shared.state.borrow().clone()
+    }
+
+    /// Waits until it is in this state; `false` if `timeout` comes first or the stream has ended in
+    /// another one.
+    pub async fn wait_for(&self, state: StreamState, timeout: Duration) -> bool {
+        let mut receiver = self.shared.state.clone();
+        let reached = receiver.wait_for(|info| info.state == state);
+        matches!(tokio::time::timeout(timeout, reached).await, Ok(Ok(_)))
+    }
+
+    /// Everything about it.
+    pub fn status(&self) -> StreamStatus {
+        let shared = &self.shared;
+        StreamStatus {
+            id: shared.id.clone(),
+            state: self.state(),
+            source: shared.address.clone(),
+            tracks: shared.hub.tracks().iter().map(|t| TrackInfo::of(&t.parameters)).collect(),
+            hub: shared.hub.stats(),
+            consumers: shared.hub.consumers(),
+            recording: shared.recorder.status(),
+        }
+    }
+
+    /// Stops it and waits, for a bounded time, until its files are finished. Returns the error that ended
+    /// its source, if one did.
+    pub(super) async fn stop(&self, timeout: Duration) -> Result<(), SourceError> {
+        self.shared.cancel.cancel();
+        self.wait(timeout).await
+    }
+
+    /// Waits until its source and its sinks have ended.
+    pub(super) async fn wait(&self, timeout: Duration) -> Result<(), SourceError> {
+        let Some(tasks) = self.shared.tasks.lock().take() else { return Ok(()) };
+        let wait = async {
+            let result = tasks.supervisor.await;
+            for sink in tasks.sinks {
+                // A sink that panicked has said so in the log.
+                let _ = sink.await;
+            }
+            result.unwrap_or(Ok(()))
+        };
+        tokio::time::timeout(timeout, wait).await.unwrap_or_else(|_| {
+            tracing::warn!(stream = %self.shared.id, ?timeout, "a stream did not end in time");
+            Ok(())
+        })
+    }
+
+    /// Stops its recording; see [`Recorder::stop`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn stop_recording(&self) -> Result<Option<Segment>, RecordError> {
+        self.shared.recorder.stop().await
+    }
+}
