@@ -81,12 +81,14 @@ pub async fn probe(mut source: Box<dyn Source>, duration: Duration) -> Result<Pr
                 biased;
                 item = reader.next() => if let Some(item) = item { note(item, &mut seen, &mut offset); },
                 result = &mut run => break result.map(drop),
-                result = &mut watch => break result,
+                result = &mut watch => {
+                    cancel.cancel();
+                    // Bounded: a source that does not let itself be cancelled is dropped.
+                    let _ = tokio::time::timeout(Duration::from_secs(8), &mut run).await;
+                    break result;
+                }
             }
         };
-        cancel.cancel();
-        // Bounded: a source that does not let itself be cancelled is dropped.
-        let _ = tokio::time::timeout(Duration::from_secs(8), &mut run).await;
         result
     };
     while let Some(item) = reader.try_next() {

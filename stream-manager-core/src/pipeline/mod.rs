@@ -104,19 +104,44 @@ pub(crate) fn missing(name: &str) -> PipelineError {
     PipelineError::MissingElement { element: name.to_owned(), package: package.to_owned() }
 }
 
-/// Parses a launch line into a bin whose unlinked pads become the bin's own.
+/// Parses a launch line into a bin; all of its loose ends (unlinked source pads) become the bin's own.
 ///
 /// # Errors
 /// If it cannot be parsed, or an element in it is missing.
 pub fn parse_bin(description: &str) -> Result<gst::Bin, PipelineError> {
     let mut context = gst::ParseContext::new();
     let flags = gst::ParseFlags::FATAL_ERRORS | gst::ParseFlags::PLACE_IN_BIN;
-    let element = gst::parse::bin_from_description_full(description, true, Some(&mut context), flags)
+    // GStreamer itself would make only the first loose end the bin's own.
+    let element = gst::parse::bin_from_description_full(description, false, Some(&mut context), flags)
         .map_err(|e| match context.missing_elements().first() {
             Some(element) => missing(element),
             None => PipelineError::Parse(crate::error::redact_unparsed(e.message())),
         })?;
-    element.downcast().map_err(|_| PipelineError::Parse("the line makes no bin".into()))
+    let bin: gst::Bin = element.downcast().map_err(|_| PipelineError::Parse("the line makes no bin".into()))?;
+    for (number, pad) in loose_pads(&bin, gst::PadDirection::Src).iter().enumerate() {
+        add_ghost(&bin, &format!("src_{number}"), pad)?;
+    }
+    Ok(bin)
+}
+
+/// The same for a chain with a beginning: its first unlinked sink pad becomes the bin's pad `sink`.
+pub(crate) fn parse_chain(description: &str) -> Result<gst::Bin, PipelineError> {
+    let bin = parse_bin(description)?;
+    if let Some(pad) = loose_pads(&bin, gst::PadDirection::Sink).first() {
+        add_ghost(&bin, "sink", pad)?;
+    }
+    Ok(bin)
+}
+
+fn loose_pads(bin: &gst::Bin, direction: gst::PadDirection) -> Vec<gst::Pad> {
+    // Children are listed with the newest first.
+    bin.children().iter().rev().flat_map(|e| e.pads()).filter(|p| p.direction() == direction && !p.is_linked()).collect()
+}
+
+fn add_ghost(bin: &gst::Bin, name: &str, target: &gst::Pad) -> Result<(), PipelineError> {
+    let failed = |e: gst::glib::BoolError| PipelineError::Parse(e.to_string());
+    let pad = gst::GhostPad::builder_with_target(target).map_err(failed)?.name(name).build();
+    bin.add_pad(&pad).map_err(failed)
 }
 
 /// What a pipeline says of itself.

@@ -152,7 +152,7 @@ impl GstWriter {
             let (sink_pad, src_pad) = toggle_pads(&toggle, track.id == main).ok_or_else(|| failed("togglerecord has no pad".into()))?;
             let link = |from: &gst::Pad, to: &gst::Pad| from.link(to).map(drop).map_err(|e| failed(e.to_string()));
             link(&source.static_pad("src").ok_or_else(|| failed("no pad".into()))?, &sink_pad)?;
-            let parser = parser_for(track.parameters.codec());
+            let parser = self.parser_for(track.parameters.codec());
             let parser = make_element(parser)?;
             pipeline.add(&parser).map_err(|e| failed(e.to_string()))?;
             link(&src_pad, &parser.static_pad("sink").ok_or_else(|| failed("no pad".into()))?)?;
@@ -185,6 +185,17 @@ impl GstWriter {
             segment_start: base,
             holding: false,
         })
+    }
+
+    /// What goes between a track and the muxer. Only MPEG-TS needs another format than the hub's; elsewhere a
+    /// parser would only refine the caps after the first frame, which `splitmuxsink` takes as a new format
+    /// and begins a new file for.
+    fn parser_for(&self, codec: Codec) -> &'static str {
+        match (self.recording.format, codec) {
+            (RecordingFormat::Ts, Codec::Video(VideoCodec::H264)) => "h264parse",
+            (RecordingFormat::Ts, Codec::Video(VideoCodec::H265)) => "h265parse",
+            _ => "identity",
+        }
     }
 
     /// The element that the tracks are linked to: `splitmuxsink`, or a muxer in front of a writer.
@@ -320,16 +331,6 @@ fn toggle_pads(toggle: &gst::Element, main: bool) -> Option<(gst::Pad, gst::Pad)
     let sink = toggle.request_pad_simple("sink_%u")?;
     let src = toggle.static_pad(&sink.name().replace("sink", "src"))?;
     Some((sink, src))
-}
-
-fn parser_for(codec: Codec) -> &'static str {
-    match codec {
-        Codec::Video(VideoCodec::H264) => "h264parse",
-        Codec::Video(VideoCodec::H265) => "h265parse",
-        Codec::Video(VideoCodec::Av1) => "av1parse",
-        Codec::Audio(AudioCodec::Aac) => "aacparse",
-        _ => "identity",
-    }
 }
 
 fn stream_sink(writer: SharedWriter, shared: Arc<Shared>) -> gst_app::AppSink {

@@ -10,7 +10,7 @@ use super::{SUPPORTED_CODECS, SourceEnd, SourceError};
 use crate::frame::{CodecParameters, MediaKind, MediaTime, VideoCodec, WallTime};
 use crate::hub::{HubWriter, RawFrame};
 use crate::pipeline::caps::{PadMedia, classify, parameters};
-use crate::pipeline::{ManagedPipeline, PipelineError, PipelineMessage, make_element, parse_bin};
+use crate::pipeline::{ManagedPipeline, PipelineError, PipelineMessage, make_element, parse_chain};
 use bytes::Bytes;
 use gstreamer as gst;
 use gstreamer::glib;
@@ -68,8 +68,8 @@ pub(super) struct Collector {
 #[derive(Default)]
 struct CollectorState {
     pads: usize,
-    /// Elements that have not said "no more pads" yet.
-    open_elements: usize,
+    /// Elements that have not said "no more pads" yet, and pads that have no caps yet.
+    open: usize,
 }
 
 impl Collector {
@@ -79,7 +79,7 @@ impl Collector {
             t.direction() == gst::PadDirection::Src && t.presence() == gst::PadPresence::Sometimes
         });
         if sometimes {
-            self.state.lock().open_elements += 1;
+            self.state.lock().open += 1;
             let weak = Arc::downgrade(self);
             element.connect_pad_added(move |_, pad| {
                 if let Some(this) = weak.upgrade() {
@@ -89,28 +89,22 @@ impl Collector {
             let weak = Arc::downgrade(self);
             element.connect_no_more_pads(move |_| {
                 if let Some(this) = weak.upgrade() {
-                    this.element_complete();
+                    this.one_done();
                 }
             });
         }
         for pad in element.src_pads() {
             self.pad_found(&pad);
         }
-        if !sometimes {
-            self.check_complete();
-        }
     }
 
-    fn element_complete(&self) {
-        {
+    fn one_done(&self) {
+        let none_left = {
             let mut state = self.state.lock();
-            state.open_elements = state.open_elements.saturating_sub(1);
-        }
-        self.check_complete();
-    }
-
-    fn check_complete(&self) {
-        if self.state.lock().open_elements == 0 {
+            state.open = state.open.saturating_sub(1);
+            state.open == 0
+        };
+        if none_left {
             self.send(Message::Complete);
         }
     }
@@ -126,8 +120,10 @@ impl Collector {
         if pad.direction() != gst::PadDirection::Src {
             return;
         }
+        self.state.lock().open += 1;
         if let Some(caps) = pad.current_caps() {
             self.connect(pad, &caps, false);
+            self.one_done();
             return;
         }
         let weak = Arc::downgrade(self);
@@ -137,6 +133,7 @@ impl Collector {
             };
             if let Some(this) = weak.upgrade() {
                 this.connect(pad, event.caps(), false);
+                this.one_done();
             }
             gst::PadProbeReturn::Remove
         });
@@ -175,7 +172,7 @@ impl Collector {
             state.pads += 1;
             state.pads - 1
         };
-        let bin = parse_bin(&format!("queue max-size-time=0 max-size-buffers=0 max-size-bytes=33554432 ! {chain} ! appsink name=sink"))?;
+        let bin = parse_chain(&format!("queue max-size-time=0 max-size-buffers=0 max-size-bytes=33554432 ! {chain} ! appsink name=sink"))?;
         let sink = bin
             .by_name("sink")
             .and_then(|e| e.downcast::<gst_app::AppSink>().ok())

@@ -102,15 +102,14 @@ impl TestSource {
         let Self { width, height, fps, gop, .. } = self;
         let video = format!(
             "videotestsrc is-live=true pattern={pattern} ! video/x-raw,format=I420,width={width},height={height},framerate={fps}/1 \
-             ! clockoverlay time-format=\"%Y-%m-%d %H:%M:%S\" halignment=left valignment=bottom \
-             ! textoverlay name=counter halignment=right valignment=bottom \
+             ! clockoverlay name=counter time-format=\"%Y-%m-%d %H:%M:%S\" halignment=left valignment=bottom \
              ! identity name=stamp ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max={gop} \
-             ! h264parse ! video/x-h264,stream-format=avc,alignment=au"
+             ! h264parse ! capsfilter caps=\"video/x-h264,stream-format=avc,alignment=au\""
         );
         if self.audio {
             format!(
                 "{video} audiotestsrc is-live=true wave=ticks volume=0.3 ! audio/x-raw,rate=48000,channels=2 \
-                 ! audioconvert ! avenc_aac bitrate=64000 ! aacparse ! audio/mpeg,mpegversion=4,stream-format=raw"
+                 ! audioconvert ! avenc_aac bitrate=64000 ! aacparse ! capsfilter caps=\"audio/mpeg,mpegversion=4,stream-format=raw\""
             )
         } else {
             video
@@ -131,7 +130,7 @@ impl TestSource {
         text_pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
             let number = shared.fetch_add(1, Ordering::Relaxed);
             if let Some(overlay) = weak.upgrade() {
-                overlay.set_property("text", format!("frame {number}"));
+                overlay.set_property("text", format!("frame {number} "));
             }
             gst::PadProbeReturn::Ok
         });
