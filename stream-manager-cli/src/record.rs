@@ -112,7 +112,7 @@ impl Printer {
         if self.json {
             self.json_line("progress", serde_json::to_value(progress).unwrap_or_default());
         } else if self.terminal {
-            output::status_line(&describe(progress));
+            output::status_line(&format!("{}  [{}]", describe(progress), progress.reason));
         } else if !self.quiet && progress.reason != self.last_reason {
             self.last_reason.clone_from(&progress.reason);
             output::note(&format!("{}: {}", format!("{:?}", progress.state).to_lowercase(), progress.reason));
@@ -148,10 +148,9 @@ fn describe(p: &Progress) -> String {
     let clock = format!("{:02}:{:02}:{:04.1}", (secs / 3600.0) as u64, (secs / 60.0) as u64 % 60, secs % 60.0);
     let lost = p.packets_lost + p.frames_lost;
     format!(
-        "{clock}  {:.2} MB  {:.2} Mbit/s  {} frames  {lost} lost  [{}]",
+        "{clock}  {:.2} MB  {:.2} Mbit/s  {} frames  {lost} lost",
         p.bytes as f64 / 1e6,
         p.bitrate / 1e6,
-        p.frames,
-        p.reason
+        p.frames
     )
 }

@@ -1,1 +1,39 @@
-//! x
+//! What the whole-system tests share: cameras that are real RTSP servers, the programs under test, and other
+//! people's programs to check the results with.
+//!
+//! - [`camera`]: a gst-rtsp-server that can stall, die, come back, change its picture size, lose packets,
+//!   demand credentials. Its pictures carry a counter that shows a lost, doubled or reordered frame.
+//! - [`replay`]: a small RTSP server that plays one encoded loop to any number of clients and can lie about
+//!   its clock or send garbage; cheap enough for load benches.
+//! - [`media`]: ffprobe and ffmpeg, and what they say about a file.
+//! - [`program`]: starts `stream-manager` and talks to it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test kit: a failure is to end the test
+
+pub mod camera;
+pub mod media;
+pub mod program;
+pub mod replay;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// The folder with the real videos, if it is here: `STREAM_MANAGER_TEST_ASSETS`, or `../shared/assets` beside the
+/// repository.
+pub fn assets() -> Option<PathBuf> {
+    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/assets");
+    let folder = std::env::var_os("STREAM_MANAGER_TEST_ASSETS").map_or(beside, PathBuf::from);
+    folder.is_dir().then_some(folder)
+}
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+/// If it does not within `limit`.
+pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < limit, "{what} did not happen within {limit:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

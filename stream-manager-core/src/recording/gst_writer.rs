@@ -9,7 +9,7 @@
 use super::name::{numbered, segment_file_name};
 use super::recorder::{SegmentWriter, Shared};
 use super::{Destination, RecordError, Recording, RecordingFormat, Segment, SharedWriter};
-use crate::frame::{AudioCodec, Codec, Frame, MediaKind, MediaTime, Track, TrackId, VideoCodec, WallTime};
+use crate::frame::{AudioCodec, Codec, CodecParameters, Frame, MediaKind, MediaTime, Track, TrackId, VideoCodec, WallTime};
 use crate::pipeline::caps::caps_for;
 use crate::pipeline::{self, ErrorCause, ManagedPipeline, PipelineError, PipelineMessage, make_element};
 use crate::storage::DiskPool;
@@ -50,7 +50,7 @@ type Keyframes = Arc<Mutex<VecDeque<(i64, WallTime)>>>;
 struct Run {
     managed: ManagedPipeline,
     bus: mpsc::Receiver<PipelineMessage>,
-    sources: Vec<(TrackId, gst_app::AppSrc)>,
+    sources: Vec<Input>,
     toggle: gst::Element,
     splitmux: Option<gst::Element>,
     main: TrackId,
@@ -64,6 +64,14 @@ struct Run {
     segment_start: MediaTime,
     /// Between a pause and the next keyframe.
     holding: bool,
+}
+
+struct Input {
+    track: TrackId,
+    source: gst_app::AppSrc,
+    last_dts: Option<MediaTime>,
+    /// Length of the last frame, taken for that of the next: muxers give it to the very last one.
+    frame_duration: Duration,
 }
 
 fn holds(format: RecordingFormat, codec: Codec) -> bool {
@@ -152,10 +160,21 @@ impl GstWriter {
             let (sink_pad, src_pad) = toggle_pads(&toggle, track.id == main).ok_or_else(|| failed("togglerecord has no pad".into()))?;
             let link = |from: &gst::Pad, to: &gst::Pad| from.link(to).map(drop).map_err(|e| failed(e.to_string()));
             link(&source.static_pad("src").ok_or_else(|| failed("no pad".into()))?, &sink_pad)?;
-            let parser = self.parser_for(track.parameters.codec());
-            let parser = make_element(parser)?;
-            pipeline.add(&parser).map_err(|e| failed(e.to_string()))?;
-            link(&src_pad, &parser.static_pad("sink").ok_or_else(|| failed("no pad".into()))?)?;
+            // Without a queue the muxer's waiting for sound would hold the picture in togglerecord, which holds
+            // the sound until the picture has gone on.
+            let queue = make_element("queue")?;
+            queue.set_property("max-size-time", 0u64);
+            queue.set_property("max-size-buffers", 0u32);
+            queue.set_property("max-size-bytes", u32::try_from(MAX_QUEUED_BYTES).unwrap_or(u32::MAX));
+            pipeline.add(&queue).map_err(|e| failed(e.to_string()))?;
+            link(&src_pad, &queue.static_pad("sink").ok_or_else(|| failed("no pad".into()))?)?;
+            let mut last = queue;
+            if let Some(parser) = self.parser_for(track.parameters.codec()) {
+                let parser = make_element(parser)?;
+                pipeline.add(&parser).map_err(|e| failed(e.to_string()))?;
+                last.link(&parser).map_err(|e| failed(e.to_string()))?;
+                last = parser;
+            }
             let name = match (&splitmux, track.parameters.kind(), track.id == main) {
                 (Some(_), MediaKind::Video, true) => "video",
                 (Some(_), MediaKind::Video, false) => "video_aux_%u",
@@ -165,8 +184,9 @@ impl GstWriter {
                 _ => "sink_%d",
             };
             let to = output.request_pad_simple(name).ok_or_else(|| failed(format!("the muxer has no pad {name}")))?;
-            link(&parser.static_pad("src").ok_or_else(|| failed("no pad".into()))?, &to)?;
-            sources.push((track.id, source));
+            link(&last.static_pad("src").ok_or_else(|| failed("no pad".into()))?, &to)?;
+            let frame_duration = nominal_duration(&track.parameters);
+            sources.push(Input { track: track.id, source, last_dts: None, frame_duration });
         }
         let (managed, bus) = ManagedPipeline::new(pipeline);
         Ok(Run {
@@ -190,11 +210,11 @@ impl GstWriter {
     /// What goes between a track and the muxer. Only MPEG-TS needs another format than the hub's; elsewhere a
     /// parser would only refine the caps after the first frame, which `splitmuxsink` takes as a new format
     /// and begins a new file for.
-    fn parser_for(&self, codec: Codec) -> &'static str {
+    fn parser_for(&self, codec: Codec) -> Option<&'static str> {
         match (self.recording.format, codec) {
-            (RecordingFormat::Ts, Codec::Video(VideoCodec::H264)) => "h264parse",
-            (RecordingFormat::Ts, Codec::Video(VideoCodec::H265)) => "h265parse",
-            _ => "identity",
+            (RecordingFormat::Ts, Codec::Video(VideoCodec::H264)) => Some("h264parse"),
+            (RecordingFormat::Ts, Codec::Video(VideoCodec::H265)) => Some("h265parse"),
+            _ => None,
         }
     }
 
@@ -279,7 +299,7 @@ impl GstWriter {
         self.waiting.clear();
         let listened = self.listen().await;
         let Some(mut run) = self.run.take() else { return listened };
-        for (_, source) in &run.sources {
+        for Input { source, .. } in &run.sources {
             // Refused only if the pipeline is down already.
             let _ = source.end_of_stream();
         }
@@ -322,6 +342,20 @@ async fn until_end(
         }
     }
     Ok(())
+}
+
+/// Length of a frame, as far as the parameters tell.
+fn nominal_duration(parameters: &CodecParameters) -> Duration {
+    match parameters {
+        CodecParameters::Video(v) => {
+            let (num, den) = v.frame_rate.unwrap_or((25, 1));
+            Duration::from_secs(1) * den / num.max(1)
+        }
+        CodecParameters::Audio(a) => {
+            Duration::from_secs(1) * a.samples_per_frame(0).unwrap_or(a.sample_rate / 50) / a.sample_rate.max(1)
+        }
+        CodecParameters::Data(_) => Duration::ZERO,
+    }
 }
 
 fn toggle_pads(toggle: &gst::Element, main: bool) -> Option<(gst::Pad, gst::Pad)> {
@@ -376,9 +410,10 @@ fn location(recording: &Recording, mut start: WallTime, number: u64) -> PathBuf 
 
 impl Run {
     fn push(&mut self, frame: Frame) {
-        let Some((_, source)) = self.sources.iter().find(|(id, _)| *id == frame.track) else { return };
+        let Some(input) = self.sources.iter_mut().find(|i| i.track == frame.track) else { return };
+        let base = self.base.as_nanos();
         let relative = |time: MediaTime| {
-            u64::try_from(time.as_nanos().saturating_sub(self.base.as_nanos())).ok().map(gst::ClockTime::from_nseconds)
+            u64::try_from(time.as_nanos().saturating_sub(base)).ok().map(gst::ClockTime::from_nseconds)
         };
         // Sound from before the first picture.
         let (Some(pts), Some(dts)) = (relative(frame.pts), relative(frame.dts)) else { return };
@@ -392,6 +427,9 @@ impl Run {
                 }
             }
         }
+        if let Some(last) = input.last_dts.replace(frame.dts) {
+            input.frame_duration = frame.dts.saturating_since(last).min(Duration::from_secs(1));
+        }
         self.frames += 1;
         self.bytes += frame.data.len() as u64;
         let keyframe = frame.keyframe;
@@ -399,16 +437,17 @@ impl Run {
         if let Some(buffer) = buffer.get_mut() {
             buffer.set_pts(pts);
             buffer.set_dts(dts);
+            buffer.set_duration(gst::ClockTime::try_from(input.frame_duration).ok());
             if !keyframe {
                 buffer.set_flags(gst::BufferFlags::DELTA_UNIT);
             }
         }
         // A refusal means that the pipeline is ending; its error is on the bus.
-        let _ = source.push_buffer(buffer);
+        let _ = input.source.push_buffer(buffer);
     }
 
     fn queued_bytes(&self) -> u64 {
-        self.sources.iter().map(|(_, s)| s.current_level_bytes()).max().unwrap_or(0)
+        self.sources.iter().map(|i| i.source.current_level_bytes()).max().unwrap_or(0)
     }
 
     /// Reads splitmuxsink's messages; a closed fragment is a segment.

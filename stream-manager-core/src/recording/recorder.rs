@@ -438,6 +438,11 @@ impl Sink for RecorderSink {
         }
         drop(reader);
         let finished = self.writer.finish().await;
+        if let Err(error) = &finished {
+            let problem = error.to_string();
+            self.shared.set_state(RecordingState::Off, &problem);
+            self.shared.status.lock().last_error = Some(problem);
+        }
         let reason = if self.done { "the recording has its full length" } else { "the stream has ended" };
         self.shared.set_state(RecordingState::Off, reason);
         finished.map_err(|e| SinkError { sink: self.name(), problem: e.to_string() })

@@ -122,7 +122,7 @@ impl Collector {
         }
         self.state.lock().open += 1;
         if let Some(caps) = pad.current_caps() {
-            self.connect(pad, &caps, false);
+            self.connect(pad, &caps);
             self.one_done();
             return;
         }
@@ -132,18 +132,18 @@ impl Collector {
                 return gst::PadProbeReturn::Ok;
             };
             if let Some(this) = weak.upgrade() {
-                this.connect(pad, event.caps(), false);
+                this.connect(pad, event.caps());
                 this.one_done();
             }
             gst::PadProbeReturn::Remove
         });
     }
 
-    fn connect(self: &Arc<Self>, pad: &gst::Pad, caps: &gst::CapsRef, parsed: bool) {
+    fn connect(self: &Arc<Self>, pad: &gst::Pad, caps: &gst::CapsRef) {
         let result = match classify(caps) {
             PadMedia::Elementary(chain) | PadMedia::Raw(chain) => self.connect_chain(pad, chain),
-            PadMedia::Container if !parsed => self.connect_parsebin(pad),
-            PadMedia::Container | PadMedia::Unsupported => {
+            PadMedia::Container => self.connect_parsebin(pad),
+            PadMedia::Unsupported => {
                 let name = caps.structure(0).map_or("unknown", |s| s.name().as_str());
                 self.send(Message::Unsupported(name.to_owned()));
                 self.connect_fakesink(pad)

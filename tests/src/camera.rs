@@ -1,0 +1,264 @@
+//! A camera simulator on gst-rtsp-server.
+
+use gstreamer as gst;
+use gstreamer::glib;
+use gstreamer::prelude::*;
+use gstreamer_rtsp_server as rtsp;
+use gstreamer_rtsp_server::prelude::*;
+use gstreamer_video as gst_video;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// How a path of a camera is made and behaves.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    /// The launch line, with payloaders `pay0`, `pay1`, … An `identity name=stamp` on I420 video gets the
+    /// frame counter.
+    pub launch: String,
+}
+
+impl Feed {
+    /// 320x240 H.264 at 25 fps, a keyframe a second, with the counter.
+    pub fn h264() -> Self {
+        Self::h264_with("", "")
+    }
+
+    /// The same with additional elements behind the encoder and properties of the payloader.
+    pub fn h264_with(behind: &str, pay: &str) -> Self {
+        Self {
+            launch: format!(
+                "( videotestsrc is-live=true pattern=black ! videoscale ! capsfilter name=size \
+                 caps=video/x-raw,format=I420,width=384,height=240,framerate=25/1 ! identity name=stamp \
+                 ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=25 bitrate=300 ! valve name=gate \
+                 {behind} ! rtph264pay name=pay0 pt=96 config-interval=-1 {pay} )"
+            ),
+        }
+    }
+
+    /// H.264 with sound (AAC, or PCMU if `pcmu`).
+    pub fn with_audio(pcmu: bool) -> Self {
+        let video = Self::h264().launch;
+        let audio = if pcmu {
+            "audiotestsrc is-live=true ! audio/x-raw,rate=8000,channels=1 ! mulawenc ! rtppcmupay name=pay1"
+        } else {
+            "audiotestsrc is-live=true ! audio/x-raw,rate=48000,channels=2 ! audioconvert ! avenc_aac ! aacparse ! rtpmp4gpay name=pay1 pt=97"
+        };
+        Self { launch: format!("{} {audio} )", video.trim_end_matches(')')) }
+    }
+
+    /// Anything else.
+    pub fn custom(launch: impl Into<String>) -> Self {
+        Self { launch: launch.into() }
+    }
+}
+
+/// Credentials a camera demands.
+#[derive(Clone, Debug)]
+pub struct Auth {
+    /// User.
+    pub user: String,
+    /// Password.
+    pub password: String,
+    /// Digest rather than basic.
+    pub digest: bool,
+}
+
+/// An RTSP server with any number of paths. Dropping it ends it.
+pub struct Camera {
+    port: u16,
+    feeds: HashMap<String, Feed>,
+    auth: Option<Auth>,
+    running: Option<Running>,
+    /// Goes on over restarts, so that frames of different lives can be told apart.
+    counter: Arc<AtomicU32>,
+    medias: Arc<Mutex<Vec<glib::WeakRef<gst::Element>>>>,
+}
+
+struct Running {
+    main_loop: glib::MainLoop,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Camera {
+    /// A camera with one path, `/live`.
+    pub fn start(feed: Feed) -> Self {
+        Self::with(HashMap::from([("/live".to_owned(), feed)]), None)
+    }
+
+    /// A camera that demands credentials.
+    pub fn with_auth(feed: Feed, auth: Auth) -> Self {
+        Self::with(HashMap::from([("/live".to_owned(), feed)]), Some(auth))
+    }
+
+    /// A camera with many paths.
+    pub fn with(feeds: HashMap<String, Feed>, auth: Option<Auth>) -> Self {
+        gst::init().unwrap();
+        let mut camera =
+            Self { port: 0, feeds, auth, running: None, counter: Arc::default(), medias: Arc::default() };
+        camera.revive();
+        camera
+    }
+
+    /// Where it is reached, with the credentials in it if it demands some.
+    pub fn url(&self) -> String {
+        self.url_of("/live")
+    }
+
+    /// Where a path is reached.
+    pub fn url_of(&self, path: &str) -> String {
+        let user = self.auth.as_ref().map(|a| format!("{}:{}@", a.user, a.password)).unwrap_or_default();
+        format!("rtsp://{user}127.0.0.1:{}{path}", self.port)
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The number that the next frame will carry.
+    pub fn counter(&self) -> u32 {
+        self.counter.load(Ordering::SeqCst)
+    }
+
+    /// Ends it: connections break, the port is closed.
+    pub fn kill(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.main_loop.quit();
+            running.thread.join().unwrap();
+        }
+        self.medias.lock().unwrap().clear();
+    }
+
+    /// Brings it back on the same port.
+    pub fn revive(&mut self) {
+        if self.running.is_some() {
+            return;
+        }
+        let (ready, wait) = std::sync::mpsc::channel();
+        let (feeds, auth, port) = (self.feeds.clone(), self.auth.clone(), self.port);
+        let (counter, medias) = (self.counter.clone(), self.medias.clone());
+        let thread = std::thread::spawn(move || {
+            let context = glib::MainContext::new();
+            context
+                .with_thread_default(|| {
+                    let server = rtsp::RTSPServer::new();
+                    server.set_address("127.0.0.1");
+                    server.set_service(&port.to_string());
+                    let mounts = server.mount_points().unwrap();
+                    for (path, feed) in &feeds {
+                        mounts.add_factory(path, make_factory(feed, auth.as_ref(), &counter, &medias));
+                    }
+                    if let Some(auth) = &auth {
+                        server.set_auth(Some(&make_auth(auth)));
+                    }
+                    let id = server.attach(Some(&context)).expect("the camera's port is taken");
+                    let main_loop = glib::MainLoop::new(Some(&context), false);
+                    ready.send((main_loop.clone(), server.bound_port())).unwrap();
+                    main_loop.run();
+                    server.client_filter(Some(&mut |_, client: &rtsp::RTSPClient| {
+                        client.close();
+                        rtsp::RTSPFilterResult::Remove
+                    }));
+                    if let Some(source) = context.find_source_by_id(&id) {
+                        source.destroy();
+                    }
+                })
+                .unwrap();
+        });
+        let (main_loop, port) = wait.recv().unwrap();
+        self.port = u16::try_from(port).unwrap();
+        self.running = Some(Running { main_loop, thread });
+    }
+
+    fn for_each_element(&self, name: &str, act: impl Fn(&gst::Element)) {
+        for media in self.medias.lock().unwrap().iter().filter_map(glib::WeakRef::upgrade) {
+            let bin = media.downcast_ref::<gst::Bin>().unwrap();
+            bin.by_name(name).iter().for_each(&act);
+        }
+    }
+
+    /// Sends nothing, though the connection stays.
+    pub fn stall(&self, stalled: bool) {
+        self.for_each_element("gate", |gate| gate.set_property("drop", stalled));
+    }
+
+    /// Changes the picture's size in mid-stream.
+    pub fn resize(&self, width: i32, height: i32) {
+        let caps = gst::Caps::builder("video/x-raw")
+            .field("format", "I420")
+            .field("width", width)
+            .field("height", height)
+            .field("framerate", gst::Fraction::new(25, 1))
+            .build();
+        self.for_each_element("size", |filter| filter.set_property("caps", &caps));
+    }
+}
+
+impl Drop for Camera {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn make_factory(
+    feed: &Feed,
+    auth: Option<&Auth>,
+    counter: &Arc<AtomicU32>,
+    medias: &Arc<Mutex<Vec<glib::WeakRef<gst::Element>>>>,
+) -> rtsp::RTSPMediaFactory {
+    let factory = rtsp::RTSPMediaFactory::new();
+    factory.set_launch(&feed.launch);
+    factory.set_shared(true);
+    if let Some(auth) = auth {
+        factory.add_role_from_structure(
+            &gst::Structure::builder(auth.user.clone())
+                .field("media.factory.access", true)
+                .field("media.factory.construct", true)
+                .build(),
+        );
+    }
+    let (counter, medias) = (counter.clone(), medias.clone());
+    factory.connect_media_configure(move |_, media| {
+        let element = media.element();
+        medias.lock().unwrap().push(element.downgrade());
+        let bin = element.downcast::<gst::Bin>().unwrap();
+        if let Some(stamp) = bin.by_name("stamp") {
+            let counter = counter.clone();
+            stamp.static_pad("src").unwrap().add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+                let number = counter.fetch_add(1, Ordering::SeqCst);
+                if let (Some(buffer), Some(caps)) = (info.buffer_mut(), pad.current_caps()) {
+                    stamp_counter(buffer.make_mut(), &caps, number);
+                }
+                gst::PadProbeReturn::Ok
+            });
+        }
+    });
+    factory
+}
+
+fn make_auth(auth: &Auth) -> rtsp::RTSPAuth {
+    let made = rtsp::RTSPAuth::new();
+    let token = rtsp::RTSPToken::builder().field("media.factory.role", &auth.user).build();
+    if auth.digest {
+        made.set_supported_methods(gstreamer_rtsp_server::gst_rtsp::RTSPAuthMethod::Digest);
+        made.add_digest(&auth.user, &auth.password, &token);
+    } else {
+        let basic = rtsp::RTSPAuth::make_basic(&auth.user, &auth.password);
+        made.add_basic(basic.as_str(), &token);
+    }
+    made
+}
+
+/// The same blocks that [`stream_manager_core::source::read_counter`] reads: 24 bits along the top edge.
+pub fn stamp_counter(buffer: &mut gst::BufferRef, caps: &gst::Caps, number: u32) {
+    let info = gst_video::VideoInfo::from_caps(caps).unwrap();
+    let mut frame = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, &info).unwrap();
+    let (width, stride) = (info.width() as usize, info.stride()[0] as usize);
+    let block = width / 24;
+    for row in frame.plane_data_mut(0).unwrap().chunks_mut(stride).take(block) {
+        for bit in 0..24 {
+            row[bit * block..(bit + 1) * block].fill(if number >> bit & 1 == 1 { 235 } else { 16 });
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The program under test, as a process of its own.
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Where cargo has built a program of this workspace, beside the running test.
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let path = test.parent().unwrap().parent().unwrap().join(name);
+    assert!(path.is_file(), "{} is not built; run the tests with scripts/test", path.display());
+    path
+}
+
+/// A command of `stream-manager` without anything of this shell's configuration.
+pub fn stream_manager() -> Command {
+    let mut command = Command::new(binary("stream-manager"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STREAM_MANAGER_")) {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs a command to its end, or panics after `limit`.
+pub fn finish(mut command: Command, limit: Duration) -> Output {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (mut stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let out = std::thread::spawn(move || {
+        let mut data = Vec::new();
+        stdout.read_to_end(&mut data).unwrap();
+        data
+    });
+    let err = std::thread::spawn(move || {
+        let mut data = Vec::new();
+        stderr.read_to_end(&mut data).unwrap();
+        data
+    });
+    let status = wait(&mut child, limit);
+    Output { status, stdout: out.join().unwrap(), stderr: err.join().unwrap() }
+}
+
+/// Waits for a process to end, or ends it and panics.
+pub fn wait(child: &mut Child, limit: Duration) -> std::process::ExitStatus {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if start.elapsed() > limit {
+            let _ = child.kill();
+            panic!("a process did not end within {limit:?}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Sends a signal to a process that this test has started.
+pub fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+/// A running server. Dropping it ends it.
+pub struct Server {
+    /// The process.
+    pub child: Child,
+    url: String,
+    log: Arc<Mutex<String>>,
+    /// Its working folder, with `config.toml` if there is one.
+    pub folder: PathBuf,
+}
+
+impl Server {
+    /// Starts the server in `folder` on a port that the system chooses, and waits until it answers.
+    pub fn start(folder: &Path, config: Option<&str>) -> Self {
+        let mut command = stream_manager();
+        command.current_dir(folder).args(["--port", "0"]);
+        if let Some(config) = config {
+            std::fs::write(folder.join("config.toml"), config).unwrap();
+        }
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let shared = log.clone();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if let Some((_, rest)) = line.split_once("listening on ") {
+                    let _ = sender.send(rest.split_whitespace().next().unwrap().to_owned());
+                }
+                let mut log = shared.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let url = receiver.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| {
+            let _ = child.kill();
+            panic!("the server does not listen: {}", log.lock().unwrap())
+        });
+        Self { child, url, log, folder: folder.to_owned() }
+    }
+
+    /// The address of a path.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Calls it; gives the status and the JSON of the answer.
+    pub fn call(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(30)))
+            .build()
+            .into();
+        let url = self.url(path);
+        let response = match (method, body) {
+            ("GET", _) => agent.get(&url).call(),
+            ("DELETE", _) => agent.delete(&url).call(),
+            ("POST", Some(body)) => agent.post(&url).send_json(body),
+            ("POST", None) => agent.post(&url).send_empty(),
+            _ => panic!("unknown method {method}"),
+        };
+        let mut response = response.unwrap();
+        let status = response.status().as_u16();
+        (status, response.body_mut().read_json().unwrap_or(Value::Null))
+    }
+
+    /// The stream as the API shows it.
+    pub fn stream(&self, id: &str) -> Value {
+        self.call("GET", &format!("/api/streams/{id}"), None).1
+    }
+
+    /// Waits until the stream looks like `condition` says.
+    pub fn wait_for(&self, id: &str, what: &str, limit: Duration, condition: impl Fn(&Value) -> bool) -> Value {
+        let start = Instant::now();
+        loop {
+            let stream = self.stream(id);
+            if condition(&stream) {
+                return stream;
+            }
+            assert!(start.elapsed() < limit, "{what} did not happen within {limit:?}: {stream:#}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Ends it with SIGTERM and waits until its files are finished.
+    pub fn stop(mut self) -> String {
+        signal(&self.child, "TERM");
+        let status = wait(&mut self.child, Duration::from_secs(30));
+        let log = self.log();
+        assert!(status.success(), "the server ended with {status}: {log}");
+        log
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

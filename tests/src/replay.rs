@@ -1,0 +1,285 @@
+//! A small RTSP server (TCP interleaved only) that plays one encoded loop to any number of clients.
+//!
+//! The loop is encoded once; each session only patches sequence numbers and timestamps, so hundreds of
+//! sessions cost little. What it does on top, no good server does: start its clock anywhere, let it jump,
+//! send garbage, cut the connection.
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Ticks per second of the RTP clock.
+const RATE: u32 = 90_000;
+
+/// One encoded loop of video.
+#[derive(Debug)]
+pub struct Loop {
+    sdp: String,
+    /// For every frame its RTP packets, each with the interleaved header in front.
+    frames: Vec<Vec<u8>>,
+    /// Where each packet begins within its frame.
+    offsets: Vec<Vec<usize>>,
+    fps: u32,
+}
+
+impl Loop {
+    /// Encodes `seconds` of a test picture as H.264. With `counted`, frames carry the counter.
+    pub fn encode(width: u32, height: u32, fps: u32, gop: u32, kbit: u32, seconds: u32, counted: bool) -> Self {
+        gst::init().unwrap();
+        let frames = fps * seconds;
+        let pattern = if counted { "black" } else { "snow" };
+        let pipeline = gst::parse::launch(&format!(
+            "videotestsrc num-buffers={frames} pattern={pattern} ! video/x-raw,format=I420,width={width},height={height},framerate={fps}/1 \
+             ! identity name=stamp ! x264enc tune=zerolatency speed-preset=superfast key-int-max={gop} bitrate={kbit} \
+             vbv-buf-capacity=1000 option-string=scenecut=0:nal-hrd=cbr:force-cfr=1 ! h264parse config-interval=-1 \
+             ! rtph264pay name=pay mtu=1400 pt=96 config-interval=-1 ! appsink name=sink sync=false"
+        ))
+        .unwrap()
+        .downcast::<gst::Pipeline>()
+        .unwrap();
+        if counted {
+            let next = std::sync::atomic::AtomicU32::new(0);
+            pipeline.by_name("stamp").unwrap().static_pad("src").unwrap().add_probe(
+                gst::PadProbeType::BUFFER,
+                move |pad, info| {
+                    let number = next.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    if let (Some(buffer), Some(caps)) = (info.buffer_mut(), pad.current_caps()) {
+                        crate::camera::stamp_counter(buffer.make_mut(), &caps, number);
+                    }
+                    gst::PadProbeReturn::Ok
+                },
+            );
+        }
+        let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let mut made = Self { sdp: String::new(), frames: Vec::new(), offsets: Vec::new(), fps };
+        let mut last = None;
+        while let Ok(sample) = sink.pull_sample() {
+            let packets: Vec<gst::Buffer> = match (sample.buffer_list(), sample.buffer()) {
+                (Some(list), _) => list.iter_owned().collect(),
+                (None, Some(buffer)) => vec![buffer.to_owned()],
+                _ => continue,
+            };
+            for packet in packets {
+                let map = packet.map_readable().unwrap();
+                let timestamp = u32::from_be_bytes(map[4..8].try_into().unwrap());
+                if last != Some(timestamp) {
+                    last = Some(timestamp);
+                    made.frames.push(Vec::new());
+                    made.offsets.push(Vec::new());
+                }
+                let (frame, offsets) = (made.frames.last_mut().unwrap(), made.offsets.last_mut().unwrap());
+                offsets.push(frame.len());
+                frame.extend_from_slice(&[b'$', 0]);
+                frame.extend_from_slice(&(map.len() as u16).to_be_bytes());
+                frame.extend_from_slice(&map);
+            }
+        }
+        let caps = pipeline.by_name("pay").unwrap().static_pad("src").unwrap().current_caps().unwrap();
+        let caps = caps.structure(0).unwrap();
+        let sets: String = caps.get("sprop-parameter-sets").unwrap();
+        let profile: String = caps.get("profile-level-id").unwrap();
+        made.sdp = format!(
+            "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=replay\r\nt=0 0\r\na=control:*\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n\
+             a=fmtp:96 packetization-mode=1;profile-level-id={profile};sprop-parameter-sets={sets}\r\na=control:track1\r\n"
+        );
+        pipeline.set_state(gst::State::Null).unwrap();
+        assert_eq!(made.frames.len(), frames as usize);
+        made
+    }
+
+    /// Frames in the loop.
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Bits per second.
+    pub fn bitrate(&self) -> f64 {
+        let bytes: usize = self.frames.iter().map(Vec::len).sum();
+        bytes as f64 * 8.0 * f64::from(self.fps) / self.frames.len() as f64
+    }
+}
+
+/// What a session does that a good server does not.
+#[derive(Clone, Debug, Default)]
+pub struct Mischief {
+    /// The first RTP timestamp.
+    pub first_timestamp: u32,
+    /// At this frame the clock jumps by this much.
+    pub clock_jump: Option<(u64, i64)>,
+    /// After this frame something that is no RTSP follows.
+    pub garbage_after: Option<u64>,
+    /// After this frame the connection is cut.
+    pub cut_after: Option<u64>,
+    /// Whether PLAY's answer lacks RTP-Info.
+    pub no_rtp_info: bool,
+}
+
+/// Serves a loop on a port of the loopback until it is dropped.
+#[derive(Debug)]
+pub struct ReplayServer {
+    port: u16,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl ReplayServer {
+    /// Starts it.
+    pub async fn start(media: Arc<Loop>, mischief: Mischief) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let task = tokio::spawn(async move {
+            let mut sessions = tokio::task::JoinSet::new();
+            let mut number = 0u32;
+            while let Ok((socket, _)) = listener.accept().await {
+                number += 1;
+                let (media, mischief) = (media.clone(), mischief.clone());
+                // A session's end, however it comes, is its own affair.
+                sessions.spawn(async move { drop(serve(socket, media, mischief, number).await) });
+            }
+        });
+        Self { port, task }
+    }
+
+    /// Where it is reached; any path will do.
+    pub fn url(&self, path: &str) -> String {
+        format!("rtsp://127.0.0.1:{}/{path}", self.port)
+    }
+}
+
+impl Drop for ReplayServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Request {
+    method: String,
+    url: String,
+    cseq: String,
+}
+
+async fn read_request(reader: &mut BufReader<OwnedReadHalf>) -> std::io::Result<Option<Request>> {
+    loop {
+        let mut first = [0u8; 1];
+        if reader.read(&mut first).await? == 0 {
+            return Ok(None);
+        }
+        if first[0] == b'$' {
+            let mut head = [0u8; 3];
+            reader.read_exact(&mut head).await?;
+            let mut body = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+            reader.read_exact(&mut body).await?;
+            continue;
+        }
+        let mut line = String::from(first[0] as char);
+        reader.read_line(&mut line).await?;
+        let mut words = line.split_whitespace();
+        let (method, url) = (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default().to_owned());
+        let mut cseq = String::from("0");
+        loop {
+            let mut header = String::new();
+            if reader.read_line(&mut header).await? == 0 {
+                return Ok(None);
+            }
+            if header.trim().is_empty() {
+                break;
+            }
+            if let Some((name, value)) = header.split_once(':')
+                && name.eq_ignore_ascii_case("cseq")
+            {
+                value.trim().clone_into(&mut cseq);
+            }
+        }
+        return Ok(Some(Request { method, url, cseq }));
+    }
+}
+
+async fn serve(socket: TcpStream, media: Arc<Loop>, mischief: Mischief, number: u32) -> std::io::Result<()> {
+    socket.set_nodelay(true)?;
+    let (reader, mut writer) = socket.into_split();
+    let mut reader = BufReader::new(reader);
+    while let Some(request) = read_request(&mut reader).await? {
+        let cseq = &request.cseq;
+        let session = format!("Session: {number};timeout=60\r\n");
+        let answer = match request.method.as_str() {
+            "OPTIONS" => format!("RTSP/1.0 200 OK\r\nCSeq: {cseq}\r\nPublic: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN, GET_PARAMETER\r\n\r\n"),
+            "DESCRIBE" => format!(
+                "RTSP/1.0 200 OK\r\nCSeq: {cseq}\r\nContent-Type: application/sdp\r\nContent-Base: {}/\r\nContent-Length: {}\r\n\r\n{}",
+                request.url, media.sdp.len(), media.sdp
+            ),
+            "SETUP" => format!("RTSP/1.0 200 OK\r\nCSeq: {cseq}\r\n{session}Transport: RTP/AVP/TCP;unicast;interleaved=0-1;ssrc=0000CAFE\r\n\r\n"),
+            "PLAY" if mischief.no_rtp_info => format!("RTSP/1.0 200 OK\r\nCSeq: {cseq}\r\n{session}\r\n"),
+            "PLAY" => format!(
+                "RTSP/1.0 200 OK\r\nCSeq: {cseq}\r\n{session}RTP-Info: url={}/track1;seq=1;rtptime={}\r\n\r\n",
+                request.url.trim_end_matches('/'), mischief.first_timestamp
+            ),
+            "TEARDOWN" => {
+                writer.write_all(format!("RTSP/1.0 200 OK\r\nCSeq: {cseq}\r\n\r\n").as_bytes()).await?;
+                return Ok(());
+            }
+            _ => format!("RTSP/1.0 200 OK\r\nCSeq: {cseq}\r\n{session}\r\n"),
+        };
+        writer.write_all(answer.as_bytes()).await?;
+        if request.method == "PLAY" {
+            return play(reader, writer, media, mischief).await;
+        }
+    }
+    Ok(())
+}
+
+async fn play(mut reader: BufReader<OwnedReadHalf>, mut writer: OwnedWriteHalf, media: Arc<Loop>, mischief: Mischief) -> std::io::Result<()> {
+    let frame_time = Duration::from_secs(1) / media.fps;
+    let start = tokio::time::Instant::now();
+    let (mut sequence, mut jump) = (1u16, 0i64);
+    for number in 0u64.. {
+        let due = start + frame_time * u32::try_from(number).unwrap_or(u32::MAX);
+        // Keepalives are answered between frames.
+        loop {
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(due) => break,
+                request = read_request(&mut reader) => {
+                    let Some(request) = request? else { return Ok(()) };
+                    writer.write_all(format!("RTSP/1.0 200 OK\r\nCSeq: {}\r\n\r\n", request.cseq).as_bytes()).await?;
+                    if request.method == "TEARDOWN" {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        if let Some((at, by)) = mischief.clock_jump
+            && at == number
+        {
+            jump += by;
+        }
+        let index = (number % media.frames.len() as u64) as usize;
+        let ticks = number as i64 * i64::from(RATE / media.fps) + jump + i64::from(mischief.first_timestamp);
+        let mut data = media.frames[index].clone();
+        for offset in &media.offsets[index] {
+            let packet = &mut data[offset + 4..];
+            packet[2..4].copy_from_slice(&sequence.to_be_bytes());
+            packet[4..8].copy_from_slice(&(ticks as u32).to_be_bytes());
+            packet[8..12].copy_from_slice(&0xcafe_u32.to_be_bytes());
+            sequence = sequence.wrapping_add(1);
+        }
+        writer.write_all(&data).await?;
+        if mischief.garbage_after == Some(number) {
+            writer.write_all(&[0xde, 0xad, 0xbe, 0xef].repeat(300)).await?;
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        if mischief.cut_after == Some(number) {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
