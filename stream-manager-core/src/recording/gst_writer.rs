@@ -171,6 +171,8 @@ impl GstWriter {
             let mut last = queue;
             if let Some(parser) = self.parser_for(track.parameters.codec()) {
                 let parser = make_element(parser)?;
+                // Every segment, and every keyframe in it, can be decoded by itself.
+                parser.set_property("config-interval", -1i32);
                 pipeline.add(&parser).map_err(|e| failed(e.to_string()))?;
                 last.link(&parser).map_err(|e| failed(e.to_string()))?;
                 last = parser;
@@ -446,6 +448,10 @@ impl Run {
         let _ = input.source.push_buffer(buffer);
     }
 
+    fn main_frame_duration(&self) -> Duration {
+        self.sources.iter().find(|i| i.track == self.main).map_or(Duration::ZERO, |i| i.frame_duration)
+    }
+
     fn queued_bytes(&self) -> u64 {
         self.sources.iter().map(|i| i.source.current_level_bytes()).max().unwrap_or(0)
     }
@@ -551,13 +557,21 @@ impl SegmentWriter for GstWriter {
 
     fn paused_frame(&mut self, frame: &Frame) {
         let Some(run) = &mut self.run else { return };
-        if frame.track == run.main && frame.keyframe {
+        let mut frame = frame.clone();
+        if run.holding {
+            if frame.track != run.main || !frame.keyframe {
+                return;
+            }
             run.holding = false;
+            // togglerecord counts the time up to this keyframe as recorded, so it is told that the keyframe
+            // follows directly on the last frame.
+            frame.dts = run.last_dts + run.main_frame_duration();
+            frame.pts = frame.dts;
         }
-        if !run.holding {
-            run.push(frame.clone()); // togglerecord drops it
-            run.frames -= 1;
-        }
+        // togglerecord drops it.
+        let (frames, bytes) = (run.frames, run.bytes);
+        run.push(frame);
+        (run.frames, run.bytes) = (frames, bytes);
     }
 
     fn resume(&mut self) {

@@ -215,6 +215,8 @@ pub struct RecorderSink {
     writer: Box<dyn SegmentWriter>,
     tracks: Option<Arc<[Track]>>,
     retry_at: Option<Instant>,
+    /// Blocked, but writing is being tried again.
+    trying: bool,
     /// Decoding time of the first recorded frame, for the limit.
     began: Option<MediaTime>,
     done: bool,
@@ -250,7 +252,7 @@ impl RecorderSink {
         let (sender, commands) = mpsc::channel(8);
         let writer = make_writer(&recording, &pool, &shared);
         let sink =
-            Self { recording, pool, shared: shared.clone(), commands, commands_open: true, writer, tracks: None, retry_at: None, began: None, done: false };
+            Self { recording, pool, shared: shared.clone(), commands, commands_open: true, writer, tracks: None, retry_at: None, trying: false, began: None, done: false };
         Ok((RecorderHandle { commands: sender, shared }, sink))
     }
 
@@ -259,13 +261,13 @@ impl RecorderSink {
         match item {
             HubItem::Tracks(tracks) => {
                 self.tracks = Some(tracks.clone());
-                if state != RecordingState::Blocked {
+                if state != RecordingState::Blocked || self.trying {
                     self.writer.tracks(tracks).await?;
                 }
             }
             HubItem::Frame(frame) => match state {
                 RecordingState::Paused => self.writer.paused_frame(&frame),
-                RecordingState::Blocked => self.unblock(frame).await?,
+                RecordingState::Blocked if !self.trying => self.unblock(frame).await?,
                 _ if self.over_limit(&frame) => {}
                 _ => self.writer.frame(frame).await?,
             },
@@ -302,6 +304,7 @@ impl RecorderSink {
             self.shared.status.lock().lost_frames += 1;
             return Ok(());
         }
+        self.trying = true;
         self.writer = make_writer(&self.recording, &self.pool, &self.shared);
         if let Some(tracks) = &self.tracks {
             self.writer.tracks(tracks.clone()).await?;
@@ -325,6 +328,7 @@ impl RecorderSink {
         self.shared.status.lock().last_error = Some(problem.clone());
         self.shared.set_state(RecordingState::Blocked, &problem);
         self.retry_at = Some(Instant::now() + RETRY_AFTER);
+        self.trying = false;
         // The old writer is dropped with its open file, which ends with a whole part.
         self.writer = make_writer(&self.recording, &self.pool, &self.shared);
         Ok(())
