@@ -177,6 +177,7 @@ struct Shared {
     options: HubOptions,
     inner: Mutex<Inner>,
     first_frame: Notify,
+    closing: Notify,
 }
 
 #[derive(Debug)]
@@ -219,6 +220,7 @@ impl Shared {
                 closed: false,
             }),
             first_frame: Notify::new(),
+            closing: Notify::new(),
         }
     }
 }
@@ -282,6 +284,8 @@ impl Hub {
     pub async fn session_frame(&self) {
         loop {
             let notified = self.shared.first_frame.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
             if self.shared.inner.lock().session_has_frame {
                 return;
             }
@@ -302,6 +306,22 @@ impl Hub {
         inner.forget_gop();
         for consumer in inner.consumers.drain(..) {
             consumer.close();
+        }
+        drop(inner);
+        self.shared.closing.notify_waiters();
+    }
+
+    /// Waits until the stream has ended, for those who do not read at the moment.
+    pub async fn closed(&self) {
+        loop {
+            let notified = self.shared.closing.notified();
+            tokio::pin!(notified);
+            // Registered before the look, so that a close in between is not missed.
+            notified.as_mut().enable();
+            if self.shared.inner.lock().closed {
+                return;
+            }
+            notified.await;
         }
     }
 }

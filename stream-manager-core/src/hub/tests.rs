@@ -126,7 +126,13 @@ async fn closing_ends_readers_after_their_queue() {
     writer.set_tracks([video(4)]);
     let mut reader = hub.subscribe("a", ReaderOptions::default());
     push(&writer, 0, 1);
+    let waiting = tokio::spawn({
+        let hub = hub.clone();
+        async move { hub.closed().await }
+    });
     hub.close();
+    waiting.await.unwrap();
+    hub.closed().await;
     assert!(matches!(reader.next().await, Some(HubItem::Tracks(_))));
     assert!(matches!(reader.next().await, Some(HubItem::Frame(_))));
     assert!(reader.next().await.is_none());

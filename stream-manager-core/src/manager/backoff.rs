@@ -67,7 +67,9 @@ mod tests {
         }
         backoff.reset();
         assert!(backoff.next() < Duration::from_secs(2));
-        (0..100).for_each(|_| drop(backoff.next()));
+        (0..100).for_each(|_| {
+            backoff.next();
+        });
         let waits: std::collections::HashSet<Duration> = (0..20).map(|_| backoff.next()).collect();
         assert!(waits.len() > 10, "no jitter");
     }

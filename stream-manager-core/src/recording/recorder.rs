@@ -427,6 +427,7 @@ impl Sink for RecorderSink {
                         let _ = answer.send(result);
                     }
                 },
+                () = hub.closed(), if reader.is_none() => break,
                 item = next_item(&mut reader) => {
                     let Some(item) = item else { break };
                     if let Err(error) = self.item(item).await {

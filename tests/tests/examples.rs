@@ -1,0 +1,58 @@
+//! Every example runs as it stands.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use stream_manager_tests::media::{check, files};
+use stream_manager_tests::program::{binary, finish, wait};
+
+fn run(name: &str, folder: &std::path::Path) -> String {
+    let mut command = Command::new(binary(name));
+    command.current_dir(folder);
+    let output = finish(command, Duration::from_secs(60));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{name}: {text} {}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+#[test]
+fn examples_do_what_they_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    assert!(run("record_one", folder).contains("record_one.mp4: 5.0 s"));
+    assert_eq!(check(&folder.join("record_one.mp4")).iter().filter(|p| p.kind == "video").count(), 125);
+
+    let text = run("record_many", folder);
+    for name in ["one", "two", "three"] {
+        assert!(text.contains(&format!("{name}: ")), "{text}");
+        files(&folder.join("record_many/recordings").join(name)).iter().for_each(|f| drop(check(f)));
+    }
+
+    assert!(run("custom_source", folder).contains("30 frames"));
+    assert_eq!(check(&folder.join("custom_source.mp4")).len(), 30);
+
+    let text = run("custom_sink", folder);
+    let keyframes: u32 = text.split_whitespace().next().unwrap().parse().unwrap();
+    assert!((3..=6).contains(&keyframes), "{text}");
+
+    assert!(run("pause_resume", folder).contains("2 segments"));
+    assert_eq!(files(&folder.join("pause_resume/recordings/camera")).len(), 2);
+}
+
+#[test]
+fn the_router_lives_in_another_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = Command::new(binary("own_router"))
+        .arg("5")
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let list: serde_json::Value = ureq::get(line.trim()).call().unwrap().body_mut().read_json().unwrap();
+    assert_eq!(list["items"][0]["id"], "demo");
+    assert!(wait(&mut child, Duration::from_secs(40)).success());
+}
