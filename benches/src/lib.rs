@@ -1,1 +1,50 @@
-//! x
+//! What the load benches share: reading what a process has used from `/proc`.
+
+use std::path::Path;
+use std::time::Duration;
+
+/// What a process has used so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// Processor time, user and system.
+    pub cpu: Duration,
+    /// Resident memory in bytes.
+    pub resident_bytes: u64,
+    /// Threads.
+    pub threads: u64,
+}
+
+/// Reads a process' usage; `None` if it is gone.
+pub fn usage(pid: u32) -> Option<Usage> {
+    let folder = Path::new("/proc").join(pid.to_string());
+    let stat = std::fs::read_to_string(folder.join("stat")).ok()?;
+    // The name in parentheses may hold anything; the fields behind it are fixed (proc(5)).
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    let status = std::fs::read_to_string(folder.join("status")).ok()?;
+    let field = |name: &str| -> Option<u64> {
+        status.lines().find_map(|l| l.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
+    };
+    // USER_HZ is 100 on every Linux that this runs on.
+    let cpu = Duration::from_millis(ticks * 10);
+    Some(Usage { cpu, resident_bytes: field("VmRSS:")? * 1024, threads: field("Threads:")? })
+}
+
+/// The sum over several processes.
+pub fn total(pids: &[u32]) -> Usage {
+    pids.iter().filter_map(|pid| usage(*pid)).fold(Usage::default(), |a, b| Usage {
+        cpu: a.cpu + b.cpu,
+        resident_bytes: a.resident_bytes + b.resident_bytes,
+        threads: a.threads + b.threads,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn reads_itself() {
+        let usage = super::usage(std::process::id()).unwrap();
+        assert!(usage.resident_bytes > 100_000 && usage.threads >= 1);
+        assert!(super::usage(u32::MAX).is_none());
+    }
+}

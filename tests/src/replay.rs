@@ -93,6 +93,12 @@ impl Loop {
         made
     }
 
+    /// No media at all, only a description of some.
+    pub fn described(sdp: &str) -> Self {
+        let sdp = format!("v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=described\r\nt=0 0\r\na=control:*\r\n{sdp}");
+        Self { sdp, frames: Vec::new(), offsets: Vec::new(), fps: 25 }
+    }
+
     /// Frames in the loop.
     pub fn len(&self) -> usize {
         self.frames.len()
@@ -123,6 +129,8 @@ pub struct Mischief {
     pub cut_after: Option<u64>,
     /// Whether PLAY's answer lacks RTP-Info.
     pub no_rtp_info: bool,
+    /// Frames are sent as fast as they are taken.
+    pub unpaced: bool,
 }
 
 /// Serves a loop on a port of the loopback until it is dropped.
@@ -242,7 +250,10 @@ async fn play(mut reader: BufReader<OwnedReadHalf>, mut writer: OwnedWriteHalf, 
     let start = tokio::time::Instant::now();
     let (mut sequence, mut jump) = (1u16, 0i64);
     for number in 0u64.. {
-        let due = start + frame_time * u32::try_from(number).unwrap_or(u32::MAX);
+        if media.is_empty() {
+            std::future::pending::<()>().await;
+        }
+        let due = if mischief.unpaced { start } else { start + frame_time * u32::try_from(number).unwrap_or(u32::MAX) };
         // Keepalives are answered between frames.
         loop {
             tokio::select! {

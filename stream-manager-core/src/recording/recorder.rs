@@ -170,10 +170,10 @@ impl Shared {
             }
             status.state = state;
             reason.clone_into(&mut status.reason);
-            if state != RecordingState::Blocked {
-                status.last_error = None;
-            } else {
-                status.file = None;
+            match state {
+                RecordingState::Recording => status.last_error = None,
+                RecordingState::Blocked => status.file = None,
+                RecordingState::Off | RecordingState::Paused => {}
             }
         }
         self.emit(EventKind::RecordingState { state, reason: reason.to_owned() });

@@ -39,6 +39,7 @@
 mod address;
 mod gst_source;
 mod launch;
+mod reach;
 mod rtsp;
 mod test_pattern;
 mod uri;

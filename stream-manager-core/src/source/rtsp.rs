@@ -5,6 +5,7 @@
 //! about eight times as much. The choice is made anew at every connection.
 
 use super::gst_source::{self, GstOptions};
+use super::reach;
 use super::{AddressError, SUPPORTED_CODECS, Source, SourceEnd, SourceError};
 use crate::error::redact_url;
 use crate::frame::{
@@ -103,7 +104,7 @@ impl RtspSource {
     }
 
     async fn connect(&self) -> Result<Connection, SourceError> {
-        self.check_reachable().await?;
+        reach::resolve(&self.url, self.port()).await?;
         let options = SessionOptions::default()
             .creds(self.credentials.clone())
             .user_agent(concat!("stream-manager/", env!("CARGO_PKG_VERSION")).to_owned());
@@ -135,20 +136,6 @@ impl RtspSource {
         Ok(Connection::Retina(Box::new(Receiver::new(demuxed, &wanted))))
     }
 
-    /// Tells a name that does not resolve from a host that does not answer, which retina does not.
-    async fn check_reachable(&self) -> Result<(), SourceError> {
-        let host = self.url.host_str().unwrap_or_default();
-        if let Some(url::Host::Domain(name)) = self.url.host() {
-            let mut addresses = tokio::net::lookup_host((name, self.port())).await.map_err(|e| {
-                SourceError::Resolve { host: host.to_owned(), problem: e.to_string() }
-            })?;
-            if addresses.next().is_none() {
-                return Err(SourceError::Resolve { host: host.to_owned(), problem: "no address".into() });
-            }
-        }
-        Ok(())
-    }
-
     fn port(&self) -> u16 {
         self.url.port().unwrap_or(if self.url.scheme() == "rtsps" { 322 } else { 554 })
     }
@@ -164,6 +151,9 @@ impl RtspSource {
         // The rest of the text is connection detail for packet captures.
         let text = error.to_string();
         let first_line = text.lines().next().unwrap_or_default().to_owned();
+        if first_line.contains("No parseable streams") {
+            return SourceError::NoTracks { address: self.shown() };
+        }
         if let Some(problem) = first_line.strip_prefix("Unable to connect to RTSP server: ") {
             let address = format!("{}:{}", self.url.host_str().unwrap_or_default(), self.port());
             return SourceError::Connect { address, problem: problem.to_owned() };

@@ -2,6 +2,7 @@
 
 use super::address::{parse_parameter, unknown_parameter};
 use super::gst_source::{self, GstOptions};
+use super::reach;
 use super::{AddressError, Source, SourceEnd, SourceError};
 use crate::error::redact_url;
 use crate::hub::HubWriter;
@@ -10,6 +11,9 @@ use gstreamer::prelude::*;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use url::Url;
+
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A file or something behind HTTP: MP4, MKV, MPEG-TS, FLV, MJPEG, HLS, whatever GStreamer can take apart.
 /// Frames are let out at the pace of their timestamps.
@@ -65,6 +69,14 @@ impl Source for UriSource {
         if let Ok(Some(error)) = tokio::task::spawn_blocking(move || this.file_error()).await {
             return Err(error);
         }
+        if let Some(port) = self.url.port_or_known_default() {
+            // GStreamer would only say "internal data stream error".
+            let check = reach::connect(&self.url, port, CONNECT_TIMEOUT);
+            match cancel.run_until_cancelled(check).await {
+                None => return Ok(SourceEnd::Cancelled),
+                Some(result) => result?,
+            }
+        }
         let source = make_element("urisourcebin")?;
         source.set_property("uri", self.url.as_str());
         let options = GstOptions {
@@ -72,7 +84,7 @@ impl Source for UriSource {
             paced: true,
             looped: self.looped,
             may_end: self.url.scheme() == "file",
-            timeout: Duration::from_secs(10),
+            timeout: CONNECT_TIMEOUT,
         };
         gst_source::run(source, &options, hub, &cancel).await
     }

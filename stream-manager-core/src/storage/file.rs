@@ -95,8 +95,13 @@ impl SegmentFile {
     pub async fn remove(mut self) {
         let path = self.path.clone();
         self.file = None;
+        let remove = move || match std::fs::symlink_metadata(&path) {
+            // Never a device that somebody has given as output.
+            Ok(meta) if meta.is_file() => std::fs::remove_file(&path),
+            _ => Ok(()),
+        };
         // It may be gone already, with its disk.
-        let _ = self.lane.run(move || std::fs::remove_file(path)).await;
+        let _ = self.lane.run(remove).await;
     }
 }
 

@@ -1,0 +1,104 @@
+//! The pieces of the hot path: hub fan-out, timestamps and all; the fragmenter; RTSP to access units.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+use bytes::Bytes;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use std::sync::Arc;
+use stream_manager_core::fmp4::{Fragmenter, FragmenterOptions};
+use stream_manager_core::frame::{CodecParameters, Frame, MediaTime, VideoCodec, VideoParameters};
+use stream_manager_core::hub::{Hub, HubItem, RawFrame, ReaderOptions};
+use stream_manager_core::source::{RtspSource, Source};
+use stream_manager_tests::replay::{Loop, Mischief, ReplayServer};
+use tokio_util::sync::CancellationToken;
+
+const FRAMES: i64 = 250;
+
+fn raw(number: i64, data: &Bytes) -> RawFrame {
+    RawFrame::new(0, MediaTime::from_ticks(number * 3600, 90_000), data.clone()).keyframe(number % 25 == 0)
+}
+
+fn hub() -> Hub {
+    let hub = Hub::default();
+    hub.writer().set_tracks([CodecParameters::Video(VideoParameters::new(VideoCodec::Vp8, 1920, 1080))]);
+    hub
+}
+
+fn fan_out(c: &mut Criterion) {
+    let data = Bytes::from(vec![7u8; 20_000]);
+    let mut group = c.benchmark_group("hub");
+    group.throughput(Throughput::Elements(FRAMES as u64));
+    for readers in [0, 1, 10, 100] {
+        group.bench_function(format!("250 frames to {readers} readers"), |b| {
+            let hub = hub();
+            let writer = hub.writer();
+            let mut readers: Vec<_> = (0..readers).map(|_| hub.subscribe("bench", ReaderOptions::default())).collect();
+            let mut number = 0;
+            b.iter(|| {
+                for _ in 0..FRAMES {
+                    writer.push(raw(number, &data)).unwrap();
+                    number += 1;
+                }
+                readers.iter_mut().for_each(|r| while r.try_next().is_some() {});
+            });
+        });
+    }
+    group.finish();
+}
+
+fn frames() -> (Hub, Vec<Frame>) {
+    let hub = hub();
+    let mut reader = hub.subscribe("bench", ReaderOptions::default());
+    let data = Bytes::from(vec![7u8; 20_000]);
+    (0..FRAMES).for_each(|n| hub.writer().push(raw(n, &data)).unwrap());
+    let frames = std::iter::from_fn(|| reader.try_next())
+        .filter_map(|item| if let HubItem::Frame(frame) = item { Some(frame) } else { None })
+        .collect();
+    (hub, frames)
+}
+
+fn fragmenter(c: &mut Criterion) {
+    let (hub, frames) = frames();
+    let mut group = c.benchmark_group("fmp4");
+    group.throughput(Throughput::Elements(FRAMES as u64));
+    group.bench_function("250 frames to parts of 1 s", |b| {
+        b.iter(|| {
+            let mut fragmenter = Fragmenter::new(&hub.tracks(), FragmenterOptions::default()).unwrap();
+            let parts = frames.iter().filter_map(|f| fragmenter.push(f.clone()).unwrap()).count();
+            assert_eq!(parts, 9);
+        });
+    });
+    group.finish();
+}
+
+fn depacketize(c: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let media = Arc::new(Loop::encode(1280, 720, 25, 25, 4000, 4, false));
+    let server =
+        runtime.block_on(ReplayServer::start(media, Mischief { unpaced: true, ..Default::default() }));
+    let mut group = c.benchmark_group("rtsp");
+    group.throughput(Throughput::Elements(2000));
+    group.sample_size(10);
+    group.bench_function("connect and 2000 frames over TCP into the hub", |b| {
+        b.iter(|| {
+            runtime.block_on(async {
+                let hub = Hub::default();
+                let (writer, cancel) = (hub.writer(), CancellationToken::new());
+                let mut source = RtspSource::new(&server.url("x")).unwrap();
+                let watch = async {
+                    while hub.stats().frames < 2000 {
+                        tokio::task::yield_now().await;
+                    }
+                };
+                tokio::select! {
+                    result = source.run(&writer, cancel.clone()) => panic!("{result:?}"),
+                    () = watch => {}
+                }
+            });
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, fan_out, fragmenter, depacketize);
+criterion_main!(benches);

@@ -1,0 +1,230 @@
+//! The load bench: many cameras, what they cost, and what ffmpeg costs beside it.
+//!
+//! ```text
+//! cargo run --release -p stream-manager-benches --bin load -- --streams 20 --scenario record
+//! ```
+//!
+//! Three kinds of processes: the simulator (one encoded loop served to all sessions), the library recording
+//! every stream, and ffmpeg, one process a stream, recording the same. The two recorders run one after the
+//! other against the same simulator. Processor time is the kernel's count for the recording processes alone.
+
+use clap::{Parser, ValueEnum};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use stream_manager_benches::{Usage, total, usage};
+use stream_manager_core::manager::{Stream, StreamManager};
+use stream_manager_core::recording::{Recorder, Recording};
+use stream_manager_core::source::RtspSource;
+use stream_manager_tests::replay::{Loop, Mischief, ReplayServer};
+
+type Failure = Box<dyn std::error::Error>;
+
+#[derive(Parser)]
+#[command(about = "Measures what many cameras cost")]
+struct Arguments {
+    /// Number of cameras
+    #[arg(long, default_value_t = 20)]
+    streams: usize,
+    /// What is done with them
+    #[arg(long, value_enum, default_value_t = Scenario::Record)]
+    scenario: Scenario,
+    /// How long is measured, in seconds, after five seconds of warm-up
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
+    /// Frames from one keyframe to the next
+    #[arg(long, default_value_t = 25)]
+    gop: u32,
+    /// Leave ffmpeg out
+    #[arg(long)]
+    no_ffmpeg: bool,
+    /// Used by the bench itself: the part this process plays
+    #[arg(long, value_enum, hide = true)]
+    role: Option<Role>,
+    /// Used by the bench itself: the simulator's address
+    #[arg(long, hide = true)]
+    url: Option<String>,
+    /// Used by the bench itself: where to record
+    #[arg(long, hide = true)]
+    folder: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Scenario {
+    /// RTSP over TCP to fragmented MP4
+    Record,
+    /// RTSP over TCP into the hub, no consumer
+    Receive,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Role {
+    Simulate,
+    Library,
+}
+
+fn main() -> Result<(), Failure> {
+    let arguments = Arguments::parse();
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    // As the program does it.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.clamp(1, 8))
+        .max_blocking_threads(8)
+        .enable_all()
+        .build()?;
+    match arguments.role {
+        Some(Role::Simulate) => runtime.block_on(simulate(&arguments)),
+        Some(Role::Library) => runtime.block_on(library(&arguments)),
+        None => measure(&arguments),
+    }
+}
+
+/// Serves the loop until standard input ends.
+async fn simulate(arguments: &Arguments) -> Result<(), Failure> {
+    let gop = arguments.gop;
+    let media = tokio::task::spawn_blocking(move || Loop::encode(1920, 1080, 25, gop, 4000, 10, false)).await?;
+    let rate = media.bitrate();
+    let server = ReplayServer::start(Arc::new(media), Mischief::default()).await;
+    println!("{} {rate}", server.url("cam"));
+    tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
+    Ok(())
+}
+
+/// Takes in every stream until standard input ends, then tells of losses.
+async fn library(arguments: &Arguments) -> Result<(), Failure> {
+    let (url, folder) = (arguments.url.clone().unwrap_or_default(), arguments.folder.clone().unwrap_or_default());
+    let mut builder = StreamManager::builder().data_dir(folder);
+    for number in 0..arguments.streams {
+        let stream = Stream::builder(format!("cam-{number}")).source(RtspSource::new(&url)?);
+        builder = builder.stream(match arguments.scenario {
+            Scenario::Record => stream.record(Recording::fmp4().segment_duration(Duration::from_secs(60))),
+            Scenario::Receive => stream.record_on_demand(Recording::fmp4()),
+        });
+    }
+    let manager = builder.build().await?;
+    println!("started");
+    tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
+    let streams = manager.streams();
+    manager.shutdown().await;
+    let (mut received, mut recorded, mut lost, mut sessions) = (0, 0, 0, 0);
+    for stream in &streams {
+        let hub = stream.hub().stats();
+        received += hub.frames;
+        sessions += hub.sessions;
+        lost += hub.packets_lost;
+        recorded += stream.recorder().status().frames;
+    }
+    println!("{received} {recorded} {lost} {sessions}");
+    Ok(())
+}
+
+fn start(arguments: &Arguments, role: &str, more: &[&str]) -> Result<(Child, BufReader<std::process::ChildStdout>, String), Failure> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(["--role", role, "--streams", &arguments.streams.to_string(), "--gop", &arguments.gop.to_string()])
+        .args(["--scenario", if matches!(arguments.scenario, Scenario::Record) { "record" } else { "receive" }])
+        .args(more)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut lines = BufReader::new(child.stdout.take().ok_or("no output")?);
+    let mut first = String::new();
+    lines.read_line(&mut first)?;
+    Ok((child, lines, first.trim().to_owned()))
+}
+
+struct Measured {
+    cpu_percent_per_stream: f64,
+    peak: Usage,
+}
+
+/// Watches processes for the measured time.
+fn watch(pids: &[u32], arguments: &Arguments) -> Measured {
+    std::thread::sleep(Duration::from_secs(5));
+    let before = total(pids).cpu;
+    let mut peak = Usage::default();
+    let start = std::time::Instant::now();
+    for _ in 0..arguments.seconds {
+        std::thread::sleep(Duration::from_secs(1));
+        let now = total(pids);
+        peak.resident_bytes = peak.resident_bytes.max(now.resident_bytes);
+        peak.threads = peak.threads.max(now.threads);
+    }
+    let used = total(pids).cpu.saturating_sub(before).as_secs_f64();
+    let cpu_percent_per_stream = used / start.elapsed().as_secs_f64() * 100.0 / arguments.streams as f64;
+    Measured { cpu_percent_per_stream, peak }
+}
+
+fn report(who: &str, arguments: &Arguments, measured: &Measured) {
+    let megabytes = measured.peak.resident_bytes as f64 / 1e6;
+    println!(
+        "{who:<16} {:>7.3} % of a core per stream   {megabytes:>8.1} MB in all   {:>6.2} MB per stream   {:>5} threads",
+        measured.cpu_percent_per_stream,
+        megabytes / arguments.streams as f64,
+        measured.peak.threads
+    );
+}
+
+fn measure(arguments: &Arguments) -> Result<(), Failure> {
+    let (mut simulator, _lines, first) = start(arguments, "simulate", &[])?;
+    let (url, rate) = first.split_once(' ').ok_or("the simulator did not start")?;
+    println!(
+        "{} streams 1080p25 H.264, {:.2} Mbit/s, GOP {}, RTSP over TCP, {} s",
+        arguments.streams,
+        rate.parse::<f64>()? / 1e6,
+        arguments.gop,
+        arguments.seconds
+    );
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("library");
+    let (mut child, mut lines, _) =
+        start(arguments, "library", &["--url", url, "--folder", &path.display().to_string()])?;
+    let ours = watch(&[child.id()], arguments);
+    let simulator_usage = usage(simulator.id()).unwrap_or_default();
+    drop(child.stdin.take());
+    let mut losses = String::new();
+    lines.read_line(&mut losses)?;
+    child.wait()?;
+    report("stream-manager", arguments, &ours);
+    let numbers: Vec<u64> = losses.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+    if let [received, recorded, lost, sessions] = numbers[..] {
+        let missing = if matches!(arguments.scenario, Scenario::Record) { received.saturating_sub(recorded) } else { 0 };
+        println!("  received {received} frames in {sessions} sessions, recorded {recorded}; lost: {missing} frames, {lost} packets");
+    }
+    println!("  simulator: {} threads, {:.1} MB", simulator_usage.threads, simulator_usage.resident_bytes as f64 / 1e6);
+    if !arguments.no_ffmpeg && matches!(arguments.scenario, Scenario::Record) {
+        let theirs = ffmpeg(arguments, url, &folder.path().join("ffmpeg"))?;
+        report("ffmpeg -c copy", arguments, &theirs);
+        println!("ratio of processor time: {:.3}", ours.cpu_percent_per_stream / theirs.cpu_percent_per_stream);
+    }
+    drop(simulator.stdin.take());
+    simulator.wait()?;
+    Ok(())
+}
+
+/// One ffmpeg a stream, as people do it.
+fn ffmpeg(arguments: &Arguments, url: &str, folder: &Path) -> Result<Measured, Failure> {
+    std::fs::create_dir_all(folder)?;
+    let mut children = Vec::new();
+    for number in 0..arguments.streams {
+        let output = folder.join(format!("cam-{number}-%03d.mp4"));
+        children.push(
+            Command::new("ffmpeg")
+                .args(["-v", "error", "-rtsp_transport", "tcp", "-i", url, "-c", "copy", "-f", "segment"])
+                .args(["-segment_time", "60", "-reset_timestamps", "1"])
+                .arg(output)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()?,
+        );
+    }
+    let pids: Vec<u32> = children.iter().map(Child::id).collect();
+    let measured = watch(&pids, arguments);
+    for child in &mut children {
+        child.kill()?;
+        child.wait()?;
+    }
+    Ok(measured)
+}
