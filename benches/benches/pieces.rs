@@ -32,7 +32,8 @@ fn fan_out(c: &mut Criterion) {
         group.bench_function(format!("250 frames to {readers} readers"), |b| {
             let hub = hub();
             let writer = hub.writer();
-            let mut readers: Vec<_> = (0..readers).map(|_| hub.subscribe("bench", ReaderOptions::default())).collect();
+            let mut readers: Vec<_> =
+                (0..readers).map(|_| hub.subscribe("bench", ReaderOptions::default())).collect();
             let mut number = 0;
             b.iter(|| {
                 for _ in 0..FRAMES {

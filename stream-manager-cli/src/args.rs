@@ -52,8 +52,10 @@ pub(crate) struct ServeArgs {
 }
 
 #[derive(ClapArgs)]
-#[command(after_help = "Exit codes: 0 done, 1 other failure, 2 wrong arguments, 3 the source cannot be opened,\n\
-    4 the output cannot be written, 5 the source was lost (what was recorded until then is finished).")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 other failure, 2 wrong arguments, 3 the source cannot be opened,\n\
+    4 the output cannot be written, 5 the source was lost (what was recorded until then is finished)."
+)]
 pub(crate) struct RecordArgs {
     /// rtsp://, rtsps://, http://, https://, file://, test:// or gst: and a launch line
     pub(crate) url: String,

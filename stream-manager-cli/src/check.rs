@@ -23,7 +23,10 @@ pub(crate) fn run(args: &CheckArgs) -> u8 {
         Ok(missing) if missing.is_empty() => output::line("GStreamer: ok, all elements are installed"),
         Ok(missing) => {
             for need in &missing {
-                output::line(&format!("GStreamer: {} is missing ({}): {}", need.element, need.package, need.purpose));
+                output::line(&format!(
+                    "GStreamer: {} is missing ({}): {}",
+                    need.element, need.package, need.purpose
+                ));
             }
             let packages: BTreeSet<&str> = missing.iter().map(|need| need.package).collect();
             let packages: Vec<&str> = packages.into_iter().collect();

@@ -34,7 +34,11 @@ pub(crate) async fn run(args: RecordArgs) -> u8 {
         Ok(recording) => recording,
         Err(error) => {
             output::error(&error.to_string());
-            return if matches!(error, stream_manager_core::recording::RecordError::Exists { .. }) { exit::OUTPUT } else { exit::USAGE };
+            return if matches!(error, stream_manager_core::recording::RecordError::Exists { .. }) {
+                exit::OUTPUT
+            } else {
+                exit::USAGE
+            };
         }
     };
     let mut job = RecordJob::new(source, recording);
@@ -129,7 +133,8 @@ impl Printer {
         if self.json {
             self.json_line("finished", serde_json::to_value(report).unwrap_or_default());
         } else if !self.quiet {
-            let files = if report.segments == 1 { "1 file".to_owned() } else { format!("{} files", report.segments) };
+            let files =
+                if report.segments == 1 { "1 file".to_owned() } else { format!("{} files", report.segments) };
             output::note(&format!("recorded {} in {files}", describe(&report.progress)));
         }
     }
@@ -145,7 +150,8 @@ impl Printer {
 
 fn describe(p: &Progress) -> String {
     let secs = p.duration_secs;
-    let clock = format!("{:02}:{:02}:{:04.1}", (secs / 3600.0) as u64, (secs / 60.0) as u64 % 60, secs % 60.0);
+    let clock =
+        format!("{:02}:{:02}:{:04.1}", (secs / 3600.0) as u64, (secs / 60.0) as u64 % 60, secs % 60.0);
     let lost = p.packets_lost + p.frames_lost;
     format!(
         "{clock}  {:.2} MB  {:.2} Mbit/s  {} frames  {lost} lost",

@@ -83,7 +83,10 @@ mod tests {
     fn passwords_go_wherever_they_stand() {
         assert_eq!(redact_url("rtsp://u:p%40ss@h/x"), "rtsp://u:***@h/x");
         assert_eq!(redact_url("http://h/x?User=a&PassWord=b"), "http://h/x?User=a&PassWord=***");
-        assert_eq!(redact_unparsed("rtspsrc location=rtsp://u:p@h user-pw=x ! fakesink"), "rtspsrc location=rtsp://u:***@h user-pw=*** ! fakesink");
+        assert_eq!(
+            redact_unparsed("rtspsrc location=rtsp://u:p@h user-pw=x ! fakesink"),
+            "rtspsrc location=rtsp://u:***@h user-pw=*** ! fakesink"
+        );
         assert_eq!(redact_url("rtsp://u:pa/ss@h/x"), "rtsp://u:***@h/x");
         assert_eq!(redact_url("rtsp://h/no/secret"), "rtsp://h/no/secret");
     }

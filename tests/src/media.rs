@@ -65,7 +65,13 @@ pub fn check(path: &Path) -> Vec<Packet> {
     for kind in ["video", "audio"] {
         let track: Vec<&Packet> = packets.iter().filter(|p| p.kind == kind).collect();
         for pair in track.windows(2) {
-            assert!(pair[0].dts < pair[1].dts, "{}: {kind} dts {} then {}", path.display(), pair[0].dts, pair[1].dts);
+            assert!(
+                pair[0].dts < pair[1].dts,
+                "{}: {kind} dts {} then {}",
+                path.display(),
+                pair[0].dts,
+                pair[1].dts
+            );
         }
         assert!(track.iter().all(|p| p.pts >= p.dts - 1e-6), "{}: {kind} before its dts", path.display());
         if kind == "video" {
@@ -78,8 +84,10 @@ pub fn check(path: &Path) -> Vec<Packet> {
 /// The frame counters of a file's video, decoded by ffmpeg. Panics if one cannot be read.
 pub fn counters(path: &Path) -> Vec<u32> {
     let info = describe(path);
-    let video = info["streams"].as_array().unwrap().iter().find(|s| s["codec_type"] == "video").unwrap().clone();
-    let (width, height) = (video["width"].as_u64().unwrap() as usize, video["height"].as_u64().unwrap() as usize);
+    let video =
+        info["streams"].as_array().unwrap().iter().find(|s| s["codec_type"] == "video").unwrap().clone();
+    let (width, height) =
+        (video["width"].as_u64().unwrap() as usize, video["height"].as_u64().unwrap() as usize);
     let output = Command::new("ffmpeg")
         .args(["-v", "error", "-i"])
         .arg(path)
@@ -108,8 +116,9 @@ pub fn assert_contiguous(numbers: &[u32], what: &str) {
 
 /// The files in a folder, by name.
 pub fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(folder).map(|d| d.filter_map(|e| e.ok().map(|e| e.path())).collect()).unwrap_or_default();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .map(|d| d.filter_map(|e| e.ok().map(|e| e.path())).collect())
+        .unwrap_or_default();
     files.sort();
     files
 }

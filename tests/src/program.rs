@@ -140,14 +140,24 @@ impl Server {
     }
 
     /// Waits until the stream looks like `condition` says.
-    pub fn wait_for(&self, id: &str, what: &str, limit: Duration, condition: impl Fn(&Value) -> bool) -> Value {
+    pub fn wait_for(
+        &self,
+        id: &str,
+        what: &str,
+        limit: Duration,
+        condition: impl Fn(&Value) -> bool,
+    ) -> Value {
         let start = Instant::now();
         loop {
             let stream = self.stream(id);
             if condition(&stream) {
                 return stream;
             }
-            assert!(start.elapsed() < limit, "{what} did not happen within {limit:?}: {stream:#}\n{}", self.log());
+            assert!(
+                start.elapsed() < limit,
+                "{what} did not happen within {limit:?}: {stream:#}\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }

@@ -29,7 +29,15 @@ pub struct Loop {
 
 impl Loop {
     /// Encodes `seconds` of a test picture as H.264. With `counted`, frames carry the counter.
-    pub fn encode(width: u32, height: u32, fps: u32, gop: u32, kbit: u32, seconds: u32, counted: bool) -> Self {
+    pub fn encode(
+        width: u32,
+        height: u32,
+        fps: u32,
+        gop: u32,
+        kbit: u32,
+        seconds: u32,
+        counted: bool,
+    ) -> Self {
         gst::init().unwrap();
         let frames = fps * seconds;
         let pattern = if counted { "black" } else { "snow" };
@@ -192,7 +200,8 @@ async fn read_request(reader: &mut BufReader<OwnedReadHalf>) -> std::io::Result<
         let mut line = String::from(first[0] as char);
         reader.read_line(&mut line).await?;
         let mut words = line.split_whitespace();
-        let (method, url) = (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default().to_owned());
+        let (method, url) =
+            (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default().to_owned());
         let mut cseq = String::from("0");
         loop {
             let mut header = String::new();
@@ -220,16 +229,23 @@ async fn serve(socket: TcpStream, media: Arc<Loop>, mischief: Mischief, number: 
         let cseq = &request.cseq;
         let session = format!("Session: {number};timeout=60\r\n");
         let answer = match request.method.as_str() {
-            "OPTIONS" => format!("RTSP/1.0 200 OK\r\nCSeq: {cseq}\r\nPublic: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN, GET_PARAMETER\r\n\r\n"),
+            "OPTIONS" => format!(
+                "RTSP/1.0 200 OK\r\nCSeq: {cseq}\r\nPublic: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN, GET_PARAMETER\r\n\r\n"
+            ),
             "DESCRIBE" => format!(
                 "RTSP/1.0 200 OK\r\nCSeq: {cseq}\r\nContent-Type: application/sdp\r\nContent-Base: {}/\r\nContent-Length: {}\r\n\r\n{}",
-                request.url, media.sdp.len(), media.sdp
+                request.url,
+                media.sdp.len(),
+                media.sdp
             ),
-            "SETUP" => format!("RTSP/1.0 200 OK\r\nCSeq: {cseq}\r\n{session}Transport: RTP/AVP/TCP;unicast;interleaved=0-1;ssrc=0000CAFE\r\n\r\n"),
+            "SETUP" => format!(
+                "RTSP/1.0 200 OK\r\nCSeq: {cseq}\r\n{session}Transport: RTP/AVP/TCP;unicast;interleaved=0-1;ssrc=0000CAFE\r\n\r\n"
+            ),
             "PLAY" if mischief.no_rtp_info => format!("RTSP/1.0 200 OK\r\nCSeq: {cseq}\r\n{session}\r\n"),
             "PLAY" => format!(
                 "RTSP/1.0 200 OK\r\nCSeq: {cseq}\r\n{session}RTP-Info: url={}/track1;seq=1;rtptime={}\r\n\r\n",
-                request.url.trim_end_matches('/'), mischief.first_timestamp
+                request.url.trim_end_matches('/'),
+                mischief.first_timestamp
             ),
             "TEARDOWN" => {
                 writer.write_all(format!("RTSP/1.0 200 OK\r\nCSeq: {cseq}\r\n\r\n").as_bytes()).await?;
@@ -245,7 +261,12 @@ async fn serve(socket: TcpStream, media: Arc<Loop>, mischief: Mischief, number: 
     Ok(())
 }
 
-async fn play(mut reader: BufReader<OwnedReadHalf>, mut writer: OwnedWriteHalf, media: Arc<Loop>, mischief: Mischief) -> std::io::Result<()> {
+async fn play(
+    mut reader: BufReader<OwnedReadHalf>,
+    mut writer: OwnedWriteHalf,
+    media: Arc<Loop>,
+    mischief: Mischief,
+) -> std::io::Result<()> {
     let frame_time = Duration::from_secs(1) / media.fps;
     let start = tokio::time::Instant::now();
     let (mut sequence, mut jump) = (1u16, 0i64);
@@ -253,7 +274,11 @@ async fn play(mut reader: BufReader<OwnedReadHalf>, mut writer: OwnedWriteHalf, 
         if media.is_empty() {
             std::future::pending::<()>().await;
         }
-        let due = if mischief.unpaced { start } else { start + frame_time * u32::try_from(number).unwrap_or(u32::MAX) };
+        let due = if mischief.unpaced {
+            start
+        } else {
+            start + frame_time * u32::try_from(number).unwrap_or(u32::MAX)
+        };
         // Keepalives are answered between frames.
         loop {
             tokio::select! {

@@ -60,7 +60,10 @@ fn sources_that_cannot_be_opened() {
 async fn servers_that_offer_nothing_usable() {
     let cases = [
         ("", "offers no video or audio"),
-        ("m=video 0 RTP/AVP 96\r\na=rtpmap:96 FUTURE/90000\r\na=control:1\r\n", "codecs that are not supported: future"),
+        (
+            "m=video 0 RTP/AVP 96\r\na=rtpmap:96 FUTURE/90000\r\na=control:1\r\n",
+            "codecs that are not supported: future",
+        ),
     ];
     for (sdp, words) in cases {
         let server = ReplayServer::start(Arc::new(Loop::described(sdp)), Mischief::default()).await;
@@ -112,11 +115,23 @@ fn configurations_that_are_wrong() {
         ("[server\n", &["c.toml:1: "]),
         ("[server]\nlissen = 1\n", &["c.toml:2: server.lissen: unknown key; did you mean \"listen\"?"]),
         ("[server]\nmax_connects = \"many\"\n", &["c.toml:2: server.max_connects: invalid type"]),
-        (&stream("recrding = 1\n"), &["c.toml:4: streams[0].recrding: unknown key; did you mean \"recording\"?"]),
+        (
+            &stream("recrding = 1\n"),
+            &["c.toml:4: streams[0].recrding: unknown key; did you mean \"recording\"?"],
+        ),
         (&(stream("") + &stream("")), &["c.toml:4: stream \"a\": id: is used by an earlier stream"]),
-        ("\n[[streams]]\nid = \"../a\"\nsource_url = \"test://smpte\"\n", &["c.toml:2: stream \"../a\": id: "]),
-        ("[[streams]]\nid = \"a\"\nsource_url = \"smb://u:geheim@x/y\"\n", &["source_url: ", "unknown scheme \"smb\""]),
-        (&stream("[streams.recording]\npart_duration = \"1h\"\n"), &["part_duration is 3600s; expected between"]),
+        (
+            "\n[[streams]]\nid = \"../a\"\nsource_url = \"test://smpte\"\n",
+            &["c.toml:2: stream \"../a\": id: "],
+        ),
+        (
+            "[[streams]]\nid = \"a\"\nsource_url = \"smb://u:geheim@x/y\"\n",
+            &["source_url: ", "unknown scheme \"smb\""],
+        ),
+        (
+            &stream("[streams.recording]\npart_duration = \"1h\"\n"),
+            &["part_duration is 3600s; expected between"],
+        ),
     ];
     for (text, words) in cases {
         std::fs::write(folder.join("c.toml"), text).unwrap();
@@ -132,17 +147,27 @@ fn configurations_that_are_wrong() {
     command.env("STREAM_MANAGER_SERVER__LISSEN", "x");
     let output = finish(command, Duration::from_secs(20));
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("STREAM_MANAGER_SERVER__LISSEN: server.lissen: unknown key"));
+    assert!(
+        String::from_utf8_lossy(&output.stderr)
+            .contains("STREAM_MANAGER_SERVER__LISSEN: server.lissen: unknown key")
+    );
 }
 
 #[test]
 fn check_is_content_with_what_is_right() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/../config.example.toml"), folder.path().join("config.toml")).unwrap();
+    std::fs::copy(
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../config.example.toml"),
+        folder.path().join("config.toml"),
+    )
+    .unwrap();
     let mut command = stream_manager();
     command.current_dir(folder.path()).arg("check");
     let output = finish(command, Duration::from_secs(20));
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");
-    assert!(text.contains("configuration: ok (config.toml, 1 streams)") && text.contains("GStreamer: ok"), "{text}");
+    assert!(
+        text.contains("configuration: ok (config.toml, 1 streams)") && text.contains("GStreamer: ok"),
+        "{text}"
+    );
 }

@@ -30,7 +30,8 @@ fn every_format_holds_every_frame() {
         for (name, extra) in [("a.mp4", None), ("a.mkv", None), ("a.ts", None), ("plain.mp4", Some("mp4"))] {
             let (camera, folder) = (&camera, folder.path());
             scope.spawn(move || {
-                let mut arguments = vec![camera.url(), "-o".into(), name.into(), "--duration".into(), "4s".into()];
+                let mut arguments =
+                    vec![camera.url(), "-o".into(), name.into(), "--duration".into(), "4s".into()];
                 if let Some(format) = extra {
                     arguments.extend(["--format".to_owned(), format.to_owned()]);
                 }
@@ -69,7 +70,10 @@ fn segments_follow_each_other_without_a_hole() {
         }
         assert_eq!(numbers.len(), 150, "{name}");
         assert_contiguous(&numbers, name);
-        assert_eq!(files(folder.path()).iter().filter(|f| f.extension().unwrap() == extension).count(), pieces);
+        assert_eq!(
+            files(folder.path()).iter().filter(|f| f.extension().unwrap() == extension).count(),
+            pieces
+        );
     }
 }
 
@@ -79,7 +83,11 @@ fn udp_and_digest_and_json() {
     let camera = Camera::with_auth(Feed::h264(), auth);
     let folder = tempfile::tempdir().unwrap();
     let url = camera.url();
-    let (out, err) = record(folder.path(), &[&url, "-o", "u.mp4", "--duration", "2s", "--transport", "udp", "--json", "--log", "debug"], 0);
+    let (out, err) = record(
+        folder.path(),
+        &[&url, "-o", "u.mp4", "--duration", "2s", "--transport", "udp", "--json", "--log", "debug"],
+        0,
+    );
     assert!(!out.contains("s3cret-pass") && !err.contains("s3cret-pass"), "the password shows: {out} {err}");
     let lines: Vec<Value> = out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let last = lines.last().unwrap();
@@ -117,7 +125,10 @@ fn ctrl_c_and_sigterm_finish_the_file() {
         for line in lines.map_while(Result::ok) {
             let line: Value = serde_json::from_str(&line).unwrap();
             // MKV and MP4 tell of bytes only when a file is finished.
-            if line["event"] == "progress" && line["state"] == "running" && (line["frames"].as_u64() > Some(25) || name != "int.mp4") {
+            if line["event"] == "progress"
+                && line["state"] == "running"
+                && (line["frames"].as_u64() > Some(25) || name != "int.mp4")
+            {
                 break;
             }
         }
@@ -157,8 +168,14 @@ fn probe_tells_what_there_is() {
     let output = finish(command, LIMIT);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let (video, audio) = (&report["tracks"][0], &report["tracks"][1]);
-    assert_eq!((video["codec"].as_str(), video["width"].as_u64(), video["height"].as_u64()), (Some("h264"), Some(384), Some(240)));
-    assert_eq!((video["gop_frames"].as_u64(), audio["codec"].as_str(), audio["sample_rate"].as_u64()), (Some(25), Some("aac"), Some(48_000)));
+    assert_eq!(
+        (video["codec"].as_str(), video["width"].as_u64(), video["height"].as_u64()),
+        (Some("h264"), Some(384), Some(240))
+    );
+    assert_eq!(
+        (video["gop_frames"].as_u64(), audio["codec"].as_str(), audio["sample_rate"].as_u64()),
+        (Some(25), Some("aac"), Some(48_000))
+    );
     assert!((24.0..26.0).contains(&video["measured_frame_rate"].as_f64().unwrap()), "{video}");
     assert!(video["bitrate"].as_f64().unwrap() > 1000.0);
     // The simulator sends RTCP sender reports with this machine's clock.

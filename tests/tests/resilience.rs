@@ -125,7 +125,11 @@ async fn new_codec_parameters_begin_a_new_segment() {
         manager.shutdown().await;
         let pieces = recorded(folder.path());
         assert_eq!(pieces.len(), 2, "{format:?}");
-        assert_eq!(pieces[0].last().map(|n| n + 1), pieces[1].first().copied(), "{format:?}: a frame is lost at the change");
+        assert_eq!(
+            pieces[0].last().map(|n| n + 1),
+            pieces[1].first().copied(),
+            "{format:?}: a frame is lost at the change"
+        );
         let widths: Vec<u64> = files(&folder.path().join("recordings/cam"))
             .iter()
             .map(|f| describe(f)["streams"][0]["width"].as_u64().unwrap())
@@ -166,7 +170,14 @@ async fn a_clock_that_wraps_or_jumps_leaves_no_trace() {
     let cases = [
         ("wrap", Mischief { first_timestamp: u32::MAX - 90_000, ..Default::default() }),
         ("forward", Mischief { clock_jump: Some((37, 90_000 * 3600)), ..Default::default() }),
-        ("back", Mischief { first_timestamp: 1 << 30, clock_jump: Some((37, -90_000 * 3600)), ..Default::default() }),
+        (
+            "back",
+            Mischief {
+                first_timestamp: 1 << 30,
+                clock_jump: Some((37, -90_000 * 3600)),
+                ..Default::default()
+            },
+        ),
         ("no RTP-Info", Mischief { first_timestamp: 12345, no_rtp_info: true, ..Default::default() }),
     ];
     for (what, mischief) in cases {
@@ -229,11 +240,18 @@ async fn pause_and_resume_to_the_frame() {
         let (last, first) = (*pieces[0].last().unwrap(), *pieces[1].first().unwrap());
         // Everything that reached the hub before the pause, counted from the first recorded frame.
         let video_before = before + 1;
-        assert!((pieces[0].len() as i64 - video_before as i64).abs() <= 1, "{format:?}: {} of {video_before}", pieces[0].len());
+        assert!(
+            (pieces[0].len() as i64 - video_before as i64).abs() <= 1,
+            "{format:?}: {} of {video_before}",
+            pieces[0].len()
+        );
         // And from the first keyframe after the resume.
         assert!(first > last + 25, "{format:?}: {last} then {first}");
         assert_eq!((first - pieces[0][0]) % 25, 0, "{format:?} goes on without a keyframe");
-        assert!(first_after * 25 >= u64::from(first - pieces[0][0]), "{format:?}: a GOP after the resume is missing");
+        assert!(
+            first_after * 25 >= u64::from(first - pieces[0][0]),
+            "{format:?}: a GOP after the resume is missing"
+        );
     }
 }
 

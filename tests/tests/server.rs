@@ -24,13 +24,21 @@ fn the_quick_start_works_to_the_letter() {
         assert!(output.status.success(), "{arguments:?}: {text} {}", String::from_utf8_lossy(&output.stderr));
         text
     };
-    let body = json!({"id": "camera-1", "source_url": camera.url(), "recording": {"enabled": true}}).to_string();
+    let body =
+        json!({"id": "camera-1", "source_url": camera.url(), "recording": {"enabled": true}}).to_string();
     curl(&["-X", "POST", &server.url("/api/streams"), "-H", "Content-Type: application/json", "-d", &body]);
     server.wait_for("camera-1", "running", LIMIT, |s| s["state"] == "running");
     assert!(curl(&[&server.url("/api/streams/camera-1")]).contains("\"state\": \"running\""));
-    assert!(curl(&["-X", "POST", &server.url("/api/streams/camera-1/recording/start")]).contains("\"state\": \"recording\""));
-    let stream = server.wait_for("camera-1", "a recorded part", LIMIT, |s| s["recording"]["frames"].as_u64() > Some(40));
-    assert_eq!((stream["tracks"][0]["codec"].as_str(), stream["tracks"][0]["width"].as_u64()), (Some("h264"), Some(384)));
+    assert!(
+        curl(&["-X", "POST", &server.url("/api/streams/camera-1/recording/start")])
+            .contains("\"state\": \"recording\"")
+    );
+    let stream = server
+        .wait_for("camera-1", "a recorded part", LIMIT, |s| s["recording"]["frames"].as_u64() > Some(40));
+    assert_eq!(
+        (stream["tracks"][0]["codec"].as_str(), stream["tracks"][0]["width"].as_u64()),
+        (Some("h264"), Some(384))
+    );
     // The file being written plays already.
     let live = files(&folder.path().join("data/recordings/camera-1"));
     assert_eq!(live.len(), 1);
@@ -69,7 +77,8 @@ fn recordings_are_controlled_over_http() {
     let camera = Camera::start(Feed::h264());
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(folder.path(), None);
-    let (status, _) = server.call("POST", "/api/streams", Some(&json!({"id": "c", "source_url": camera.url()})));
+    let (status, _) =
+        server.call("POST", "/api/streams", Some(&json!({"id": "c", "source_url": camera.url()})));
     assert_eq!(status, 201);
     server.wait_for("c", "running", LIMIT, |s| s["state"] == "running" && s["recording"]["state"] == "off");
     let act = |action: &str| server.call("POST", &format!("/api/streams/c/recording/{action}"), None);
@@ -83,15 +92,22 @@ fn recordings_are_controlled_over_http() {
     server.wait_for("c", "frames in the pause", LIMIT, |s| s["frames"].as_u64() > Some(frames + 50));
     assert_eq!(act("resume").1["state"], "recording");
     let recorded = server.stream("c")["recording"]["frames"].as_u64().unwrap();
-    server.wait_for("c", "frames after the pause", LIMIT, |s| s["recording"]["frames"].as_u64() > Some(recorded + 25));
+    server.wait_for("c", "frames after the pause", LIMIT, |s| {
+        s["recording"]["frames"].as_u64() > Some(recorded + 25)
+    });
     assert_eq!(act("stop").1["state"], "off");
-    let pieces: Vec<Vec<u32>> = files(&folder.path().join("data/recordings/c")).iter().map(|f| counters(f)).collect();
+    let pieces: Vec<Vec<u32>> =
+        files(&folder.path().join("data/recordings/c")).iter().map(|f| counters(f)).collect();
     assert_eq!(pieces.len(), 3);
     assert_contiguous(&pieces[..2].concat(), "over the split");
     assert!(pieces[2][0] > pieces[1].last().unwrap() + 40, "frames from inside the pause");
     assert_eq!(server.call("DELETE", "/api/streams/c", None).0, 204);
     assert_eq!(server.call("GET", "/api/streams/c", None).0, 404);
-    assert_eq!(files(&folder.path().join("data/recordings/c")).len(), 3, "deleting a stream deletes no recording");
+    assert_eq!(
+        files(&folder.path().join("data/recordings/c")).len(),
+        3,
+        "deleting a stream deletes no recording"
+    );
     assert_eq!(server.call("GET", "/health/ready", None).0, 200);
 }
 
@@ -109,7 +125,9 @@ fn one_bad_camera_harms_no_other_and_passwords_never_show() {
     );
     let server = Server::start(folder.path(), Some(&config));
     server.wait_for("good", "running", LIMIT, |s| s["state"] == "running");
-    let gone = server.wait_for("gone", "backoff", LIMIT, |s| s["state"] == "backoff" && s["failed_attempts"].as_u64() > Some(1));
+    let gone = server.wait_for("gone", "backoff", LIMIT, |s| {
+        s["state"] == "backoff" && s["failed_attempts"].as_u64() > Some(1)
+    });
     assert!(gone["reason"].as_str().unwrap().contains("cannot connect") && gone["next_attempt"].is_string());
     let wrong = server.wait_for("wrong", "backoff", LIMIT, |s| s["state"] == "backoff");
     assert!(wrong["last_error"].as_str().unwrap().contains("401"));
@@ -128,7 +146,11 @@ fn ports_come_from_the_environment_and_kill_leaves_playable_files() {
     let camera = Camera::start(Feed::h264());
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(folder.path(), None);
-    server.call("POST", "/api/streams", Some(&json!({"id": "c", "source_url": camera.url(), "recording": {"enabled": true}})));
+    server.call(
+        "POST",
+        "/api/streams",
+        Some(&json!({"id": "c", "source_url": camera.url(), "recording": {"enabled": true}})),
+    );
     server.wait_for("c", "frames", LIMIT, |s| s["recording"]["frames"].as_u64() > Some(60));
     let frames = server.stream("c")["recording"]["frames"].as_u64().unwrap();
     signal(&server.child, "KILL");
@@ -145,7 +167,9 @@ fn ports_come_from_the_environment_and_kill_leaves_playable_files() {
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    stream_manager_tests::wait_until("listening", LIMIT, || ureq::get(format!("http://127.0.0.1:{port}/health/live")).call().is_ok());
+    stream_manager_tests::wait_until("listening", LIMIT, || {
+        ureq::get(format!("http://127.0.0.1:{port}/health/live")).call().is_ok()
+    });
     signal(&child, "TERM");
     assert!(wait(&mut child, LIMIT).success());
 }

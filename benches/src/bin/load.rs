@@ -84,7 +84,8 @@ fn main() -> Result<(), Failure> {
 /// Serves the loop until standard input ends.
 async fn simulate(arguments: &Arguments) -> Result<(), Failure> {
     let gop = arguments.gop;
-    let media = tokio::task::spawn_blocking(move || Loop::encode(1920, 1080, 25, gop, 4000, 10, false)).await?;
+    let media =
+        tokio::task::spawn_blocking(move || Loop::encode(1920, 1080, 25, gop, 4000, 10, false)).await?;
     let rate = media.bitrate();
     let server = ReplayServer::start(Arc::new(media), Mischief::default()).await;
     println!("{} {rate}", server.url("cam"));
@@ -94,7 +95,8 @@ async fn simulate(arguments: &Arguments) -> Result<(), Failure> {
 
 /// Takes in every stream until standard input ends, then tells of losses.
 async fn library(arguments: &Arguments) -> Result<(), Failure> {
-    let (url, folder) = (arguments.url.clone().unwrap_or_default(), arguments.folder.clone().unwrap_or_default());
+    let (url, folder) =
+        (arguments.url.clone().unwrap_or_default(), arguments.folder.clone().unwrap_or_default());
     let mut builder = StreamManager::builder().data_dir(folder);
     for number in 0..arguments.streams {
         let stream = Stream::builder(format!("cam-{number}")).source(RtspSource::new(&url)?);
@@ -120,10 +122,24 @@ async fn library(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn start(arguments: &Arguments, role: &str, more: &[&str]) -> Result<(Child, BufReader<std::process::ChildStdout>, String), Failure> {
+fn start(
+    arguments: &Arguments,
+    role: &str,
+    more: &[&str],
+) -> Result<(Child, BufReader<std::process::ChildStdout>, String), Failure> {
     let mut child = Command::new(std::env::current_exe()?)
-        .args(["--role", role, "--streams", &arguments.streams.to_string(), "--gop", &arguments.gop.to_string()])
-        .args(["--scenario", if matches!(arguments.scenario, Scenario::Record) { "record" } else { "receive" }])
+        .args([
+            "--role",
+            role,
+            "--streams",
+            &arguments.streams.to_string(),
+            "--gop",
+            &arguments.gop.to_string(),
+        ])
+        .args([
+            "--scenario",
+            if matches!(arguments.scenario, Scenario::Record) { "record" } else { "receive" },
+        ])
         .args(more)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -189,14 +205,27 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
     report("stream-manager", arguments, &ours);
     let numbers: Vec<u64> = losses.split_whitespace().filter_map(|n| n.parse().ok()).collect();
     if let [received, recorded, lost, sessions] = numbers[..] {
-        let missing = if matches!(arguments.scenario, Scenario::Record) { received.saturating_sub(recorded) } else { 0 };
-        println!("  received {received} frames in {sessions} sessions, recorded {recorded}; lost: {missing} frames, {lost} packets");
+        let missing = if matches!(arguments.scenario, Scenario::Record) {
+            received.saturating_sub(recorded)
+        } else {
+            0
+        };
+        println!(
+            "  received {received} frames in {sessions} sessions, recorded {recorded}; lost: {missing} frames, {lost} packets"
+        );
     }
-    println!("  simulator: {} threads, {:.1} MB", simulator_usage.threads, simulator_usage.resident_bytes as f64 / 1e6);
+    println!(
+        "  simulator: {} threads, {:.1} MB",
+        simulator_usage.threads,
+        simulator_usage.resident_bytes as f64 / 1e6
+    );
     if !arguments.no_ffmpeg && matches!(arguments.scenario, Scenario::Record) {
         let theirs = ffmpeg(arguments, url, &folder.path().join("ffmpeg"))?;
         report("ffmpeg -c copy", arguments, &theirs);
-        println!("ratio of processor time: {:.3}", ours.cpu_percent_per_stream / theirs.cpu_percent_per_stream);
+        println!(
+            "ratio of processor time: {:.3}",
+            ours.cpu_percent_per_stream / theirs.cpu_percent_per_stream
+        );
     }
     drop(simulator.stdin.take());
     simulator.wait()?;

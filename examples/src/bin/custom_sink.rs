@@ -37,7 +37,9 @@ impl Sink for CountKeyframes {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = std::env::args().nth(1).unwrap_or_else(|| "test://smpte".into());
     let keyframes = Arc::new(AtomicU64::new(0));
-    let stream = Stream::builder("camera").boxed_source(source::from_url(&url)?).sink(CountKeyframes(keyframes.clone()));
+    let stream = Stream::builder("camera")
+        .boxed_source(source::from_url(&url)?)
+        .sink(CountKeyframes(keyframes.clone()));
     let manager = StreamManager::builder().stream(stream).build().await?;
     tokio::time::sleep(Duration::from_secs(5)).await;
     manager.shutdown().await;

@@ -19,7 +19,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut builder = StreamManager::builder().data_dir("record_many");
     for (name, address) in list.lines().filter_map(|line| line.split_once(' ')) {
         let recording = Recording::fmp4().segment_duration(Duration::from_secs(60));
-        builder = builder.stream(Stream::builder(name).boxed_source(source::from_url(address)?).record(recording));
+        builder =
+            builder.stream(Stream::builder(name).boxed_source(source::from_url(address)?).record(recording));
     }
     let manager = builder.build().await?;
     let mut events = manager.events().subscribe();

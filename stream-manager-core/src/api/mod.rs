@@ -89,7 +89,8 @@ async fn live() -> Response {
 
 async fn ready(State(state): State<Arc<ApiState>>) -> Response {
     if state.manager.is_shut_down() {
-        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", "the server is shutting down").into_response();
+        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", "the server is shutting down")
+            .into_response();
     }
     json(StatusCode::OK, &Health { status: "ok" })
 }
@@ -101,7 +102,11 @@ async fn no_route(uri: axum::http::Uri) -> Problem {
 
 async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> Problem {
     let path: String = uri.path().chars().take(200).collect();
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", format!("{method} is not possible at {path}"))
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        format!("{method} is not possible at {path}"),
+    )
 }
 
 #[cfg(test)]

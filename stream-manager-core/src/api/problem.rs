@@ -62,7 +62,9 @@ impl IntoResponse for Problem {
 impl From<BuildError> for Problem {
     fn from(error: BuildError) -> Self {
         let pointer = match error.key {
-            key @ ("segment_duration" | "segment_size" | "part_duration" | "format") => format!("/recording/{key}"),
+            key @ ("segment_duration" | "segment_size" | "part_duration" | "format") => {
+                format!("/recording/{key}")
+            }
             key => format!("/{key}"),
         };
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_stream", error.problem).at(pointer)

@@ -42,7 +42,10 @@ struct Page {
     next: Option<String>,
 }
 
-async fn list(State(state): Shared, query: Result<Query<ListQuery>, QueryRejection>) -> Result<Response, Problem> {
+async fn list(
+    State(state): Shared,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
     let Query(query) =
         query.map_err(|e| Problem::new(StatusCode::BAD_REQUEST, "invalid_query", e.body_text()))?;
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
@@ -51,20 +54,29 @@ async fn list(State(state): Shared, query: Result<Query<ListQuery>, QueryRejecti
         return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_query", detail));
     }
     let after = query.after.unwrap_or_default();
-    let mut streams =
-        state.manager.streams().into_iter().skip_while(|s| !after.is_empty() && s.id().as_str() <= after.as_str());
+    let mut streams = state
+        .manager
+        .streams()
+        .into_iter()
+        .skip_while(|s| !after.is_empty() && s.id().as_str() <= after.as_str());
     let items: Vec<StreamView> = streams.by_ref().take(limit).map(|s| s.status().into()).collect();
     let last = items.len().checked_sub(1);
     let next = if streams.next().is_some() { last.map(|i| items[i].id().to_owned()) } else { None };
     Ok(json(StatusCode::OK, &Page { items, next }))
 }
 
-async fn create(State(state): Shared, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Response, Problem> {
+async fn create(
+    State(state): Shared,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
     let config: StreamConfig = parse_body(&headers, body)?;
     if config.source_url.trim_start().starts_with("gst:") {
         // A launch line can read and write any file: that is for who may edit the configuration.
         let detail = "gst: sources can only be configured in the file, not through the API";
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_stream", detail).at("/source_url"));
+        return Err(
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_stream", detail).at("/source_url")
+        );
     }
     let stream = stream_from_config(&config, &state.options.defaults)?;
     let handle = state.manager.add_stream(stream)?;
@@ -106,9 +118,13 @@ async fn act(State(state): Shared, Path(path): Path<String>) -> Result<Response,
 }
 
 /// Reads a JSON body and says precisely what is wrong with it.
-fn parse_body<T: for<'a> Deserialize<'a>>(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<T, Problem> {
+fn parse_body<T: for<'a> Deserialize<'a>>(
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<T, Problem> {
     let body = body.map_err(|e| Problem::new(e.status(), "invalid_body", e.body_text()))?;
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("application/json");
+    let content_type =
+        headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("application/json");
     let mime = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     // The second is what curl sends with -d unless told otherwise.
     if !matches!(mime.as_str(), "application/json" | "application/x-www-form-urlencoded") {
@@ -128,8 +144,8 @@ fn parse_body<T: for<'a> Deserialize<'a>>(headers: &HeaderMap, body: Result<Byte
             Problem::new(StatusCode::BAD_REQUEST, "malformed_json", format!("the body is no JSON: {inner}"))
         }
     })?;
-    deserializer
-        .end()
-        .map_err(|e| Problem::new(StatusCode::BAD_REQUEST, "malformed_json", format!("the body is no JSON: {e}")))?;
+    deserializer.end().map_err(|e| {
+        Problem::new(StatusCode::BAD_REQUEST, "malformed_json", format!("the body is no JSON: {e}"))
+    })?;
     Ok(value)
 }

@@ -38,7 +38,10 @@ async fn a_stream_s_life() {
     assert_eq!((status, &recording["state"]), (200, &json!("recording")));
     assert_eq!(call(&app, "POST", "/api/streams/yard/door/recording/start", "").await.0, 200);
     assert_eq!(call(&app, "POST", "/api/streams/yard/door/recording/pause", "").await.1["state"], "paused");
-    assert_eq!(call(&app, "POST", "/api/streams/yard/door/recording/resume", "").await.1["state"], "recording");
+    assert_eq!(
+        call(&app, "POST", "/api/streams/yard/door/recording/resume", "").await.1["state"],
+        "recording"
+    );
     assert_eq!(call(&app, "POST", "/api/streams/yard/door/recording/split", "").await.0, 200);
     assert_eq!(call(&app, "POST", "/api/streams/yard/door/recording/stop", "").await.1["state"], "off");
     assert_eq!(call(&app, "DELETE", "/api/streams/yard/door", "").await.0, 204);
@@ -69,12 +72,32 @@ async fn mistakes_are_answered_with_what_would_be_right() {
         ("{} {}", 422, "invalid_body", ""),
         (r#"{"id": "a"}"#, 422, "invalid_body", "source_url"),
         (r#"{"id": 5, "source_url": "test://smpte"}"#, 422, "invalid_body", "expected a string"),
-        (r#"{"id": "a", "source_url": "test://smpte", "recroding": {}}"#, 422, "invalid_body", "did you mean \"recording\""),
+        (
+            r#"{"id": "a", "source_url": "test://smpte", "recroding": {}}"#,
+            422,
+            "invalid_body",
+            "did you mean \"recording\"",
+        ),
         (r#"{"id": "../a", "source_url": "test://smpte"}"#, 422, "invalid_stream", "part"),
         (r#"{"id": "a", "source_url": "gopher://x"}"#, 422, "invalid_stream", "unknown scheme"),
-        (r#"{"id": "a", "source_url": "gst:filesrc location=/etc/passwd"}"#, 422, "invalid_stream", "only be configured in the file"),
-        (r#"{"id": "a", "source_url": "test://smpte", "recording": {"part_duration": "1h"}}"#, 422, "invalid_stream", "part_duration"),
-        (r#"{"id": "a", "source_url": "test://smpte", "recording": {"format": "avi"}}"#, 422, "invalid_body", "\"avi\" is not possible"),
+        (
+            r#"{"id": "a", "source_url": "gst:filesrc location=/etc/passwd"}"#,
+            422,
+            "invalid_stream",
+            "only be configured in the file",
+        ),
+        (
+            r#"{"id": "a", "source_url": "test://smpte", "recording": {"part_duration": "1h"}}"#,
+            422,
+            "invalid_stream",
+            "part_duration",
+        ),
+        (
+            r#"{"id": "a", "source_url": "test://smpte", "recording": {"format": "avi"}}"#,
+            422,
+            "invalid_body",
+            "\"avi\" is not possible",
+        ),
     ];
     for (body, status, code, text) in cases {
         let (got, problem) = call(&app, "POST", "/api/streams", body).await;
@@ -89,7 +112,8 @@ async fn mistakes_are_answered_with_what_would_be_right() {
     assert_eq!(call(&app, "POST", "/api/streams/x/recording/dance", "").await.0, 404);
     let big = format!(r#"{{"id": "{}"}}"#, "x".repeat(2 << 20));
     assert_eq!(call(&app, "POST", "/api/streams", &big).await.0, 413);
-    let request = Request::post("/api/streams").header("content-type", "text/xml").body(Body::from("<a/>")).unwrap();
+    let request =
+        Request::post("/api/streams").header("content-type", "text/xml").body(Body::from("<a/>")).unwrap();
     assert_eq!(app.clone().oneshot(request).await.unwrap().status(), 415);
 }
 

@@ -73,8 +73,11 @@ impl Config {
         for (name, value) in variables {
             apply_variable(&mut table, &name, &value)?;
         }
-        let mut config = from_table(&table)
-            .map_err(|problem| ConfigError::File { place: String::new(), key: String::new(), problem })?;
+        let mut config = from_table(&table).map_err(|problem| ConfigError::File {
+            place: String::new(),
+            key: String::new(),
+            problem,
+        })?;
         if let Some(listen) = overrides.listen {
             config.server.listen = listen;
         }
@@ -190,8 +193,9 @@ fn apply_variable(table: &mut toml::Table, name: &str, value: &str) -> Result<()
     let Some(rest) = name.strip_prefix(PREFIX) else { return Ok(()) };
     let fail = |problem: String| ConfigError::Environment { variable: name.to_owned(), problem };
     if rest == "PORT" {
-        let port: u16 =
-            value.parse().map_err(|_| fail(format!("\"{value}\" is no port; expected a number from 0 to 65535")))?;
+        let port: u16 = value
+            .parse()
+            .map_err(|_| fail(format!("\"{value}\" is no port; expected a number from 0 to 65535")))?;
         let current = from_table(table).map_err(&fail)?.server.listen;
         let listen = std::net::SocketAddr::new(current.ip(), port).to_string();
         return set(table, &["server".into(), "listen".into()], listen.into()).map_err(fail);

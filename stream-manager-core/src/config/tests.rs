@@ -17,28 +17,44 @@ fn load(file: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
 
 #[test]
 fn mistakes_name_line_and_key() {
-    assert_eq!(error("[storage]\n\ndata_dri = 1\n"), "line 3: storage.data_dri: unknown key; did you mean \"data_dir\"?");
+    assert_eq!(
+        error("[storage]\n\ndata_dri = 1\n"),
+        "line 3: storage.data_dri: unknown key; did you mean \"data_dir\"?"
+    );
     assert_eq!(error("[storrage]\n"), "line 1: storrage: unknown key; did you mean \"storage\"?");
     assert!(error("[server]\nlisten = 5\n").starts_with("line 2: server.listen: invalid type: integer"));
     assert!(error("[server]\nlisten = \"here\"\n").contains("expected an IP address and a port"));
-    assert!(error("[defaults]\nsilence_timeout = \"soon\"\n").contains("defaults.silence_timeout: \"soon\" is no duration"));
+    assert!(
+        error("[defaults]\nsilence_timeout = \"soon\"\n")
+            .contains("defaults.silence_timeout: \"soon\" is no duration")
+    );
     assert_eq!(
         error("[defaults.recording]\nformat = \"avi\"\n"),
         "line 2: defaults.recording.format: \"avi\" is not possible; expected \"fmp4\", \"mp4\", \"mkv\" or \"ts\""
     );
     assert_eq!(error("[[streams]]\nid = \"a\"\n"), "line 1: streams[0]: the key \"source_url\" is missing");
     assert!(error("[server\n").starts_with("line 1: "));
-    assert!(error("[[streams]]\nid = \"a\"\nsource_url = \"test://smpte\"\n[streams.recording]\nenabeld = true\n")
-        .contains("line 5: streams[0].recording.enabeld: unknown key; did you mean \"enabled\"?"));
+    assert!(
+        error(
+            "[[streams]]\nid = \"a\"\nsource_url = \"test://smpte\"\n[streams.recording]\nenabeld = true\n"
+        )
+        .contains("line 5: streams[0].recording.enabeld: unknown key; did you mean \"enabled\"?")
+    );
 }
 
 #[test]
 fn layers_override_each_other() {
     let file = "[server]\nlisten = \"127.0.0.1:1\"\n[storage]\ndata_dir = \"/file\"\n";
-    let config = load(file, &[("STREAM_MANAGER_PORT", "8080"), ("STREAM_MANAGER_STORAGE__DISK_THREADS", "5")]).unwrap();
+    let config =
+        load(file, &[("STREAM_MANAGER_PORT", "8080"), ("STREAM_MANAGER_STORAGE__DISK_THREADS", "5")])
+            .unwrap();
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
     assert_eq!((config.storage.disk_threads, config.storage.data_dir.to_str()), (5, Some("/file")));
-    let config = load("", &[("STREAM_MANAGER_DEFAULTS__RECORDING__ENABLED", "true"), ("STREAM_MANAGER_STORAGE__DATA_DIR", "7")]).unwrap();
+    let config = load(
+        "",
+        &[("STREAM_MANAGER_DEFAULTS__RECORDING__ENABLED", "true"), ("STREAM_MANAGER_STORAGE__DATA_DIR", "7")],
+    )
+    .unwrap();
     assert!(config.defaults.recording.enabled);
     assert_eq!(config.storage.data_dir.to_str(), Some("7"));
     let overrides = Overrides { port: Some(9), data_dir: Some("/arg".into()), ..Default::default() };
@@ -50,12 +66,17 @@ fn layers_override_each_other() {
 #[test]
 fn variables_are_checked_too() {
     let fail = |name, value| load("", &[(name, value)]).unwrap_err().to_string();
-    assert_eq!(fail("STREAM_MANAGER_PORT", "high"), "environment variable STREAM_MANAGER_PORT: \"high\" is no port; expected a number from 0 to 65535");
+    assert_eq!(
+        fail("STREAM_MANAGER_PORT", "high"),
+        "environment variable STREAM_MANAGER_PORT: \"high\" is no port; expected a number from 0 to 65535"
+    );
     assert_eq!(
         fail("STREAM_MANAGER_STORAGE__DATA_DRI", "x"),
         "environment variable STREAM_MANAGER_STORAGE__DATA_DRI: storage.data_dri: unknown key; did you mean \"data_dir\"?"
     );
-    assert!(fail("STREAM_MANAGER_SERVER__MAX_CONNECTS", "many").contains("server.max_connects: invalid type"));
+    assert!(
+        fail("STREAM_MANAGER_SERVER__MAX_CONNECTS", "many").contains("server.max_connects: invalid type")
+    );
     assert!(load("", &[("STREAM_MANAGER_HOME", "x"), ("OTHER", "y")]).is_ok());
 }
 

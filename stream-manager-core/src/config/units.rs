@@ -48,9 +48,9 @@ impl std::str::FromStr for DurationText {
         if let Ok(seconds) = text.parse::<f64>() {
             return from_seconds(seconds);
         }
-        humantime::parse_duration(text)
-            .map(Self)
-            .map_err(|_| format!("\"{text}\" is no duration; expected text such as \"30s\", \"500ms\" or \"1h 30m\""))
+        humantime::parse_duration(text).map(Self).map_err(|_| {
+            format!("\"{text}\" is no duration; expected text such as \"30s\", \"500ms\" or \"1h 30m\"")
+        })
     }
 }
 
@@ -101,7 +101,9 @@ impl Visitor<'_> for BytesVisitor {
         text.parse().map_err(E::custom)
     }
     fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<BytesText, E> {
-        u64::try_from(bytes).map(BytesText).map_err(|_| E::custom(format!("{bytes} is no size; expected a number that is not negative")))
+        u64::try_from(bytes)
+            .map(BytesText)
+            .map_err(|_| E::custom(format!("{bytes} is no size; expected a number that is not negative")))
     }
     fn visit_u64<E: de::Error>(self, bytes: u64) -> Result<BytesText, E> {
         Ok(BytesText(bytes))

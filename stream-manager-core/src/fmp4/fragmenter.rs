@@ -6,8 +6,8 @@
 //! edit list moves the earliest *presentation* to zero, by the same amount in all tracks, so sound and
 //! picture stay in step and B frames need no negative times.
 
-use super::init::{DurationPatch, InitTrack, can_hold, write_init};
 use super::Fmp4Error;
+use super::init::{DurationPatch, InitTrack, can_hold, write_init};
 use crate::frame::{CodecParameters, Frame, MediaKind, MediaTime, Track, TrackId, WallTime};
 use bytes::Bytes;
 use mp4_atom as mp4;
@@ -169,7 +169,11 @@ impl Fragmenter {
     }
 
     /// Takes the samples whose durations are known, or all of them at the end of the segment.
-    fn make_part(&mut self, opened_by: Option<usize>, next: Option<MediaTime>) -> Result<Option<Part>, Fmp4Error> {
+    fn make_part(
+        &mut self,
+        opened_by: Option<usize>,
+        next: Option<MediaTime>,
+    ) -> Result<Option<Part>, Fmp4Error> {
         let at_end = opened_by.is_none();
         let runs: Vec<Vec<Frame>> = self
             .tracks
@@ -214,7 +218,13 @@ impl Fragmenter {
         }))
     }
 
-    fn durations(&mut self, index: usize, run: &[Frame], base: MediaTime, next: Option<MediaTime>) -> Vec<u32> {
+    fn durations(
+        &mut self,
+        index: usize,
+        run: &[Frame],
+        base: MediaTime,
+        next: Option<MediaTime>,
+    ) -> Vec<u32> {
         let track = &self.tracks[index];
         let following = track.pending.front().map(|f| f.dts).or(next);
         let ends = run.iter().skip(1).map(|f| Some(f.dts)).chain(std::iter::once(following));
@@ -236,7 +246,12 @@ impl Fragmenter {
         durations
     }
 
-    fn init(&self, runs: &[Vec<Frame>], base: MediaTime, wall_clock: WallTime) -> Result<(Bytes, Option<DurationPatch>), Fmp4Error> {
+    fn init(
+        &self,
+        runs: &[Vec<Frame>],
+        base: MediaTime,
+        wall_clock: WallTime,
+    ) -> Result<(Bytes, Option<DurationPatch>), Fmp4Error> {
         let earliest = runs.iter().flatten().map(|f| f.pts).min().unwrap_or(base).max(base);
         let tracks: Vec<InitTrack<'_>> = (1..)
             .zip(&self.tracks)
@@ -251,7 +266,12 @@ impl Fragmenter {
     }
 
     /// `prft`, `moof` and the head of `mdat`.
-    fn write_header(&mut self, runs: &[Vec<Frame>], durations: &[Vec<u32>], base: MediaTime) -> Result<Bytes, Fmp4Error> {
+    fn write_header(
+        &mut self,
+        runs: &[Vec<Frame>],
+        durations: &[Vec<u32>],
+        base: MediaTime,
+    ) -> Result<Bytes, Fmp4Error> {
         self.sequence = self.sequence.wrapping_add(1);
         let sizes: Vec<u64> = runs.iter().map(|run| run.iter().map(|f| f.data.len() as u64).sum()).collect();
         let total: u64 = sizes.iter().sum();
@@ -288,7 +308,14 @@ impl Fragmenter {
         Ok(header.into())
     }
 
-    fn traf(&self, index: usize, first: &Frame, run: &[Frame], durations: &[u32], base: MediaTime) -> mp4::Traf {
+    fn traf(
+        &self,
+        index: usize,
+        first: &Frame,
+        run: &[Frame],
+        durations: &[u32],
+        base: MediaTime,
+    ) -> mp4::Traf {
         let track = &self.tracks[index];
         let video = track.parameters.kind() == MediaKind::Video;
         let shared = durations.first().copied().filter(|first| durations.iter().all(|d| d == first));
@@ -303,8 +330,11 @@ impl Fragmenter {
             .map(|(i, f)| mp4::TrunEntry {
                 duration: shared.is_none().then(|| durations[i]),
                 size: Some(f.data.len() as u32),
-                flags: (video && (later_key || (i == 0 && f.keyframe)))
-                    .then_some(if f.keyframe { SYNC } else { NON_SYNC }),
+                flags: (video && (later_key || (i == 0 && f.keyframe))).then_some(if f.keyframe {
+                    SYNC
+                } else {
+                    NON_SYNC
+                }),
                 cts: reordered.then(|| offsets[i]),
             })
             .collect();
@@ -345,7 +375,8 @@ impl TrackState {
         match &*self.parameters {
             CodecParameters::Video(v) => {
                 let (num, den) = v.frame_rate.unwrap_or((25, 1));
-                u32::try_from(u64::from(self.timescale) * u64::from(den) / u64::from(num.max(1))).unwrap_or(3600)
+                u32::try_from(u64::from(self.timescale) * u64::from(den) / u64::from(num.max(1)))
+                    .unwrap_or(3600)
             }
             CodecParameters::Audio(a) => a.samples_per_frame(frame.data.len()).unwrap_or(self.timescale / 50),
             CodecParameters::Data(_) => 0,

@@ -72,7 +72,11 @@ pub(super) fn write_init(
             mehd: Some(mp4::Mehd { fragment_duration: 0 }),
             trex: tracks
                 .iter()
-                .map(|t| mp4::Trex { track_id: t.id, default_sample_description_index: 1, ..Default::default() })
+                .map(|t| mp4::Trex {
+                    track_id: t.id,
+                    default_sample_description_index: 1,
+                    ..Default::default()
+                })
                 .collect(),
         }),
         trak: traks,
@@ -150,7 +154,9 @@ fn make_trak(track: &InitTrack<'_>, created: u64) -> Result<(mp4::Trak, Law), Fm
             minf: mp4::Minf {
                 vmhd: video.map(|_| mp4::Vmhd::default()),
                 smhd: video.is_none().then(mp4::Smhd::default),
-                dinf: mp4::Dinf { dref: mp4::Dref { entries: vec![mp4::Url { location: String::new() }.into()] } },
+                dinf: mp4::Dinf {
+                    dref: mp4::Dref { entries: vec![mp4::Url { location: String::new() }.into()] },
+                },
                 stbl: mp4::Stbl {
                     stsd: mp4::Stsd { codecs: vec![entry] },
                     // Required to be there, empty in a fragmented file.
@@ -159,7 +165,6 @@ fn make_trak(track: &InitTrack<'_>, created: u64) -> Result<(mp4::Trak, Law), Fm
                 },
                 ..Default::default()
             },
-            ..Default::default()
         },
         ..Default::default()
     };
@@ -245,7 +250,11 @@ fn audio_entry(p: &AudioParameters) -> (mp4::Codec, Law) {
     }
 }
 
-fn mp4a(audio: mp4::Audio, object_type_indication: u8, dec_specific: Option<mp4::esds::DecoderSpecific>) -> mp4::Codec {
+fn mp4a(
+    audio: mp4::Audio,
+    object_type_indication: u8,
+    dec_specific: Option<mp4::esds::DecoderSpecific>,
+) -> mp4::Codec {
     mp4::Mp4a {
         audio,
         esds: mp4::Esds {

@@ -65,7 +65,10 @@ mod tests {
     fn exp_golomb_follows_the_table() {
         // 1, 010, 011, 00100 -> 0, 1, 2, 3
         let mut reader = BitReader::new(&[0b1010_0110, 0b0100_0000]);
-        assert_eq!([reader.ue(), reader.ue(), reader.ue(), reader.ue()], [Some(0), Some(1), Some(2), Some(3)]);
+        assert_eq!(
+            [reader.ue(), reader.ue(), reader.ue(), reader.ue()],
+            [Some(0), Some(1), Some(2), Some(3)]
+        );
         assert_eq!(BitReader::new(&[0, 0, 0, 0, 0]).ue(), None);
     }
 

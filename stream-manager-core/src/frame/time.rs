@@ -117,7 +117,7 @@ impl WallTime {
         let secs = self.0.div_euclid(1_000_000_000) + NTP_TO_UNIX_SECS;
         let nanos = self.0.rem_euclid(1_000_000_000) as u64;
         // Rounded up, so that reading it back does not lose the last nanosecond.
-        let fraction = ((nanos << 32) + 999_999_999) / 1_000_000_000;
+        let fraction = (nanos << 32).div_ceil(1_000_000_000);
         ((secs as u64 & 0xffff_ffff) << 32) | fraction.min(0xffff_ffff)
     }
 

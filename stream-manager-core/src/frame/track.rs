@@ -177,7 +177,8 @@ impl VideoParameters {
         let codec = Codec::Video(VideoCodec::H264);
         let fail = |problem: &str| malformed(codec, &avcc, problem);
         let sps = first_avcc_sps(&avcc).ok_or_else(|| fail("no SPS in it"))?;
-        let rbsp = h264_reader::rbsp::decode_nal(sps).map_err(|e| malformed(codec, &avcc, format!("SPS: {e}")))?;
+        let rbsp =
+            h264_reader::rbsp::decode_nal(sps).map_err(|e| malformed(codec, &avcc, format!("SPS: {e}")))?;
         let sps = SeqParameterSet::from_bits(H264BitReader::new(&*rbsp))
             .map_err(|e| malformed(codec, &avcc, format!("SPS: {e:?}")))?;
         let (width, height) =
@@ -384,8 +385,9 @@ fn object_type(r: &mut BitReader<'_>) -> Option<u32> {
 }
 
 fn parse_audio_specific_config(config: &[u8]) -> Option<(u32, u16)> {
-    const RATES: [u32; 13] =
-        [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350];
+    const RATES: [u32; 13] = [
+        96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350,
+    ];
     let mut r = BitReader::new(config);
     object_type(&mut r)?;
     let rate = match r.bits(4)? {
@@ -406,9 +408,9 @@ mod tests {
 
     /// `avcC` that x264 wrote for 640x360 at 25 fps, High profile, two B frames.
     const AVCC: &[u8] = &[
-        0x01, 0x64, 0x00, 0x1e, 0xff, 0xe1, 0x00, 0x1a, 0x67, 0x64, 0x00, 0x1e, 0xac, 0xd9, 0x40, 0xa0,
-        0x2f, 0xf9, 0x70, 0x11, 0x00, 0x00, 0x03, 0x00, 0x01, 0x00, 0x00, 0x03, 0x00, 0x32, 0x0f, 0x16,
-        0x2d, 0x96, 0x01, 0x00, 0x06, 0x68, 0xeb, 0xe3, 0xcb, 0x22, 0xc0, 0xfd, 0xf8, 0xf8, 0x00,
+        0x01, 0x64, 0x00, 0x1e, 0xff, 0xe1, 0x00, 0x1a, 0x67, 0x64, 0x00, 0x1e, 0xac, 0xd9, 0x40, 0xa0, 0x2f,
+        0xf9, 0x70, 0x11, 0x00, 0x00, 0x03, 0x00, 0x01, 0x00, 0x00, 0x03, 0x00, 0x32, 0x0f, 0x16, 0x2d, 0x96,
+        0x01, 0x00, 0x06, 0x68, 0xeb, 0xe3, 0xcb, 0x22, 0xc0, 0xfd, 0xf8, 0xf8, 0x00,
     ];
 
     #[test]

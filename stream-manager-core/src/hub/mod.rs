@@ -103,7 +103,9 @@ impl RawFrame {
 #[non_exhaustive]
 pub enum HubError {
     /// The frame's track was never announced.
-    #[error("frame for track {track}, but the stream has {tracks} tracks; announce them with set_tracks first")]
+    #[error(
+        "frame for track {track}, but the stream has {tracks} tracks; announce them with set_tracks first"
+    )]
     UnknownTrack {
         /// The frame's track.
         track: u32,
@@ -268,11 +270,7 @@ impl Hub {
     /// The hub's counters.
     pub fn stats(&self) -> HubStats {
         let inner = self.shared.inner.lock();
-        HubStats {
-            gop_frames: inner.gop.len(),
-            gop_bytes: inner.gop_bytes,
-            ..inner.stats
-        }
+        HubStats { gop_frames: inner.gop.len(), gop_bytes: inner.gop_bytes, ..inner.stats }
     }
 
     /// Every consumer's name and counters.

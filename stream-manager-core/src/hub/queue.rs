@@ -85,7 +85,8 @@ impl Consumer {
         state.newest = Some(frame.dts);
         let size = frame.data.len();
         // A frame larger than the whole limit still passes through an empty queue.
-        let fits = state.frames < self.limits.frames && (state.bytes + size <= self.limits.bytes || state.frames == 0);
+        let fits = state.frames < self.limits.frames
+            && (state.bytes + size <= self.limits.bytes || state.frames == 0);
         if state.skipping {
             // Half empty at least, or the next frames would be cut off again at once.
             let room = state.frames * 2 <= self.limits.frames && state.bytes * 2 <= self.limits.bytes;
@@ -171,8 +172,10 @@ impl State {
 
     /// Drops the queued frames from the last video keyframe on; other items stay where they are.
     fn drop_tail(&mut self) {
-        let Some(start) =
-            self.items.iter().rposition(|item| matches!(item, HubItem::Frame(f) if f.keyframe && f.is_video()))
+        let Some(start) = self
+            .items
+            .iter()
+            .rposition(|item| matches!(item, HubItem::Frame(f) if f.keyframe && f.is_video()))
         else {
             return;
         };

@@ -84,7 +84,10 @@ fn parameters_change_in_order() {
     writer.set_parameters(0, video(8)).unwrap();
     push(&writer, 1, 1);
     assert_eq!(drain(&mut reader), ["tracks 4", "0", "tracks 8", "1"]);
-    assert!(matches!(writer.set_parameters(3, video(1)), Err(HubError::UnknownTrack { track: 3, tracks: 1 })));
+    assert!(matches!(
+        writer.set_parameters(3, video(1)),
+        Err(HubError::UnknownTrack { track: 3, tracks: 1 })
+    ));
 }
 
 #[test]

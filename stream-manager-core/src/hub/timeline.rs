@@ -95,7 +95,13 @@ impl Timeline {
     }
 
     /// Puts a frame onto the timeline. `pts` and `dts` are nanoseconds of the source's clock.
-    pub(super) fn place(&mut self, track: usize, pts: Option<i64>, dts: Option<i64>, now: Instant) -> Option<Placed> {
+    pub(super) fn place(
+        &mut self,
+        track: usize,
+        pts: Option<i64>,
+        dts: Option<i64>,
+        now: Instant,
+    ) -> Option<Placed> {
         let reference = self.reference;
         let session_offset = self.session_offset;
         let clock = self.tracks.get_mut(track)?;
@@ -103,7 +109,11 @@ impl Timeline {
         let basis = dts.unwrap_or(pts);
         let followed = clock.followed;
         let offset = match followed {
-            Some((last, at, offset)) if !clock.is_jump(basis.saturating_sub(last), now.saturating_duration_since(at)) => offset,
+            Some((last, at, offset))
+                if !clock.is_jump(basis.saturating_sub(last), now.saturating_duration_since(at)) =>
+            {
+                offset
+            }
             _ => {
                 clock.generator.reset();
                 let own = followed.map(|(last, at, offset)| (last.saturating_add(offset), at));
@@ -114,9 +124,12 @@ impl Timeline {
                 let offset = session_offset
                     .filter(|offset| {
                         let out = pts.saturating_add(*offset);
-                        out.abs_diff(expected) <= TRACK_TOLERANCE as u64 && floor.is_none_or(|floor| out >= floor)
+                        out.abs_diff(expected) <= TRACK_TOLERANCE as u64
+                            && floor.is_none_or(|floor| out >= floor)
                     })
-                    .unwrap_or_else(|| floor.map_or(expected, |floor| expected.max(floor)).saturating_sub(pts));
+                    .unwrap_or_else(|| {
+                        floor.map_or(expected, |floor| expected.max(floor)).saturating_sub(pts)
+                    });
                 self.session_offset = Some(offset);
                 offset
             }
@@ -161,12 +174,18 @@ impl TrackClock {
         match (pts.map(clamp), dts.map(clamp)) {
             (Some(pts), dts) => (pts, dts.filter(|dts| (0..=MAX_REORDER_NANOS).contains(&(pts - dts)))),
             (None, Some(dts)) => (dts, Some(dts)),
-            (None, None) => (self.followed.map_or(0, |(last, ..)| last.saturating_add(self.frame_nanos)), None),
+            (None, None) => {
+                (self.followed.map_or(0, |(last, ..)| last.saturating_add(self.frame_nanos)), None)
+            }
         }
     }
 
     fn is_jump(&self, step: i64, passed: Duration) -> bool {
-        let back = if self.may_reorder || self.generator.reorders() { REORDER_TOLERANCE } else { BACKWARD_TOLERANCE };
+        let back = if self.may_reorder || self.generator.reorders() {
+            REORDER_TOLERANCE
+        } else {
+            BACKWARD_TOLERANCE
+        };
         step > nanos(passed).saturating_add(FORWARD_TOLERANCE) || step < -back
     }
 }

@@ -48,7 +48,8 @@ impl Backoff {
     /// The next wait: doubled each time, with a quarter of jitter each way so that cameras behind one
     /// switch do not come back at once.
     pub(super) fn next(&mut self) -> Duration {
-        let doubled = self.policy.initial.saturating_mul(1u32.checked_shl(self.attempt.min(20)).unwrap_or(u32::MAX));
+        let doubled =
+            self.policy.initial.saturating_mul(1u32.checked_shl(self.attempt.min(20)).unwrap_or(u32::MAX));
         self.attempt = self.attempt.saturating_add(1);
         doubled.min(self.policy.max).mul_f64(0.75 + 0.5 * fastrand::f64())
     }

@@ -54,7 +54,10 @@ pub fn stream_from_config(config: &StreamConfig, defaults: &Defaults) -> Result<
     Ok(stream.retry(retry).hub(HubOptions { gop_max_bytes }).boxed_source(source))
 }
 
-fn make_source(config: &StreamConfig, defaults: &Defaults) -> Result<Box<dyn crate::source::Source>, AddressError> {
+fn make_source(
+    config: &StreamConfig,
+    defaults: &Defaults,
+) -> Result<Box<dyn crate::source::Source>, AddressError> {
     let url = &config.source_url;
     if url.starts_with("rtsp://") || url.starts_with("rtsps://") {
         let source = RtspSource::new(url)?
@@ -74,7 +77,8 @@ pub fn check_streams(config: &Config) -> Vec<(usize, BuildError)> {
         if let Err(error) = stream_from_config(stream, &config.defaults) {
             errors.push((index, error));
         } else if !seen.insert(&stream.id) {
-            let problem = "is used by an earlier stream already; every stream needs an id of its own".to_owned();
+            let problem =
+                "is used by an earlier stream already; every stream needs an id of its own".to_owned();
             errors.push((index, BuildError { id: stream.id.clone(), key: "id", problem }));
         }
     }

@@ -9,8 +9,24 @@ const MAX_LENGTH: usize = 200;
 
 /// Path parts that the API uses behind an id; an id of several parts must not end in one.
 const RESERVED: &[&str] = &[
-    "recording", "recordings", "timeline", "playback", "playback.m3u8", "live.mp4", "snapshot.jpg", "stats",
-    "sessions", "inference", "start", "stop", "pause", "resume", "split", "restart", "whep", "whip",
+    "recording",
+    "recordings",
+    "timeline",
+    "playback",
+    "playback.m3u8",
+    "live.mp4",
+    "snapshot.jpg",
+    "stats",
+    "sessions",
+    "inference",
+    "start",
+    "stop",
+    "pause",
+    "resume",
+    "split",
+    "restart",
+    "whep",
+    "whip",
 ];
 
 /// A checked stream id: parts of `[A-Za-z0-9._~-]` with `/` between them, none of them `.` or `..`.
@@ -25,7 +41,9 @@ pub struct StreamId(Arc<str>);
 
 /// An id that cannot be one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("stream id \"{shown}\" {problem}; expected letters, digits, '.', '_', '~' and '-', with '/' between parts")]
+#[error(
+    "stream id \"{shown}\" {problem}; expected letters, digits, '.', '_', '~' and '-', with '/' between parts"
+)]
 pub struct InvalidStreamId {
     shown: String,
     problem: &'static str,
@@ -84,7 +102,21 @@ mod tests {
         for good in ["camera-1", "a", "a/b/c", "A.b_c~d", "...", "recording"] {
             assert!(good.parse::<StreamId>().is_ok(), "{good}");
         }
-        for bad in ["", "/", "a/", "/a", "a//b", ".", "a/..", "a b", "ä", "a\0", "a%2fb", "a/recording", &"x".repeat(201)] {
+        for bad in [
+            "",
+            "/",
+            "a/",
+            "/a",
+            "a//b",
+            ".",
+            "a/..",
+            "a b",
+            "ä",
+            "a\0",
+            "a%2fb",
+            "a/recording",
+            &"x".repeat(201),
+        ] {
             assert!(bad.parse::<StreamId>().is_err(), "{bad}");
         }
     }

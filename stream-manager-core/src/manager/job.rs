@@ -108,9 +108,14 @@ impl RecordJob {
     ///
     /// # Errors
     /// If the source cannot be opened or is lost for good, or nothing can be written.
-    pub async fn run(self, cancel: CancellationToken, mut tell: impl FnMut(&Progress)) -> Result<JobReport, JobError> {
+    pub async fn run(
+        self,
+        cancel: CancellationToken,
+        mut tell: impl FnMut(&Progress),
+    ) -> Result<JobReport, JobError> {
         let manager = StreamManager::builder().disk_threads(1).build().await?;
-        let stream = Stream::builder("job").boxed_source(self.source).retry(self.retry).record(self.recording);
+        let stream =
+            Stream::builder("job").boxed_source(self.source).retry(self.retry).record(self.recording);
         let handle = manager.add_stream(stream)?;
         let mut state = handle.shared.state.clone();
         let mut received = 0;

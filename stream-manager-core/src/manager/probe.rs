@@ -76,7 +76,7 @@ pub async fn probe(mut source: Box<dyn Source>, duration: Duration) -> Result<Pr
             Ok(())
         };
         tokio::pin!(watch);
-        let result = loop {
+        loop {
             tokio::select! {
                 biased;
                 item = reader.next() => if let Some(item) = item { note(item, &mut seen, &mut offset); },
@@ -88,8 +88,7 @@ pub async fn probe(mut source: Box<dyn Source>, duration: Duration) -> Result<Pr
                     break result;
                 }
             }
-        };
-        result
+        }
     };
     while let Some(item) = reader.try_next() {
         note(item, &mut seen, &mut offset);

@@ -56,10 +56,25 @@ pub(crate) fn classify(caps: &gst::CapsRef) -> PadMedia {
 
 fn classify_other(name: &str) -> PadMedia {
     const CONTAINERS: &[&str] = &[
-        "application/x-rtp", "video/mpegts", "video/quicktime", "video/x-matroska", "video/webm", "video/x-flv",
-        "application/ogg", "application/x-hls", "application/dash+xml", "multipart/x-mixed-replace", "video/mpeg",
-        "video/x-msvideo", "application/x-id3", "application/x-apetag", "audio/x-wav", "audio/x-m4a",
-        "application/x-3gp", "video/x-ms-asf", "application/mxf",
+        "application/x-rtp",
+        "video/mpegts",
+        "video/quicktime",
+        "video/x-matroska",
+        "video/webm",
+        "video/x-flv",
+        "application/ogg",
+        "application/x-hls",
+        "application/dash+xml",
+        "multipart/x-mixed-replace",
+        "video/mpeg",
+        "video/x-msvideo",
+        "application/x-id3",
+        "application/x-apetag",
+        "audio/x-wav",
+        "audio/x-m4a",
+        "application/x-3gp",
+        "video/x-ms-asf",
+        "application/mxf",
     ];
     if CONTAINERS.contains(&name) { PadMedia::Container } else { PadMedia::Unsupported }
 }
@@ -123,9 +138,10 @@ fn audio(s: &gst::StructureRef, name: &str, frame: &[u8]) -> Result<AudioParamet
         ("audio/mpeg", _) => plain(AudioCodec::Mp3),
         ("audio/x-alaw", _) => plain(AudioCodec::Pcma),
         ("audio/x-mulaw", _) => plain(AudioCodec::Pcmu),
-        ("audio/x-ac3", _) => {
-            AudioParameters { extra_data: Bytes::copy_from_slice(&frame[..frame.len().min(8)]), ..plain(AudioCodec::Ac3) }
-        }
+        ("audio/x-ac3", _) => AudioParameters {
+            extra_data: Bytes::copy_from_slice(&frame[..frame.len().min(8)]),
+            ..plain(AudioCodec::Ac3)
+        },
         ("audio/x-opus", _) => AudioParameters {
             // Opus always counts in 48 kHz, RFC 7587 section 4.1.
             sample_rate: 48_000,
@@ -191,9 +207,7 @@ pub(crate) fn caps_for(parameters: &CodecParameters) -> Option<gst::Caps> {
                     .field("mpegversion", 1i32)
                     .field("layer", 3i32)
                     .field("parsed", true),
-                AudioCodec::Opus => {
-                    gst::Caps::builder("audio/x-opus").field("channel-mapping-family", 0i32)
-                }
+                AudioCodec::Opus => gst::Caps::builder("audio/x-opus").field("channel-mapping-family", 0i32),
                 AudioCodec::Ac3 => {
                     gst::Caps::builder("audio/x-ac3").field("framed", true).field("alignment", "frame")
                 }

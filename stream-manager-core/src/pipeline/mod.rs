@@ -117,7 +117,8 @@ pub fn parse_bin(description: &str) -> Result<gst::Bin, PipelineError> {
             Some(element) => missing(element),
             None => PipelineError::Parse(crate::error::redact_unparsed(e.message())),
         })?;
-    let bin: gst::Bin = element.downcast().map_err(|_| PipelineError::Parse("the line makes no bin".into()))?;
+    let bin: gst::Bin =
+        element.downcast().map_err(|_| PipelineError::Parse("the line makes no bin".into()))?;
     for (number, pad) in loose_pads(&bin, gst::PadDirection::Src).iter().enumerate() {
         add_ghost(&bin, &format!("src_{number}"), pad)?;
     }
@@ -135,7 +136,12 @@ pub(crate) fn parse_chain(description: &str) -> Result<gst::Bin, PipelineError> 
 
 fn loose_pads(bin: &gst::Bin, direction: gst::PadDirection) -> Vec<gst::Pad> {
     // Children are listed with the newest first.
-    bin.children().iter().rev().flat_map(|e| e.pads()).filter(|p| p.direction() == direction && !p.is_linked()).collect()
+    bin.children()
+        .iter()
+        .rev()
+        .flat_map(|e| e.pads())
+        .filter(|p| p.direction() == direction && !p.is_linked())
+        .collect()
 }
 
 fn add_ghost(bin: &gst::Bin, name: &str, target: &gst::Pad) -> Result<(), PipelineError> {
@@ -229,7 +235,8 @@ impl Drop for ManagedPipeline {
     /// For owners that are dropped in mid-work: stops it on a thread of its own, since this may block.
     fn drop(&mut self) {
         if let Some(pipeline) = self.pipeline.take() {
-            let spawned = std::thread::Builder::new().name("gst-stop".into()).spawn(move || shut_down(&pipeline));
+            let spawned =
+                std::thread::Builder::new().name("gst-stop".into()).spawn(move || shut_down(&pipeline));
             if let Err(error) = spawned {
                 tracing::error!(%error, "no thread to stop a GStreamer pipeline on");
             }
@@ -247,7 +254,9 @@ fn translate(message: &gst::Message) -> Option<PipelineMessage> {
             tracing::debug!(%element, %message, debug = error.debug().map(|d| crate::error::redact_unparsed(&d)), "GStreamer error");
             Some(PipelineMessage::Error(PipelineError::Element { element, message, cause }))
         }
-        gst::MessageView::Element(element) => element.structure().map(|s| PipelineMessage::Element(s.to_owned())),
+        gst::MessageView::Element(element) => {
+            element.structure().map(|s| PipelineMessage::Element(s.to_owned()))
+        }
         _ => None,
     }
 }
@@ -260,9 +269,16 @@ fn cause_of(error: &gst::glib::Error) -> ErrorCause {
         (Some(ResourceError::OpenRead | ResourceError::OpenReadWrite), _) => ErrorCause::Open,
         (Some(ResourceError::NoSpaceLeft), _) => ErrorCause::NoSpace,
         (Some(ResourceError::Write | ResourceError::OpenWrite), _) => ErrorCause::Write,
-        (_, Some(StreamError::TypeNotFound | StreamError::WrongType | StreamError::CodecNotFound | StreamError::Demux | StreamError::Decode)) => {
-            ErrorCause::NoMedia
-        }
+        (
+            _,
+            Some(
+                StreamError::TypeNotFound
+                | StreamError::WrongType
+                | StreamError::CodecNotFound
+                | StreamError::Demux
+                | StreamError::Decode,
+            ),
+        ) => ErrorCause::NoMedia,
         _ => ErrorCause::Other,
     }
 }

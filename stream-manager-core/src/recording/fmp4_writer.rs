@@ -194,7 +194,8 @@ impl Fmp4Writer {
                             return Ok(Output::File(file));
                         }
                         Err(StorageError::Io { source, .. })
-                            if source.kind() == std::io::ErrorKind::AlreadyExists && steps < MAX_NAME_STEPS =>
+                            if source.kind() == std::io::ErrorKind::AlreadyExists
+                                && steps < MAX_NAME_STEPS =>
                         {
                             steps += 1;
                             *wall_clock = *wall_clock + Duration::from_millis(1);

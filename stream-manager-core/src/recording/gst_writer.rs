@@ -9,7 +9,9 @@
 use super::name::{numbered, segment_file_name};
 use super::recorder::{SegmentWriter, Shared};
 use super::{Destination, RecordError, Recording, RecordingFormat, Segment, SharedWriter};
-use crate::frame::{AudioCodec, Codec, CodecParameters, Frame, MediaKind, MediaTime, Track, TrackId, VideoCodec, WallTime};
+use crate::frame::{
+    AudioCodec, Codec, CodecParameters, Frame, MediaKind, MediaTime, Track, TrackId, VideoCodec, WallTime,
+};
 use crate::pipeline::caps::caps_for;
 use crate::pipeline::{self, ErrorCause, ManagedPipeline, PipelineError, PipelineMessage, make_element};
 use crate::storage::DiskPool;
@@ -157,8 +159,10 @@ impl GstWriter {
                 .max_bytes(0)
                 .build();
             pipeline.add(&source).map_err(|e| failed(e.to_string()))?;
-            let (sink_pad, src_pad) = toggle_pads(&toggle, track.id == main).ok_or_else(|| failed("togglerecord has no pad".into()))?;
-            let link = |from: &gst::Pad, to: &gst::Pad| from.link(to).map(drop).map_err(|e| failed(e.to_string()));
+            let (sink_pad, src_pad) = toggle_pads(&toggle, track.id == main)
+                .ok_or_else(|| failed("togglerecord has no pad".into()))?;
+            let link =
+                |from: &gst::Pad, to: &gst::Pad| from.link(to).map(drop).map_err(|e| failed(e.to_string()));
             link(&source.static_pad("src").ok_or_else(|| failed("no pad".into()))?, &sink_pad)?;
             // Without a queue the muxer's waiting for sound would hold the picture in togglerecord, which holds
             // the sound until the picture has gone on.
@@ -185,7 +189,9 @@ impl GstWriter {
                 (None, _, _) if self.recording.format == RecordingFormat::Mkv => "audio_%u",
                 _ => "sink_%d",
             };
-            let to = output.request_pad_simple(name).ok_or_else(|| failed(format!("the muxer has no pad {name}")))?;
+            let to = output
+                .request_pad_simple(name)
+                .ok_or_else(|| failed(format!("the muxer has no pad {name}")))?;
             link(&last.static_pad("src").ok_or_else(|| failed("no pad".into()))?, &to)?;
             let frame_duration = nominal_duration(&track.parameters);
             sources.push(Input { track: track.id, source, last_dts: None, frame_duration });
@@ -221,8 +227,17 @@ impl GstWriter {
     }
 
     /// The element that the tracks are linked to: `splitmuxsink`, or a muxer in front of a writer.
-    fn output(&self, pipeline: &gst::Pipeline, keyframes: &Keyframes, base: MediaTime) -> Result<(gst::Element, Option<gst::Element>), RecordError> {
-        let failed = |what: String| PipelineError::Element { element: "recording".into(), message: what, cause: ErrorCause::Other };
+    fn output(
+        &self,
+        pipeline: &gst::Pipeline,
+        keyframes: &Keyframes,
+        base: MediaTime,
+    ) -> Result<(gst::Element, Option<gst::Element>), RecordError> {
+        let failed = |what: String| PipelineError::Element {
+            element: "recording".into(),
+            message: what,
+            cause: ErrorCause::Other,
+        };
         let muxer = match self.recording.format {
             RecordingFormat::Ts => "mpegtsmux",
             RecordingFormat::Mkv => "matroskamux",
@@ -354,7 +369,8 @@ fn nominal_duration(parameters: &CodecParameters) -> Duration {
             Duration::from_secs(1) * den / num.max(1)
         }
         CodecParameters::Audio(a) => {
-            Duration::from_secs(1) * a.samples_per_frame(0).unwrap_or(a.sample_rate / 50) / a.sample_rate.max(1)
+            Duration::from_secs(1) * a.samples_per_frame(0).unwrap_or(a.sample_rate / 50)
+                / a.sample_rate.max(1)
         }
         CodecParameters::Data(_) => Duration::ZERO,
     }
@@ -389,7 +405,9 @@ fn stream_sink(writer: SharedWriter, shared: Arc<Shared>) -> gst_app::AppSink {
 
 fn wall_clock_of(keyframes: &Keyframes, running_time: Option<gst::ClockTime>, base: MediaTime) -> WallTime {
     let keyframes = keyframes.lock();
-    let wanted = running_time.and_then(|t| i64::try_from(t.nseconds()).ok()).map_or(base.as_nanos(), |t| t + base.as_nanos());
+    let wanted = running_time
+        .and_then(|t| i64::try_from(t.nseconds()).ok())
+        .map_or(base.as_nanos(), |t| t + base.as_nanos());
     keyframes
         .iter()
         .min_by_key(|(time, _)| time.abs_diff(wanted))
@@ -460,7 +478,8 @@ impl Run {
     fn fragment_message(&mut self, structure: &gst::Structure, shared: &Shared) -> Option<Segment> {
         let path = PathBuf::from(structure.get::<String>("location").ok()?);
         let time = structure.get::<gst::ClockTime>("running-time").ok()?;
-        let at = MediaTime::from_nanos(i64::try_from(time.nseconds()).ok()?.saturating_add(self.base.as_nanos()));
+        let at =
+            MediaTime::from_nanos(i64::try_from(time.nseconds()).ok()?.saturating_add(self.base.as_nanos()));
         match structure.name().as_str() {
             "splitmuxsink-fragment-opened" => {
                 self.segment_start = at;
@@ -468,11 +487,24 @@ impl Run {
                 None
             }
             "splitmuxsink-fragment-closed" => {
-                let start = wall_clock_of(&self.keyframes, gst::ClockTime::from_nseconds(
-                    u64::try_from(self.segment_start.as_nanos().saturating_sub(self.base.as_nanos())).unwrap_or(0)).into(), self.base);
+                let start = wall_clock_of(
+                    &self.keyframes,
+                    gst::ClockTime::from_nseconds(
+                        u64::try_from(self.segment_start.as_nanos().saturating_sub(self.base.as_nanos()))
+                            .unwrap_or(0),
+                    )
+                    .into(),
+                    self.base,
+                );
                 let frames = self.frames - self.segment_frames;
                 self.segment_frames = self.frames;
-                Some(Segment { path, start, duration: at.saturating_since(self.segment_start), bytes: 0, frames })
+                Some(Segment {
+                    path,
+                    start,
+                    duration: at.saturating_since(self.segment_start),
+                    bytes: 0,
+                    frames,
+                })
             }
             _ => None,
         }

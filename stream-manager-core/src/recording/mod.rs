@@ -132,12 +132,20 @@ impl Recording {
     ///
     /// # Errors
     /// If the extension names no format, or the file exists and may not be replaced.
-    pub fn to_file(path: impl Into<PathBuf>, format: Option<RecordingFormat>, overwrite: bool) -> Result<Self, RecordError> {
+    pub fn to_file(
+        path: impl Into<PathBuf>,
+        format: Option<RecordingFormat>,
+        overwrite: bool,
+    ) -> Result<Self, RecordError> {
         let path = path.into();
         let extension = path.extension().unwrap_or_default().to_string_lossy().into_owned();
         let Some(format) = format.or_else(|| RecordingFormat::from_extension(&extension)) else {
             let expected = "a file name that ends in .mp4, .mkv or .ts, or a format";
-            return Err(RecordError::Setting { setting: "output", value: path.display().to_string(), expected });
+            return Err(RecordError::Setting {
+                setting: "output",
+                value: path.display().to_string(),
+                expected,
+            });
         };
         if path.is_dir() || (!overwrite && path.exists()) {
             return Err(RecordError::Exists { path: path.display().to_string() });
@@ -147,7 +155,9 @@ impl Recording {
 
     /// A recording of one job into anything that takes bytes.
     pub fn to_writer(writer: impl Write + Send + 'static, format: RecordingFormat) -> Self {
-        Self::new(format).unsegmented().destination(Destination::Stream(Arc::new(parking_lot::Mutex::new(writer))))
+        Self::new(format)
+            .unsegmented()
+            .destination(Destination::Stream(Arc::new(parking_lot::Mutex::new(writer))))
     }
 
     /// A recording in fragmented MP4.

@@ -251,8 +251,19 @@ impl RecorderSink {
         let shared = Arc::new(Shared { status: Mutex::new(status), events });
         let (sender, commands) = mpsc::channel(8);
         let writer = make_writer(&recording, &pool, &shared);
-        let sink =
-            Self { recording, pool, shared: shared.clone(), commands, commands_open: true, writer, tracks: None, retry_at: None, trying: false, began: None, done: false };
+        let sink = Self {
+            recording,
+            pool,
+            shared: shared.clone(),
+            commands,
+            commands_open: true,
+            writer,
+            tracks: None,
+            retry_at: None,
+            trying: false,
+            began: None,
+            done: false,
+        };
         Ok((RecorderHandle { commands: sender, shared }, sink))
     }
 
@@ -334,7 +345,12 @@ impl RecorderSink {
         Ok(())
     }
 
-    async fn command(&mut self, action: Action, reader: &mut Option<HubReader>, hub: &crate::hub::Hub) -> Result<Option<Segment>, RecordError> {
+    async fn command(
+        &mut self,
+        action: Action,
+        reader: &mut Option<HubReader>,
+        hub: &crate::hub::Hub,
+    ) -> Result<Option<Segment>, RecordError> {
         use RecordingState::{Blocked, Off, Paused, Recording};
         let state = self.shared.state();
         match (action, state) {

@@ -66,10 +66,8 @@ pub fn from_url(address: &str) -> Result<Box<dyn Source>, AddressError> {
     if let Some(line) = address.strip_prefix("gst:") {
         return Ok(Box::new(LaunchSource::new(line)?));
     }
-    let url = Url::parse(address).map_err(|e| AddressError::NotAUrl {
-        address: redact_url(address),
-        problem: e.to_string(),
-    })?;
+    let url = Url::parse(address)
+        .map_err(|e| AddressError::NotAUrl { address: redact_url(address), problem: e.to_string() })?;
     match url.scheme() {
         "rtsp" | "rtsps" => Ok(Box::new(RtspSource::from_url(url)?)),
         "http" | "https" | "file" => Ok(Box::new(UriSource::from_url(url)?)),

@@ -75,9 +75,10 @@ struct CollectorState {
 impl Collector {
     /// Takes on an element: pads it has and pads it will have.
     pub(super) fn attach(self: &Arc<Self>, element: &gst::Element) {
-        let sometimes = element.pad_template_list().iter().any(|t| {
-            t.direction() == gst::PadDirection::Src && t.presence() == gst::PadPresence::Sometimes
-        });
+        let sometimes = element
+            .pad_template_list()
+            .iter()
+            .any(|t| t.direction() == gst::PadDirection::Src && t.presence() == gst::PadPresence::Sometimes);
         if sometimes {
             self.state.lock().open += 1;
             let weak = Arc::downgrade(self);
@@ -172,7 +173,9 @@ impl Collector {
             state.pads += 1;
             state.pads - 1
         };
-        let bin = parse_chain(&format!("queue max-size-time=0 max-size-buffers=0 max-size-bytes=33554432 ! {chain} ! appsink name=sink"))?;
+        let bin = parse_chain(&format!(
+            "queue max-size-time=0 max-size-buffers=0 max-size-bytes=33554432 ! {chain} ! appsink name=sink"
+        ))?;
         let sink = bin
             .by_name("sink")
             .and_then(|e| e.downcast::<gst_app::AppSink>().ok())
@@ -265,7 +268,8 @@ fn running_times(sample: &gst::Sample, buffer: &gst::Buffer) -> (Option<MediaTim
 /// The sender's wall clock, which `rtspsrc` attaches from RTCP sender reports.
 fn capture_time(buffer: &gst::Buffer) -> Option<WallTime> {
     let meta = buffer.meta::<gst::ReferenceTimestampMeta>()?;
-    let ntp_nanos = (meta.reference().structure(0)?.name() == "timestamp/x-ntp").then(|| meta.timestamp().nseconds())?;
+    let ntp_nanos =
+        (meta.reference().structure(0)?.name() == "timestamp/x-ntp").then(|| meta.timestamp().nseconds())?;
     // Nanoseconds since 1900 to nanoseconds since 1970.
     i64::try_from(ntp_nanos).ok()?.checked_sub(2_208_988_800_000_000_000).map(WallTime::from_unix_nanos)
 }
@@ -353,7 +357,11 @@ async fn pump(
 }
 
 /// What to do at the end: `None` to go on from the start.
-async fn at_end(managed: &ManagedPipeline, tracks: &TrackSet<'_>, options: &GstOptions) -> Result<Option<SourceEnd>, SourceError> {
+async fn at_end(
+    managed: &ManagedPipeline,
+    tracks: &TrackSet<'_>,
+    options: &GstOptions,
+) -> Result<Option<SourceEnd>, SourceError> {
     if tracks.pads.is_empty() {
         return Err(tracks.nothing_found(options));
     }
@@ -366,7 +374,9 @@ async fn at_end(managed: &ManagedPipeline, tracks: &TrackSet<'_>, options: &GstO
         });
         return match tokio::time::timeout(options.timeout, seek).await {
             Ok(Ok(Ok(()))) => Ok(None),
-            _ => Err(SourceError::Other(format!("{} cannot be played from the start again", options.address))),
+            _ => {
+                Err(SourceError::Other(format!("{} cannot be played from the start again", options.address)))
+            }
         };
     }
     let has_length = pipeline.query_duration::<gst::ClockTime>().is_some_and(|d| d > gst::ClockTime::ZERO);
@@ -387,11 +397,9 @@ fn said_by_element(error: PipelineError, options: &GstOptions) -> SourceError {
         }
         ErrorCause::NotFound => SourceError::NotFound { address },
         ErrorCause::Open => SourceError::Connect { address, problem: message.clone() },
-        ErrorCause::NoMedia => SourceError::UnsupportedCodecs {
-            address,
-            codecs: message.clone(),
-            supported: SUPPORTED_CODECS,
-        },
+        ErrorCause::NoMedia => {
+            SourceError::UnsupportedCodecs { address, codecs: message.clone(), supported: SUPPORTED_CODECS }
+        }
         _ => error.into(),
     }
 }
@@ -450,7 +458,11 @@ impl<'a> TrackSet<'a> {
             }
             Message::Failed(error) => return Err(error.into()),
         }
-        if !self.announced && self.complete && !self.pads.is_empty() && self.pads.iter().all(|p| p.parameters.is_some()) {
+        if !self.announced
+            && self.complete
+            && !self.pads.is_empty()
+            && self.pads.iter().all(|p| p.parameters.is_some())
+        {
             self.announce()?;
         }
         Ok(())

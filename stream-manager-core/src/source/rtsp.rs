@@ -108,7 +108,8 @@ impl RtspSource {
         let options = SessionOptions::default()
             .creds(self.credentials.clone())
             .user_agent(concat!("stream-manager/", env!("CARGO_PKG_VERSION")).to_owned());
-        let mut session = Session::describe(self.url.clone(), options).await.map_err(|e| self.translate(&e))?;
+        let mut session =
+            Session::describe(self.url.clone(), options).await.map_err(|e| self.translate(&e))?;
         let offered: Vec<Offer> = session.streams().iter().map(Offer::of).collect();
         if offered.iter().all(|o| !o.is_media()) {
             return Err(SourceError::NoTracks { address: self.shown() });
@@ -119,7 +120,11 @@ impl RtspSource {
         let wanted: Vec<usize> = (0..offered.len()).filter(|i| offered[*i].by_retina()).collect();
         if wanted.is_empty() {
             let codecs = offered.iter().map(|o| o.name.as_str()).collect::<Vec<_>>().join(", ");
-            return Err(SourceError::UnsupportedCodecs { address: self.shown(), codecs, supported: SUPPORTED_CODECS });
+            return Err(SourceError::UnsupportedCodecs {
+                address: self.shown(),
+                codecs,
+                supported: SUPPORTED_CODECS,
+            });
         }
         for index in &wanted {
             let transport = match self.transport {
@@ -161,7 +166,11 @@ impl RtspSource {
         SourceError::Protocol(first_line)
     }
 
-    async fn run_rtspsrc(&self, hub: &HubWriter, cancel: &CancellationToken) -> Result<SourceEnd, SourceError> {
+    async fn run_rtspsrc(
+        &self,
+        hub: &HubWriter,
+        cancel: &CancellationToken,
+    ) -> Result<SourceEnd, SourceError> {
         pipeline::init()?;
         let source = make_element("rtspsrc")?;
         source.set_property("location", self.url.as_str());
@@ -211,7 +220,8 @@ impl Source for RtspSource {
             connection = tokio::time::timeout(self.timeout, self.connect()) => connection,
         };
         let timeout = self.timeout;
-        let connection = connection.map_err(|_| SourceError::Timeout { what: format!("connecting to {}", self.shown()), timeout })?;
+        let connection = connection
+            .map_err(|_| SourceError::Timeout { what: format!("connecting to {}", self.shown()), timeout })?;
         match connection? {
             Connection::NeedsGstreamer => self.run_rtspsrc(hub, &cancel).await,
             Connection::Retina(mut receiver) => tokio::select! {
@@ -331,10 +341,14 @@ impl Receiver {
                 }
                 CodecItem::AudioFrame(frame) => {
                     report_loss(hub, frame.loss());
-                    self.push(hub, frame.stream_id(), frame.timestamp(), true, || Bytes::copy_from_slice(frame.data()))?;
+                    self.push(hub, frame.stream_id(), frame.timestamp(), true, || {
+                        Bytes::copy_from_slice(frame.data())
+                    })?;
                 }
                 CodecItem::MessageFrame(frame) => {
-                    self.push(hub, frame.stream_id(), frame.timestamp(), true, || Bytes::copy_from_slice(frame.data()))?;
+                    self.push(hub, frame.stream_id(), frame.timestamp(), true, || {
+                        Bytes::copy_from_slice(frame.data())
+                    })?;
                 }
                 CodecItem::Rtcp(packet) => {
                     if let (Some(timestamp), Some(Ok(Some(report)))) =
@@ -375,7 +389,9 @@ impl Receiver {
     fn learn(&mut self, index: usize, frame: Option<&[u8]>) {
         let stream = &self.demuxed.streams()[index];
         let frame_rate = stream.framerate().filter(|r| *r > 0.0).map(|r| ((r * 1000.0).round() as u32, 1000));
-        if let Some(found) = stream.parameters().and_then(|p| translate_parameters(p, stream, frame_rate, frame)) {
+        if let Some(found) =
+            stream.parameters().and_then(|p| translate_parameters(p, stream, frame_rate, frame))
+        {
             self.tracks[index].parameters = Some(found);
         }
     }

@@ -120,7 +120,10 @@ impl TestSource {
         pipeline::init()?;
         let bin = parse_bin(&self.launch_line())?;
         let (overlay, stamp) = (bin.by_name("counter"), bin.by_name("stamp"));
-        let pads = (overlay.as_ref().and_then(|e| e.static_pad("video_sink")), stamp.and_then(|e| e.static_pad("src")));
+        let pads = (
+            overlay.as_ref().and_then(|e| e.static_pad("video_sink")),
+            stamp.and_then(|e| e.static_pad("src")),
+        );
         let (Some(overlay), (Some(text_pad), Some(stamp_pad))) = (overlay, pads) else {
             return Err(SourceError::Other("the test picture's elements are incomplete".into()));
         };
@@ -220,7 +223,8 @@ mod tests {
 
     #[test]
     fn an_address_reads_back() {
-        let source = TestSource::from_url(&"test://ball?fps=10&audio=false&width=320".parse().unwrap()).unwrap();
+        let source =
+            TestSource::from_url(&"test://ball?fps=10&audio=false&width=320".parse().unwrap()).unwrap();
         assert_eq!((source.fps, source.audio, source.width, source.gop), (10, false, 320, 25));
         assert_eq!(TestSource::from_url(&source.address().parse().unwrap()).unwrap(), source);
     }
@@ -228,7 +232,12 @@ mod tests {
     #[test]
     fn the_counter_reads_back() {
         pipeline::init().unwrap();
-        let caps = gst::Caps::builder("video/x-raw").field("format", "I420").field("width", 640i32).field("height", 360i32).field("framerate", gst::Fraction::new(25, 1)).build();
+        let caps = gst::Caps::builder("video/x-raw")
+            .field("format", "I420")
+            .field("width", 640i32)
+            .field("height", 360i32)
+            .field("framerate", gst::Fraction::new(25, 1))
+            .build();
         for number in [0, 1, 0xaaaaaa, 0xffffff, 12345] {
             let mut buffer = gst::Buffer::with_size(640 * 360 * 3 / 2).unwrap();
             stamp_counter(buffer.get_mut().unwrap(), &caps, number);

@@ -162,7 +162,9 @@ mod tests {
 
     #[test]
     fn short_writes_lose_nothing() {
-        let chunks: Vec<Bytes> = (0..3000u32).map(|n| Bytes::copy_from_slice(&n.to_be_bytes()[..(n % 5).min(4) as usize])).collect();
+        let chunks: Vec<Bytes> = (0..3000u32)
+            .map(|n| Bytes::copy_from_slice(&n.to_be_bytes()[..(n % 5).min(4) as usize]))
+            .collect();
         let mut slow = Slow(Vec::new());
         let written = write_all(&mut slow, &chunks).unwrap();
         assert_eq!(slow.0, chunks.concat());

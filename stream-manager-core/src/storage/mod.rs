@@ -101,7 +101,10 @@ impl Lane {
     ///
     /// # Errors
     /// If the lane's thread is gone.
-    pub async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T, StorageError> {
+    pub async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, StorageError> {
         let (answer, wait) = oneshot::channel();
         let job: Job = Box::new(move || {
             // Nobody may be waiting any more; the work was still to be done.

@@ -101,7 +101,8 @@ fn b_frames_and_sound_start_together() {
         .collect();
     frames.insert(1, frame(&tracks[1], 80 * ms, 80 * ms, true, vec![2; 160]));
     let (moov, samples) = read(&write(&frames, &tracks, Duration::from_secs(1)));
-    let edit = |i: usize| moov.trak[i].edts.as_ref().unwrap().elst.as_ref().unwrap().entries[0].media_time.unwrap();
+    let edit =
+        |i: usize| moov.trak[i].edts.as_ref().unwrap().elst.as_ref().unwrap().entries[0].media_time.unwrap();
     assert_eq!((edit(0), edit(1)), (80 * 90, 80 * 8));
     assert_eq!(samples[0].iter().map(|s| s.cts / 90).collect::<Vec<_>>(), [80, 200, 80, 0, 40]);
     assert_eq!(samples[1][0].dts, 80 * 8);
@@ -127,17 +128,23 @@ fn the_patch_makes_a_mehd() {
 #[test]
 fn g711_is_named_right_and_metadata_left_out() {
     let mut tracks = tracks();
-    tracks[0].parameters = Arc::new(CodecParameters::Data(crate::frame::DataParameters { codec: crate::frame::DataCodec::Onvif }));
+    tracks[0].parameters = Arc::new(CodecParameters::Data(crate::frame::DataParameters {
+        codec: crate::frame::DataCodec::Onvif,
+    }));
     let file = write(&[frame(&tracks[1], 0, 0, true, vec![0; 160])], &tracks, Duration::from_secs(1));
     assert!(file.windows(4).any(|w| w == b"ulaw"));
     assert!(!file.windows(4).any(|w| w == b"twos"));
     tracks.pop();
-    assert!(matches!(Fragmenter::new(&tracks, FragmenterOptions::default()), Err(Fmp4Error::NoTracks { tracks: 1 })));
+    assert!(matches!(
+        Fragmenter::new(&tracks, FragmenterOptions::default()),
+        Err(Fmp4Error::NoTracks { tracks: 1 })
+    ));
 }
 
 #[test]
 fn a_bad_decoder_configuration_is_an_error_not_a_file() {
-    let bad = VideoParameters { extra_data: vec![1, 2, 3].into(), ..VideoParameters::new(VideoCodec::H264, 2, 2) };
+    let bad =
+        VideoParameters { extra_data: vec![1, 2, 3].into(), ..VideoParameters::new(VideoCodec::H264, 2, 2) };
     let track = Track { id: TrackId(0), parameters: Arc::new(CodecParameters::Video(bad)) };
     let error = Fragmenter::new(&[track], FragmenterOptions::default()).unwrap_err();
     assert!(error.to_string().starts_with("h264 decoder configuration"), "{error}");

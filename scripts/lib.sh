@@ -1,0 +1,45 @@
+# What scripts/run and scripts/test share. Sourced, not run.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# Compiled code is kept outside of the checkout, so that a fresh one does not begin from nothing.
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/stream-manager/target}"
+
+say() { printf '\n== %s\n' "$*"; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# What building and running needs.
+run_packages=(
+  gcc pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
+  gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
+  gstreamer1.0-libav gstreamer1.0-x
+)
+# What the tests need beyond that.
+test_packages=(libgstrtspserver-1.0-dev gstreamer1.0-tools ffmpeg curl)
+
+# Installs the packages that are missing; asks nobody and does nothing if all are there.
+install_packages() {
+  command -v dpkg-query >/dev/null || die "this script installs packages on Debian 12, 13 and Ubuntu 24.04; elsewhere install the like of: $*"
+  local missing=() package
+  for package in "$@"; do
+    dpkg-query -W -f='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  say "installing ${missing[*]}"
+  local as_root=()
+  if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || die "not root, and there is no sudo; as root: apt-get install ${missing[*]}"
+    as_root=(sudo)
+  fi
+  "${as_root[@]}" apt-get update -qq
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# Rust is checked, not installed: how to get it is everybody's own choice.
+check_rust() {
+  local want=1.92 have
+  command -v cargo >/dev/null || die "Rust is missing. Install it from https://rustup.rs (curl https://sh.rustup.rs -sSf | sh), then run this again."
+  have=$(rustc --version | cut -d' ' -f2)
+  if [ "$(printf '%s\n%s\n' "$want" "$have" | sort -V | head -n1)" != "$want" ]; then
+    die "Rust $have is too old; $want or newer is needed: rustup update stable"
+  fi
+}
