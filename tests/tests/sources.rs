@@ -68,6 +68,7 @@ fn rtsp_codecs() {
         ),
     ];
     let folder = tempfile::tempdir().unwrap();
+    let folder = &folder;
     for (name, launch, expected) in cases {
         let camera = Camera::start(Feed::custom(launch));
         let path = folder.path().join(format!("{name}.mp4"));
@@ -81,7 +82,12 @@ fn rtsp_codecs() {
             .args(["-f", "null", "-"])
             .output()
             .unwrap();
-        assert!(decode.stderr.is_empty(), "{name}: {}", String::from_utf8_lossy(&decode.stderr));
+        assert!(
+            decode.stderr.is_empty(),
+            "{name}: {:?} {}",
+            check(&path).iter().filter(|p| p.kind == "video").map(|p| p.pts).collect::<Vec<_>>(),
+            String::from_utf8_lossy(&decode.stderr)
+        );
     }
 }
 
@@ -90,7 +96,7 @@ fn launch_lines_raw_and_encoded() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("raw.mp4");
     record(
-        "gst:videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=20/1  audiotestsrc is-live=true",
+        "gst:videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=20/1 ! identity  audiotestsrc is-live=true",
         &path,
         "2s",
     );

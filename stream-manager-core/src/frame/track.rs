@@ -7,7 +7,7 @@
 use super::bits::{BitReader, unescape};
 use super::codec::{AudioCodec, Codec, DataCodec, VideoCodec};
 use bytes::Bytes;
-use h264_reader::nal::sps::SeqParameterSet;
+use h264_reader::nal::sps::{PicOrderCntType, ProfileIdc, SeqParameterSet};
 use h264_reader::rbsp::BitReader as H264BitReader;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -192,8 +192,7 @@ impl VideoParameters {
         let max_reorder_frames = vui
             .and_then(|v| v.bitstream_restrictions.as_ref())
             .map(|r| r.max_num_reorder_frames)
-            // Baseline has no B slices, ITU-T H.264 section A.2.1.
-            .or_else(|| (avcc.get(1) == Some(&66)).then_some(0));
+            .or_else(|| cannot_reorder(&sps).then_some(0));
         Ok(Self { codec: VideoCodec::H264, width, height, frame_rate, extra_data: avcc, max_reorder_frames })
     }
 
@@ -276,6 +275,15 @@ impl AudioParameters {
             AudioCodec::Opus => None,
         }
     }
+}
+
+/// Whether an SPS without stated limits rules B frames out all the same: Baseline has no B slices (ITU-T H.264
+/// section A.2.1), picture order count type 2 forbids reordering (section 8.2.1.3), and one reference
+/// frame is not enough.
+fn cannot_reorder(sps: &SeqParameterSet) -> bool {
+    sps.profile_idc == ProfileIdc::from(66)
+        || matches!(sps.pic_order_cnt, PicOrderCntType::TypeTwo)
+        || sps.max_num_ref_frames <= 1
 }
 
 fn first_avcc_sps(avcc: &[u8]) -> Option<&[u8]> {

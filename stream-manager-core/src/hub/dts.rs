@@ -3,14 +3,18 @@
 //! Access units come in decoding order. If at most `d` of them may precede another in decoding order
 //! and follow it in output order, the n-th decoding time is the (n-d)-th smallest presentation time:
 //! it is strictly increasing, never later than the unit's own presentation time, and known as soon as
-//! the unit arrives, so nothing is held back. `d` comes from the parameter sets; where they are silent
-//! it starts at zero and grows by one whenever a unit arrives that should have been decoded earlier.
+//! the unit arrives, so nothing is held back. `d` comes from the parameter sets. Where they are silent it
+//! starts at two, which is as deep as encoders usually go and costs a stream without B frames no more than
+//! a constant distance between its two times; it grows by one whenever a unit arrives that should have
+//! been decoded earlier.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// The deepest reordering that H.264 and H.265 allow.
 const MAX_REORDER: usize = 16;
+/// Taken for streams whose parameter sets do not say.
+const UNKNOWN_REORDER: usize = 2;
 /// Used for the first `d` frames of a stream that does not state its frame rate, in nanoseconds.
 const DEFAULT_FRAME_NANOS: i64 = 40_000_000;
 
@@ -27,7 +31,7 @@ pub(super) struct DtsGenerator {
 impl DtsGenerator {
     pub(super) fn new(max_reorder: Option<u32>, frame_nanos: Option<i64>) -> Self {
         Self {
-            reorder: max_reorder.map_or(0, |d| d as usize).min(MAX_REORDER),
+            reorder: max_reorder.map_or(UNKNOWN_REORDER, |d| d as usize).min(MAX_REORDER),
             pending: BinaryHeap::new(),
             first_pts: None,
             count: 0,
@@ -96,12 +100,17 @@ mod tests {
     }
 
     #[test]
-    fn unknown_depth_is_learnt() {
+    fn unknown_depth_is_enough_for_most_and_learnt_for_the_rest() {
         let mut generator = DtsGenerator::new(None, Some(40));
+        let pts: Vec<i64> = (0..20).flat_map(|g| [g * 120, g * 120 + 80, g * 120 + 40]).collect();
+        let dts = run(&mut generator, &pts);
+        assert!(pts.iter().zip(&dts).all(|(p, d)| d <= p), "{dts:?}");
+
+        let mut generator = DtsGenerator::new(Some(0), Some(40));
         let pts: Vec<i64> = (0..20).flat_map(|g| [g * 120 + 120, g * 120 + 40, g * 120 + 80]).collect();
         let dts = run(&mut generator, &pts);
         assert!(dts.windows(2).all(|w| w[0] < w[1]), "{dts:?}");
-        // After the first group every decoding time is in front of its presentation time.
+        // After the first groups every decoding time is in front of its presentation time.
         assert!(pts.iter().zip(&dts).skip(6).all(|(p, d)| d <= p), "{dts:?}");
     }
 

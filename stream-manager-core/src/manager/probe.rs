@@ -48,6 +48,7 @@ struct Seen {
     bytes: u64,
     first: Option<MediaTime>,
     last: Option<MediaTime>,
+    last_pts: Option<MediaTime>,
     keyframe: Option<(u64, MediaTime)>,
     gop: Option<(u64, f64)>,
     reordered: bool,
@@ -126,7 +127,8 @@ fn note(item: HubItem, seen: &mut Vec<Seen>, offset: &mut Option<f64>) {
     track.bytes += frame.data.len() as u64;
     track.first.get_or_insert(frame.dts);
     track.last = Some(frame.dts);
-    track.reordered |= frame.pts != frame.dts;
+    track.reordered |= track.last_pts.is_some_and(|last| frame.pts < last);
+    track.last_pts = Some(frame.pts);
     if let Some(ntp) = frame.ntp {
         let nanos = |t: WallTime| t.as_unix_nanos() as f64;
         *offset = Some((nanos(ntp) - nanos(frame.wall_clock)) / 1e9);

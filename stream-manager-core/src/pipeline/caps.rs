@@ -36,6 +36,9 @@ pub(crate) fn classify(caps: &gst::CapsRef) -> PadMedia {
         return PadMedia::Container;
     };
     let mpegversion = s.get::<i32>("mpegversion").unwrap_or(0);
+    if s.name() == "application/x-rtp" {
+        return classify_rtp(s.get::<&str>("encoding-name").unwrap_or_default());
+    }
     let elementary = match (s.name().as_str(), mpegversion) {
         ("video/x-h264", _) => H264,
         ("video/x-h265", _) => "h265parse ! video/x-h265,stream-format=hvc1,alignment=au",
@@ -52,6 +55,27 @@ pub(crate) fn classify(caps: &gst::CapsRef) -> PadMedia {
         (name, _) => return classify_other(name),
     };
     PadMedia::Elementary(elementary)
+}
+
+/// RTP by its encoding name. A parser is put directly behind the depayloader: two parsers in a row, as
+/// `parsebin` would make them, split access units of several slices.
+fn classify_rtp(encoding: &str) -> PadMedia {
+    PadMedia::Elementary(match encoding.to_ascii_uppercase().as_str() {
+        "H264" => "rtph264depay ! h264parse ! video/x-h264,stream-format=avc,alignment=au",
+        "H265" => "rtph265depay ! h265parse ! video/x-h265,stream-format=hvc1,alignment=au",
+        "VP8" => "rtpvp8depay",
+        "VP9" => "rtpvp9depay",
+        "JPEG" => "rtpjpegdepay ! jpegparse",
+        "MPEG4-GENERIC" => "rtpmp4gdepay ! aacparse ! audio/mpeg,mpegversion=4,stream-format=raw",
+        "MP4A-LATM" => "rtpmp4adepay ! aacparse ! audio/mpeg,mpegversion=4,stream-format=raw",
+        "OPUS" => "rtpopusdepay ! opusparse",
+        "PCMU" => "rtppcmudepay",
+        "PCMA" => "rtppcmadepay",
+        "MPA" => "rtpmpadepay ! mpegaudioparse",
+        "AC3" => "rtpac3depay ! ac3parse",
+        // Containers in RTP, and what may be in other installations.
+        _ => return PadMedia::Container,
+    })
 }
 
 fn classify_other(name: &str) -> PadMedia {

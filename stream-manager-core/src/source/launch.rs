@@ -28,7 +28,18 @@ impl LaunchSource {
     /// If it cannot be parsed, an element is missing, or it has no loose end.
     pub fn new(line: &str) -> Result<Self, AddressError> {
         pipeline::init()?;
-        let bin = parse_bin(line)?;
+        let mut line = line.trim().to_owned();
+        let bin = match parse_bin(&line) {
+            Ok(bin) => bin,
+            Err(error) => {
+                // GStreamer wants an element behind the last caps.
+                let ended = format!("{line} ! identity");
+                let bin = parse_bin(&ended).map_err(|_| error)?;
+                line = ended;
+                bin
+            }
+        };
+        let line = line.as_str();
         let has_end = bin.src_pads().iter().any(|_| true)
             || bin.iterate_sources().into_iter().flatten().any(|e| {
                 e.pad_template_list().iter().any(|t| t.presence() == gstreamer::PadPresence::Sometimes)
@@ -41,7 +52,7 @@ impl LaunchSource {
                 expected: "a line that ends in encoded or raw media, without a sink".into(),
             });
         }
-        Ok(Self { line: line.trim().to_owned() })
+        Ok(Self { line: line.to_owned() })
     }
 }
 

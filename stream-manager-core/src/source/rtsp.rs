@@ -184,6 +184,8 @@ impl RtspSource {
         };
         source.set_property_from_str("protocols", protocols);
         source.set_property("latency", 200u32);
+        // The camera's own timestamps, not corrected for the drift of its clock: the timeline follows them.
+        source.set_property_from_str("buffer-mode", "none");
         let timeout_us = u64::try_from(self.timeout.as_micros()).unwrap_or(u64::MAX);
         source.set_property("tcp-timeout", timeout_us);
         // Cameras have certificates of their own making; checking them is a setting of its own later.
