@@ -11,10 +11,10 @@ die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 run_packages=(
   gcc pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
   gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
-  gstreamer1.0-libav gstreamer1.0-x
+  gstreamer1.0-libav gstreamer1.0-x glib-networking
 )
 # What the tests need beyond that.
-test_packages=(libgstrtspserver-1.0-dev gstreamer1.0-tools ffmpeg curl)
+test_packages=(libgstrtspserver-1.0-dev gstreamer1.0-tools ffmpeg curl openssl)
 
 # Installs the packages that are missing; asks nobody and does nothing if all are there.
 install_packages() {

@@ -69,6 +69,8 @@ pub struct Camera {
     port: u16,
     feeds: HashMap<String, Feed>,
     auth: Option<Auth>,
+    /// Certificate and key in PEM: it speaks TLS then.
+    tls: Option<String>,
     running: Option<Running>,
     /// Goes on over restarts, so that frames of different lives can be told apart.
     counter: Arc<AtomicU32>,
@@ -93,9 +95,31 @@ impl Camera {
 
     /// A camera with many paths.
     pub fn with(feeds: HashMap<String, Feed>, auth: Option<Auth>) -> Self {
+        Self::start_with(feeds, auth, None)
+    }
+
+    /// A camera that speaks RTSP over TLS, with a certificate of its own making.
+    pub fn with_tls(feed: Feed) -> Self {
+        let output = std::process::Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=camera"])
+            .args(["-keyout", "-", "-out", "-"])
+            .output()
+            .expect("openssl is not installed");
+        let pem = String::from_utf8(output.stdout).unwrap();
+        Self::start_with(HashMap::from([("/live".to_owned(), feed)]), None, Some(pem))
+    }
+
+    fn start_with(feeds: HashMap<String, Feed>, auth: Option<Auth>, tls: Option<String>) -> Self {
         gst::init().unwrap();
-        let mut camera =
-            Self { port: 0, feeds, auth, running: None, counter: Arc::default(), medias: Arc::default() };
+        let mut camera = Self {
+            port: 0,
+            feeds,
+            auth,
+            tls,
+            running: None,
+            counter: Arc::default(),
+            medias: Arc::default(),
+        };
         camera.revive();
         camera
     }
@@ -108,7 +132,8 @@ impl Camera {
     /// Where a path is reached.
     pub fn url_of(&self, path: &str) -> String {
         let user = self.auth.as_ref().map(|a| format!("{}:{}@", a.user, a.password)).unwrap_or_default();
-        format!("rtsp://{user}127.0.0.1:{}{path}", self.port)
+        let scheme = if self.tls.is_some() { "rtsps" } else { "rtsp" };
+        format!("{scheme}://{user}127.0.0.1:{}{path}", self.port)
     }
 
     /// The port it listens on.
@@ -136,7 +161,7 @@ impl Camera {
             return;
         }
         let (ready, wait) = std::sync::mpsc::channel();
-        let (feeds, auth, port) = (self.feeds.clone(), self.auth.clone(), self.port);
+        let (feeds, auth, tls, port) = (self.feeds.clone(), self.auth.clone(), self.tls.clone(), self.port);
         let (counter, medias) = (self.counter.clone(), self.medias.clone());
         let thread = std::thread::spawn(move || {
             let context = glib::MainContext::new();
@@ -147,10 +172,22 @@ impl Camera {
                     server.set_service(&port.to_string());
                     let mounts = server.mount_points().unwrap();
                     for (path, feed) in &feeds {
-                        mounts.add_factory(path, make_factory(feed, auth.as_ref(), &counter, &medias));
+                        mounts.add_factory(
+                            path,
+                            make_factory(feed, auth.as_ref(), tls.is_some(), &counter, &medias),
+                        );
                     }
                     if let Some(auth) = &auth {
                         server.set_auth(Some(&make_auth(auth)));
+                    }
+                    if let Some(pem) = &tls {
+                        let auth = rtsp::RTSPAuth::new();
+                        auth.set_tls_certificate(Some(&gio::TlsCertificate::from_pem(pem).unwrap()));
+                        let token =
+                            rtsp::RTSPToken::builder().field("media.factory.role", "anonymous").build();
+                        let mut token = token;
+                        auth.set_default_token(Some(&mut token));
+                        server.set_auth(Some(&auth));
                     }
                     let id = server.attach(Some(&context)).expect("the camera's port is taken");
                     let main_loop = glib::MainLoop::new(Some(&context), false);
@@ -204,15 +241,16 @@ impl Drop for Camera {
 fn make_factory(
     feed: &Feed,
     auth: Option<&Auth>,
+    tls: bool,
     counter: &Arc<AtomicU32>,
     medias: &Arc<Mutex<Vec<glib::WeakRef<gst::Element>>>>,
 ) -> rtsp::RTSPMediaFactory {
     let factory = rtsp::RTSPMediaFactory::new();
     factory.set_launch(&feed.launch);
     factory.set_shared(true);
-    if let Some(auth) = auth {
+    if let Some(user) = auth.map(|a| a.user.clone()).or_else(|| tls.then(|| "anonymous".to_owned())) {
         factory.add_role_from_structure(
-            &gst::Structure::builder(auth.user.clone())
+            &gst::Structure::builder(user)
                 .field("media.factory.access", true)
                 .field("media.factory.construct", true)
                 .build(),

@@ -92,6 +92,20 @@ fn rtsp_codecs() {
 }
 
 #[test]
+fn rtsp_over_tls() {
+    let camera = Camera::with_tls(Feed::with_audio(false));
+    assert!(camera.url().starts_with("rtsps://"));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tls.mp4");
+    record(&camera.url(), &path, "3s");
+    assert_eq!(codecs(&path), ["h264", "aac"]);
+    check(&path);
+    let numbers = counters(&path);
+    assert_eq!(numbers.len(), 75);
+    assert_contiguous(&numbers, "rtsps");
+}
+
+#[test]
 fn launch_lines_raw_and_encoded() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("raw.mp4");
