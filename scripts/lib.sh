@@ -16,6 +16,11 @@ run_packages=(
 # What the tests need beyond that.
 test_packages=(libgstrtspserver-1.0-dev gstreamer1.0-tools ffmpeg curl openssl)
 
+# A browser, where it is a package and not a snap; without one its test says that it is skipped.
+if grep -qs '^ID=debian' /etc/os-release; then
+  test_packages+=(chromium)
+fi
+
 # Installs the packages that are missing; asks nobody and does nothing if all are there.
 install_packages() {
   command -v dpkg-query >/dev/null || die "this script installs packages on Debian 12, 13 and Ubuntu 24.04; elsewhere install the like of: $*"
