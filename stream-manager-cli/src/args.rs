@@ -74,6 +74,9 @@ pub(crate) struct RecordArgs {
     /// How RTP travels
     #[arg(long, value_parser = parse_transport, default_value = "tcp", value_name = "tcp|udp")]
     pub(crate) transport: RtspTransport,
+    /// How long a source that has been lost is tried again; 0s for not at all
+    #[arg(long, value_name = "DURATION", default_value = "1m")]
+    pub(crate) reconnect_for: DurationText,
     /// Replace the output if it exists
     #[arg(long, short = 'y')]
     pub(crate) overwrite: bool,

@@ -41,7 +41,7 @@ pub(crate) async fn run(args: RecordArgs) -> u8 {
             };
         }
     };
-    let mut job = RecordJob::new(source, recording);
+    let mut job = RecordJob::new(source, recording).give_up_after(args.reconnect_for.0);
     if let Some(duration) = args.duration {
         job = job.duration(duration.0);
     }

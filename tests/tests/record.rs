@@ -143,6 +143,62 @@ fn ctrl_c_and_sigterm_finish_the_file() {
 }
 
 #[test]
+fn a_source_that_is_lost_leaves_a_finished_file_and_a_code_of_its_own() {
+    let mut camera = Camera::start(Feed::h264());
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = stream_manager();
+    command.current_dir(folder.path()).args([
+        "record",
+        &camera.url(),
+        "-o",
+        "lost.mp4",
+        "--reconnect-for",
+        "2s",
+    ]);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let path = folder.path().join("lost.mp4");
+    stream_manager_tests::wait_until("a part", LIMIT, || path.exists());
+    std::thread::sleep(Duration::from_millis(500));
+    camera.kill();
+    let status = wait(&mut child, LIMIT);
+    let mut error = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut error).unwrap();
+    assert_eq!(status.code(), Some(5), "{error}");
+    assert!(error.contains("cannot connect") || error.contains("ended"), "{error}");
+    check(&path);
+    assert_contiguous(&counters(&path), "lost");
+}
+
+#[test]
+fn a_source_that_comes_back_goes_on_in_the_same_file() {
+    let mut camera = Camera::start(Feed::h264());
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = stream_manager();
+    command.current_dir(folder.path()).args(["record", &camera.url(), "-o", "back.mp4", "--json"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let frames = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let (shared, out) = (frames.clone(), child.stdout.take().unwrap());
+    std::thread::spawn(move || {
+        for line in std::io::BufRead::lines(std::io::BufReader::new(out)).map_while(Result::ok) {
+            let line: Value = serde_json::from_str(&line).unwrap();
+            shared.store(line["frames"].as_u64().unwrap_or(0), std::sync::atomic::Ordering::SeqCst);
+        }
+    });
+    let count = || frames.load(std::sync::atomic::Ordering::SeqCst);
+    stream_manager_tests::wait_until("frames", LIMIT, || count() > 40);
+    camera.kill();
+    camera.revive();
+    let before = count();
+    stream_manager_tests::wait_until("frames after the outage", LIMIT, || count() > before + 60);
+    signal(&child, "INT");
+    assert!(wait(&mut child, LIMIT).success());
+    assert_eq!(files(folder.path()).len(), 1);
+    check(&folder.path().join("back.mp4"));
+    let numbers = counters(&folder.path().join("back.mp4"));
+    assert_eq!(numbers.windows(2).filter(|p| p[0] + 1 != p[1]).count(), 1, "{numbers:?}");
+}
+
+#[test]
 fn standard_output_takes_a_stream() {
     let camera = Camera::start(Feed::h264());
     let folder = tempfile::tempdir().unwrap();

@@ -116,6 +116,13 @@ fn launch_lines_raw_and_encoded() {
     );
     assert_eq!(codecs(&path), ["h264", "aac"]);
     assert_eq!(check(&path).iter().filter(|p| p.kind == "video").count(), 40);
+    // Pads that come only later, and sound alone.
+    let (demuxed, sound) = (folder.path().join("demuxed.mkv"), folder.path().join("sound.mp4"));
+    record(&format!("gst:filesrc location={} ! qtdemux", path.display()), &demuxed, "1h");
+    assert_eq!(codecs(&demuxed), ["h264", "aac"]);
+    record("gst:audiotestsrc is-live=true ! audio/x-raw,rate=8000,channels=1 ! alawenc", &sound, "2s");
+    assert_eq!(codecs(&sound), ["pcm_alaw"]);
+    assert!(check(&sound).last().unwrap().pts > 1.7);
 }
 
 #[test]

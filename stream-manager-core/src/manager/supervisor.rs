@@ -96,7 +96,9 @@ impl Supervisor {
             if ran_for.is_some_and(|ran| ran >= self.policy.reset_after) {
                 backoff.reset();
             }
-            let since = *failing_since.get_or_insert(started);
+            // A session that ran has only just begun to fail.
+            let since =
+                *failing_since.get_or_insert(if ran_for.is_some() { Instant::now() } else { started });
             let never_ran = self.hub.stats().frames == 0;
             if self.policy.give_up_after.is_some_and(|limit| never_ran || since.elapsed() >= limit) {
                 self.set(StreamState::Stopped, &error.to_string(), None);

@@ -104,7 +104,23 @@ pub(crate) fn missing(name: &str) -> PipelineError {
     PipelineError::MissingElement { element: name.to_owned(), package: package.to_owned() }
 }
 
-/// Parses a launch line into a bin; all of its loose ends (unlinked source pads) become the bin's own.
+/// Parses a launch line into a pipeline. Its loose ends (source pads that are not linked) stay as they are.
+///
+/// # Errors
+/// If it cannot be parsed, or an element in it is missing.
+pub fn parse_pipeline(description: &str) -> Result<gst::Pipeline, PipelineError> {
+    let mut context = gst::ParseContext::new();
+    let element = gst::parse::launch_full(description, Some(&mut context), gst::ParseFlags::FATAL_ERRORS)
+        .map_err(|e| parse_error(&e, &context))?;
+    // A single element comes as it is.
+    element.downcast().or_else(|element| {
+        let pipeline = gst::Pipeline::new();
+        pipeline.add(&element).map_err(|e| PipelineError::Parse(e.to_string()))?;
+        Ok(pipeline)
+    })
+}
+
+/// Parses a launch line into a bin; all of its loose ends become the bin's own.
 ///
 /// # Errors
 /// If it cannot be parsed, or an element in it is missing.
@@ -113,16 +129,20 @@ pub fn parse_bin(description: &str) -> Result<gst::Bin, PipelineError> {
     let flags = gst::ParseFlags::FATAL_ERRORS | gst::ParseFlags::PLACE_IN_BIN;
     // GStreamer itself would make only the first loose end the bin's own.
     let element = gst::parse::bin_from_description_full(description, false, Some(&mut context), flags)
-        .map_err(|e| match context.missing_elements().first() {
-            Some(element) => missing(element),
-            None => PipelineError::Parse(crate::error::redact_unparsed(e.message())),
-        })?;
+        .map_err(|e| parse_error(&e, &context))?;
     let bin: gst::Bin =
         element.downcast().map_err(|_| PipelineError::Parse("the line makes no bin".into()))?;
     for (number, pad) in loose_pads(&bin, gst::PadDirection::Src).iter().enumerate() {
         add_ghost(&bin, &format!("src_{number}"), pad)?;
     }
     Ok(bin)
+}
+
+fn parse_error(error: &gst::glib::Error, context: &gst::ParseContext) -> PipelineError {
+    match context.missing_elements().first() {
+        Some(element) => missing(element),
+        None => PipelineError::Parse(crate::error::redact_unparsed(error.message())),
+    }
 }
 
 /// The same for a chain with a beginning: its first unlinked sink pad becomes the bin's pad `sink`.

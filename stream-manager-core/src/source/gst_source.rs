@@ -118,7 +118,7 @@ impl Collector {
     }
 
     fn pad_found(self: &Arc<Self>, pad: &gst::Pad) {
-        if pad.direction() != gst::PadDirection::Src {
+        if pad.direction() != gst::PadDirection::Src || pad.is_linked() {
             return;
         }
         self.state.lock().open += 1;
@@ -274,14 +274,21 @@ fn capture_time(buffer: &gst::Buffer) -> Option<WallTime> {
     i64::try_from(ntp_nanos).ok()?.checked_sub(2_208_988_800_000_000_000).map(WallTime::from_unix_nanos)
 }
 
-/// Builds the pipeline around `source`, runs it and writes what comes to the hub.
+/// A pipeline of one source element.
+pub(super) fn pipeline_of(source: &gst::Element) -> Result<gst::Pipeline, PipelineError> {
+    let pipeline = gst::Pipeline::new();
+    pipeline.add(source).map_err(|e| PipelineError::Parse(e.to_string()))?;
+    Ok(pipeline)
+}
+
+/// Runs a pipeline of sources: every pad in it that is not linked becomes a track, and what comes is
+/// written to the hub.
 pub(super) async fn run(
-    source: gst::Element,
+    pipeline: gst::Pipeline,
     options: &GstOptions,
     hub: &HubWriter,
     cancel: &CancellationToken,
 ) -> Result<SourceEnd, SourceError> {
-    let pipeline = gst::Pipeline::new();
     let (sender, mut receiver) = mpsc::channel(CHANNEL_FRAMES);
     let collector = Arc::new(Collector {
         pipeline: pipeline.downgrade(),
@@ -289,8 +296,10 @@ pub(super) async fn run(
         sync: options.paced,
         state: Mutex::default(),
     });
-    pipeline.add(&source).map_err(|e| PipelineError::Parse(e.to_string()))?;
-    collector.attach(&source);
+    // Children are listed with the newest first; tracks keep the order of the line.
+    for element in pipeline.children().iter().rev() {
+        collector.attach(element);
+    }
     let (managed, mut bus) = ManagedPipeline::new(pipeline);
     let weak: Weak<Collector> = Arc::downgrade(&collector);
     let result = tokio::select! {

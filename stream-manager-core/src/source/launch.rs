@@ -4,12 +4,13 @@ use super::gst_source::{self, GstOptions};
 use super::{AddressError, Source, SourceEnd, SourceError};
 use crate::error::redact_unparsed;
 use crate::hub::HubWriter;
-use crate::pipeline::{self, parse_bin};
+use crate::pipeline::{self, parse_pipeline};
+use gstreamer as gst;
 use gstreamer::prelude::*;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// A launch line whose loose ends become the stream's tracks: encoded media is parsed, raw media is
+/// A launch line whose loose ends, pads that are there or that come later, become the stream's tracks: encoded media is parsed, raw media is
 /// encoded (H.264 by x264, AAC), containers and RTP are looked into.
 ///
 /// ```
@@ -29,31 +30,34 @@ impl LaunchSource {
     pub fn new(line: &str) -> Result<Self, AddressError> {
         pipeline::init()?;
         let mut line = line.trim().to_owned();
-        let bin = match parse_bin(&line) {
-            Ok(bin) => bin,
+        let parsed = match parse_pipeline(&line) {
+            Ok(parsed) => parsed,
             Err(error) => {
                 // GStreamer wants an element behind the last caps.
                 let ended = format!("{line} ! identity");
-                let bin = parse_bin(&ended).map_err(|_| error)?;
+                let parsed = parse_pipeline(&ended).map_err(|_| error)?;
                 line = ended;
-                bin
+                parsed
             }
         };
-        let line = line.as_str();
-        let has_end = bin.src_pads().iter().any(|_| true)
-            || bin.iterate_sources().into_iter().flatten().any(|e| {
-                e.pad_template_list().iter().any(|t| t.presence() == gstreamer::PadPresence::Sometimes)
-            });
-        if !has_end {
+        if !parsed.children().iter().any(has_loose_end) {
             return Err(AddressError::Parameter {
-                address: format!("gst:{}", redact_unparsed(line)),
+                address: format!("gst:{}", redact_unparsed(&line)),
                 parameter: "launch line".into(),
-                value: redact_unparsed(line),
+                value: redact_unparsed(&line),
                 expected: "a line that ends in encoded or raw media, without a sink".into(),
             });
         }
-        Ok(Self { line: line.to_owned() })
+        Ok(Self { line })
     }
+}
+
+/// Whether an element has, or will have, a source pad that nothing is linked to.
+fn has_loose_end(element: &gst::Element) -> bool {
+    let sometimes = |t: &gst::PadTemplate| {
+        t.direction() == gst::PadDirection::Src && t.presence() == gst::PadPresence::Sometimes
+    };
+    element.src_pads().iter().any(|pad| !pad.is_linked()) || element.pad_template_list().iter().any(sometimes)
 }
 
 #[async_trait::async_trait]
@@ -66,8 +70,7 @@ impl Source for LaunchSource {
             may_end: true,
             timeout: Duration::from_secs(10),
         };
-        let bin = parse_bin(&self.line)?;
-        gst_source::run(bin.upcast(), &options, hub, &cancel).await
+        gst_source::run(parse_pipeline(&self.line)?, &options, hub, &cancel).await
     }
 
     fn address(&self) -> String {

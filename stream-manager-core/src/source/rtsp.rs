@@ -200,7 +200,7 @@ impl RtspSource {
             may_end: false,
             timeout: self.timeout,
         };
-        gst_source::run(source, &options, hub, cancel).await
+        gst_source::run(gst_source::pipeline_of(&source)?, &options, hub, cancel).await
     }
 }
 

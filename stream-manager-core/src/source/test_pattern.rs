@@ -204,7 +204,7 @@ impl Source for TestSource {
             may_end: true,
             timeout: Duration::from_secs(10),
         };
-        gst_source::run(self.build()?, &options, hub, &cancel).await
+        gst_source::run(gst_source::pipeline_of(&self.build()?)?, &options, hub, &cancel).await
     }
 
     fn address(&self) -> String {

@@ -86,7 +86,7 @@ impl Source for UriSource {
             may_end: self.url.scheme() == "file",
             timeout: CONNECT_TIMEOUT,
         };
-        gst_source::run(source, &options, hub, &cancel).await
+        gst_source::run(gst_source::pipeline_of(&source)?, &options, hub, &cancel).await
     }
 
     fn address(&self) -> String {
