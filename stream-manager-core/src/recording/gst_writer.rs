@@ -6,25 +6,21 @@
 //! `togglerecord`'s: it stops and starts at keyframes, so the frames between the pause and the next
 //! keyframe are held back here.
 
+use super::gst_run::{Input, Keyframes, Run, nominal_duration, until_end, wall_clock_of};
 use super::name::{numbered, segment_file_name};
 use super::recorder::{SegmentWriter, Shared};
 use super::{Destination, RecordError, Recording, RecordingFormat, Segment, SharedWriter};
-use crate::frame::{
-    AudioCodec, Codec, CodecParameters, Frame, MediaKind, MediaTime, Track, TrackId, VideoCodec, WallTime,
-};
+use crate::frame::{AudioCodec, Codec, Frame, MediaKind, MediaTime, Track, TrackId, VideoCodec, WallTime};
 use crate::pipeline::caps::caps_for;
 use crate::pipeline::{self, ErrorCause, ManagedPipeline, PipelineError, PipelineMessage, make_element};
 use crate::storage::DiskPool;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
-use parking_lot::Mutex;
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::mpsc;
 
 /// Media to look at before it is decided which tracks deliver.
 const LOOK_AHEAD: Duration = Duration::from_millis(600);
@@ -32,8 +28,6 @@ const LOOK_AHEAD: Duration = Duration::from_millis(600);
 const MAX_QUEUED_BYTES: u64 = 64 << 20;
 /// How long the muxer may take to finish a file.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(10);
-/// Keyframes whose wall clock is remembered, to name segments by.
-const REMEMBERED_KEYFRAMES: usize = 64;
 
 pub(super) struct GstWriter {
     recording: Recording,
@@ -44,36 +38,6 @@ pub(super) struct GstWriter {
     waiting: Vec<Frame>,
     run: Option<Run>,
     number: Arc<AtomicU64>,
-}
-
-/// Running time and wall clock of recent keyframes.
-type Keyframes = Arc<Mutex<VecDeque<(i64, WallTime)>>>;
-
-struct Run {
-    managed: ManagedPipeline,
-    bus: mpsc::Receiver<PipelineMessage>,
-    sources: Vec<Input>,
-    toggle: gst::Element,
-    splitmux: Option<gst::Element>,
-    main: TrackId,
-    base: MediaTime,
-    keyframes: Keyframes,
-    /// Frames pushed that have not been counted into the status yet.
-    frames: u64,
-    segment_frames: u64,
-    bytes: u64,
-    last_dts: MediaTime,
-    segment_start: MediaTime,
-    /// Between a pause and the next keyframe.
-    holding: bool,
-}
-
-struct Input {
-    track: TrackId,
-    source: gst_app::AppSrc,
-    last_dts: Option<MediaTime>,
-    /// Length of the last frame, taken for that of the next: muxers give it to the very last one.
-    frame_duration: Duration,
 }
 
 fn holds(format: RecordingFormat, codec: Codec) -> bool {
@@ -346,36 +310,6 @@ impl GstWriter {
     }
 }
 
-/// Waits for the end of the stream to reach the file, keeping what elements post on the way.
-async fn until_end(
-    bus: &mut mpsc::Receiver<PipelineMessage>,
-    posted: &mut Vec<gst::Structure>,
-) -> Result<(), RecordError> {
-    while let Some(message) = bus.recv().await {
-        match message {
-            PipelineMessage::Eos => return Ok(()),
-            PipelineMessage::Error(error) => return Err(error.into()),
-            PipelineMessage::Element(structure) => posted.push(structure),
-        }
-    }
-    Ok(())
-}
-
-/// Length of a frame, as far as the parameters tell.
-fn nominal_duration(parameters: &CodecParameters) -> Duration {
-    match parameters {
-        CodecParameters::Video(v) => {
-            let (num, den) = v.frame_rate.unwrap_or((25, 1));
-            Duration::from_secs(1) * den / num.max(1)
-        }
-        CodecParameters::Audio(a) => {
-            Duration::from_secs(1) * a.samples_per_frame(0).unwrap_or(a.sample_rate / 50)
-                / a.sample_rate.max(1)
-        }
-        CodecParameters::Data(_) => Duration::ZERO,
-    }
-}
-
 fn toggle_pads(toggle: &gst::Element, main: bool) -> Option<(gst::Pad, gst::Pad)> {
     if main {
         return Some((toggle.static_pad("sink")?, toggle.static_pad("src")?));
@@ -403,17 +337,6 @@ fn stream_sink(writer: SharedWriter, shared: Arc<Shared>) -> gst_app::AppSink {
     sink
 }
 
-fn wall_clock_of(keyframes: &Keyframes, running_time: Option<gst::ClockTime>, base: MediaTime) -> WallTime {
-    let keyframes = keyframes.lock();
-    let wanted = running_time
-        .and_then(|t| i64::try_from(t.nseconds()).ok())
-        .map_or(base.as_nanos(), |t| t + base.as_nanos());
-    keyframes
-        .iter()
-        .min_by_key(|(time, _)| time.abs_diff(wanted))
-        .map_or_else(WallTime::now, |(_, wall)| *wall)
-}
-
 fn location(recording: &Recording, mut start: WallTime, number: u64) -> PathBuf {
     match &recording.destination {
         Some(Destination::File { path, .. }) => numbered(path, number),
@@ -425,89 +348,6 @@ fn location(recording: &Recording, mut start: WallTime, number: u64) -> PathBuf 
             start = start + Duration::from_millis(1);
         },
         _ => PathBuf::from(segment_file_name(start, recording.format)),
-    }
-}
-
-impl Run {
-    fn push(&mut self, frame: Frame) {
-        let Some(input) = self.sources.iter_mut().find(|i| i.track == frame.track) else { return };
-        let base = self.base.as_nanos();
-        let relative = |time: MediaTime| {
-            u64::try_from(time.as_nanos().saturating_sub(base)).ok().map(gst::ClockTime::from_nseconds)
-        };
-        // Sound from before the first picture.
-        let (Some(pts), Some(dts)) = (relative(frame.pts), relative(frame.dts)) else { return };
-        if frame.track == self.main {
-            self.last_dts = frame.dts;
-            if frame.keyframe {
-                let mut keyframes = self.keyframes.lock();
-                keyframes.push_back((frame.pts.as_nanos(), frame.wall_clock));
-                if keyframes.len() > REMEMBERED_KEYFRAMES {
-                    keyframes.pop_front();
-                }
-            }
-        }
-        if let Some(last) = input.last_dts.replace(frame.dts) {
-            input.frame_duration = frame.dts.saturating_since(last).min(Duration::from_secs(1));
-        }
-        self.frames += 1;
-        self.bytes += frame.data.len() as u64;
-        let keyframe = frame.keyframe;
-        let mut buffer = gst::Buffer::from_slice(frame.data);
-        if let Some(buffer) = buffer.get_mut() {
-            buffer.set_pts(pts);
-            buffer.set_dts(dts);
-            buffer.set_duration(gst::ClockTime::try_from(input.frame_duration).ok());
-            if !keyframe {
-                buffer.set_flags(gst::BufferFlags::DELTA_UNIT);
-            }
-        }
-        // A refusal means that the pipeline is ending; its error is on the bus.
-        let _ = input.source.push_buffer(buffer);
-    }
-
-    fn main_frame_duration(&self) -> Duration {
-        self.sources.iter().find(|i| i.track == self.main).map_or(Duration::ZERO, |i| i.frame_duration)
-    }
-
-    fn queued_bytes(&self) -> u64 {
-        self.sources.iter().map(|i| i.source.current_level_bytes()).max().unwrap_or(0)
-    }
-
-    /// Reads splitmuxsink's messages; a closed fragment is a segment.
-    fn fragment_message(&mut self, structure: &gst::Structure, shared: &Shared) -> Option<Segment> {
-        let path = PathBuf::from(structure.get::<String>("location").ok()?);
-        let time = structure.get::<gst::ClockTime>("running-time").ok()?;
-        let at =
-            MediaTime::from_nanos(i64::try_from(time.nseconds()).ok()?.saturating_add(self.base.as_nanos()));
-        match structure.name().as_str() {
-            "splitmuxsink-fragment-opened" => {
-                self.segment_start = at;
-                shared.segment_started(path);
-                None
-            }
-            "splitmuxsink-fragment-closed" => {
-                let start = wall_clock_of(
-                    &self.keyframes,
-                    gst::ClockTime::from_nseconds(
-                        u64::try_from(self.segment_start.as_nanos().saturating_sub(self.base.as_nanos()))
-                            .unwrap_or(0),
-                    )
-                    .into(),
-                    self.base,
-                );
-                let frames = self.frames - self.segment_frames;
-                self.segment_frames = self.frames;
-                Some(Segment {
-                    path,
-                    start,
-                    duration: at.saturating_since(self.segment_start),
-                    bytes: 0,
-                    frames,
-                })
-            }
-            _ => None,
-        }
     }
 }
 

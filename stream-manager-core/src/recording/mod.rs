@@ -10,6 +10,7 @@
 //! log; if none fits, that is an error.
 
 mod fmp4_writer;
+mod gst_run;
 mod gst_writer;
 mod name;
 mod recorder;

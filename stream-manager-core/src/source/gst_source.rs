@@ -46,6 +46,13 @@ pub(super) struct GstOptions {
     pub(super) timeout: Duration,
 }
 
+impl GstOptions {
+    /// For a source that delivers as it comes and may have an end.
+    pub(super) fn live(address: String) -> Self {
+        Self { address, paced: false, looped: false, may_end: true, timeout: Duration::from_secs(10) }
+    }
+}
+
 enum Message {
     /// A pad was found; its parameters come with its first frame.
     Pad(usize),

@@ -7,7 +7,6 @@ use crate::hub::HubWriter;
 use crate::pipeline::{self, parse_pipeline};
 use gstreamer as gst;
 use gstreamer::prelude::*;
-use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// A launch line whose loose ends, pads that are there or that come later, become the stream's tracks: encoded media is parsed, raw media is
@@ -63,13 +62,7 @@ fn has_loose_end(element: &gst::Element) -> bool {
 #[async_trait::async_trait]
 impl Source for LaunchSource {
     async fn run(&mut self, hub: &HubWriter, cancel: CancellationToken) -> Result<SourceEnd, SourceError> {
-        let options = GstOptions {
-            address: self.address(),
-            paced: false,
-            looped: false,
-            may_end: true,
-            timeout: Duration::from_secs(10),
-        };
+        let options = GstOptions::live(self.address());
         gst_source::run(parse_pipeline(&self.line)?, &options, hub, &cancel).await
     }
 

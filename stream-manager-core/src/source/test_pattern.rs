@@ -15,7 +15,6 @@ use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -197,13 +196,7 @@ pub fn read_counter(luma: &[u8], width: usize) -> Option<u32> {
 #[async_trait::async_trait]
 impl Source for TestSource {
     async fn run(&mut self, hub: &HubWriter, cancel: CancellationToken) -> Result<SourceEnd, SourceError> {
-        let options = GstOptions {
-            address: self.address(),
-            paced: false,
-            looped: false,
-            may_end: true,
-            timeout: Duration::from_secs(10),
-        };
+        let options = GstOptions::live(self.address());
         gst_source::run(gst_source::pipeline_of(&self.build()?)?, &options, hub, &cancel).await
     }
 
