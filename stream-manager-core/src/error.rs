@@ -43,7 +43,9 @@ fn redact_query(query: &str) -> String {
 
 fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    ["pass", "pwd", "token", "secret", "key", "auth", "signature"].iter().any(|word| name.contains(word))
+    // "key" only at the end: keyframe-max-dist is no secret.
+    name.ends_with("key")
+        || ["pass", "pwd", "token", "secret", "auth", "signature"].iter().any(|word| name.contains(word))
 }
 
 /// For text that is no URL but may hold one, such as a GStreamer launch line or a foreign error message:
@@ -88,6 +90,8 @@ mod tests {
             "rtspsrc location=rtsp://u:***@h user-pw=*** ! fakesink"
         );
         assert_eq!(redact_url("rtsp://u:pa/ss@h/x"), "rtsp://u:***@h/x");
+        assert_eq!(redact_unparsed("x264enc key-int-max=25"), "x264enc key-int-max=25");
+        assert_eq!(redact_url("http://h/?api_key=x"), "http://h/?api_key=***");
         assert_eq!(redact_url("rtsp://h/no/secret"), "rtsp://h/no/secret");
     }
 

@@ -117,9 +117,17 @@ fn launch_lines_raw_and_encoded() {
     assert_eq!(codecs(&path), ["h264", "aac"]);
     assert_eq!(check(&path).iter().filter(|p| p.kind == "video").count(), 40);
     // Pads that come only later, and sound alone.
-    let (demuxed, sound) = (folder.path().join("demuxed.mkv"), folder.path().join("sound.mp4"));
+    let (demuxed, sound) = (folder.path().join("demuxed.mp4"), folder.path().join("sound.mp4"));
     record(&format!("gst:filesrc location={} ! qtdemux", path.display()), &demuxed, "1h");
     assert_eq!(codecs(&demuxed), ["h264", "aac"]);
+    let av1 = folder.path().join("av1.mp4");
+    record(
+        "gst:videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=10/1 ! av1enc cpu-used=8 usage-profile=realtime keyframe-max-dist=10",
+        &av1,
+        "2s",
+    );
+    assert_eq!(codecs(&av1), ["av1"]);
+    assert_eq!(check(&av1).len(), 20);
     record("gst:audiotestsrc is-live=true ! audio/x-raw,rate=8000,channels=1 ! alawenc", &sound, "2s");
     assert_eq!(codecs(&sound), ["pcm_alaw"]);
     assert!(check(&sound).last().unwrap().pts > 1.7);

@@ -217,6 +217,29 @@ impl VideoParameters {
         })
     }
 
+    /// From a temporal unit that begins a coded video sequence, as AV1 sources without stated decoder
+    /// configuration have it (AV1 specification section 5.5, AV1 in ISOBMFF section 2.3). `bit_depth` is 8, 10 or
+    /// 12; chroma is taken to be 4:2:0, as everywhere but in studios.
+    ///
+    /// # Errors
+    /// If there is no sequence header in it.
+    pub fn av1(
+        temporal_unit: &[u8],
+        width: u32,
+        height: u32,
+        bit_depth: u32,
+    ) -> Result<Self, ParametersError> {
+        let codec = Codec::Video(VideoCodec::Av1);
+        let (obu, payload) = av1_sequence_header(temporal_unit)
+            .ok_or_else(|| malformed(codec, temporal_unit, "no sequence header in it"))?;
+        let (profile, level, tier) = av1_level(payload)
+            .ok_or_else(|| malformed(codec, temporal_unit, "sequence header ends early"))?;
+        let depth = u8::from(bit_depth > 8) << 6 | u8::from(bit_depth > 10) << 5;
+        let mut extra = vec![0x81, profile << 5 | level, tier << 7 | depth | 0b1100, 0];
+        extra.extend_from_slice(obu);
+        Ok(Self { extra_data: extra.into(), ..Self::new(VideoCodec::Av1, width, height) })
+    }
+
     /// The same with another frame rate, as a fraction in frames per second.
     #[must_use]
     pub fn with_frame_rate(mut self, frame_rate: Option<(u32, u32)>) -> Self {
@@ -311,6 +334,53 @@ fn first_hvcc_sps(hvcc: &[u8]) -> Option<&[u8]> {
         }
     }
     None
+}
+
+/// The sequence header OBU of a temporal unit, whole and its payload alone (AV1 specification section 5.3).
+fn av1_sequence_header(mut data: &[u8]) -> Option<(&[u8], &[u8])> {
+    const SEQUENCE_HEADER: u8 = 1;
+    loop {
+        let header = *data.first()?;
+        let mut at = if header & 4 != 0 { 2 } else { 1 };
+        let mut size = 0usize;
+        // Without a size the OBU reaches to the end.
+        if header & 2 == 0 {
+            size = data.len().checked_sub(at)?;
+        } else {
+            for shift in (0..56).step_by(7) {
+                let byte = *data.get(at)?;
+                at += 1;
+                size |= usize::from(byte & 0x7f) << shift;
+                if byte & 0x80 == 0 {
+                    break;
+                }
+            }
+        }
+        let end = at.checked_add(size)?;
+        let payload = data.get(at..end)?;
+        if header >> 3 & 15 == SEQUENCE_HEADER {
+            return Some((&data[..end], payload));
+        }
+        data = &data[end..];
+    }
+}
+
+/// Profile, level and tier from a sequence header (AV1 specification section 5.5.1). Where timing information
+/// comes first, the highest level is stated.
+fn av1_level(payload: &[u8]) -> Option<(u8, u8, u8)> {
+    let mut r = BitReader::new(payload);
+    let profile = r.bits(3)? as u8;
+    r.skip(1)?; // still_picture
+    if r.bit()? {
+        return Some((profile, r.bits(5)? as u8, 0));
+    }
+    if r.bit()? {
+        return Some((profile, 31, 0));
+    }
+    r.skip(1 + 5 + 12)?; // display delay flag, number of operating points, first one's mask
+    let level = r.bits(5)? as u8;
+    let tier = if level > 7 { u8::from(r.bit()?) } else { 0 };
+    Some((profile, level, tier))
 }
 
 struct H265Sps {
@@ -437,6 +507,18 @@ mod tests {
     }
 
     #[test]
+    fn av1_from_a_temporal_unit() {
+        // Temporal delimiter, then a sequence header of Main profile, level 2.0, as libaom writes it.
+        let unit =
+            [0x12, 0x00, 0x0a, 0x0a, 0x00, 0x00, 0x00, 0x02, 0xaf, 0xff, 0x9b, 0x5f, 0x20, 0x08, 0x32, 0x00];
+        let p = VideoParameters::av1(&unit, 320, 240, 8).unwrap();
+        assert_eq!(p.extra_data[..4], [0x81, 0x00, 0x0c, 0x00]);
+        assert_eq!(p.extra_data[4..], unit[2..14]);
+        assert_eq!(CodecParameters::Video(p).rfc6381().as_deref(), Some("av01.0.00M.08"));
+        assert!(VideoParameters::av1(&unit[..2], 320, 240, 8).is_err());
+    }
+
+    #[test]
     fn aac_from_config() {
         let p = AudioParameters::aac(Bytes::from_static(&[0x11, 0x90])).unwrap();
         assert_eq!((p.sample_rate, p.channels), (48_000, 2));
@@ -457,6 +539,7 @@ mod tests {
             let data = Bytes::from(data);
             let _ = VideoParameters::h264(data.clone()).map(|p| CodecParameters::Video(p).rfc6381());
             let _ = VideoParameters::h265(data.clone()).map(|p| CodecParameters::Video(p).rfc6381());
+            let _ = VideoParameters::av1(&data, 2, 2, 8).map(|p| CodecParameters::Video(p).rfc6381());
             let _ = AudioParameters::aac(data.clone()).map(|p| CodecParameters::Audio(p).rfc6381());
             let mut av1 = VideoParameters::new(VideoCodec::Av1, 2, 2);
             av1.extra_data = data;

@@ -109,7 +109,7 @@ pub(crate) fn parameters(caps: &gst::CapsRef, frame: &[u8]) -> Result<CodecParam
     let s = caps.structure(0).ok_or("caps without a structure")?;
     let name = s.name().as_str();
     if name.starts_with("video/") || name.starts_with("image/") {
-        return video(s, name);
+        return video(s, name, frame);
     }
     Ok(match name {
         "meta/x-klv" => CodecParameters::Data(DataParameters { codec: DataCodec::Klv }),
@@ -118,7 +118,7 @@ pub(crate) fn parameters(caps: &gst::CapsRef, frame: &[u8]) -> Result<CodecParam
     })
 }
 
-fn video(s: &gst::StructureRef, name: &str) -> Result<CodecParameters, String> {
+fn video(s: &gst::StructureRef, name: &str, frame: &[u8]) -> Result<CodecParameters, String> {
     let get = |field| s.get::<i32>(field).ok().and_then(|v| u32::try_from(v).ok());
     let (width, height) = (get("width"), get("height"));
     let frame_rate = s
@@ -132,7 +132,17 @@ fn video(s: &gst::StructureRef, name: &str) -> Result<CodecParameters, String> {
         "video/x-h265" => VideoParameters::h265(config()?).map_err(|e| e.to_string())?,
         "video/x-av1" => {
             let (width, height) = size()?;
-            VideoParameters { extra_data: config()?, ..VideoParameters::new(VideoCodec::Av1, width, height) }
+            match codec_data(s) {
+                Some(config) => VideoParameters {
+                    extra_data: config,
+                    ..VideoParameters::new(VideoCodec::Av1, width, height)
+                },
+                // av1parse states none; it stands in the first frame.
+                None => {
+                    let depth = s.get::<u32>("bit-depth-luma").unwrap_or(8);
+                    VideoParameters::av1(frame, width, height, depth).map_err(|e| e.to_string())?
+                }
+            }
         }
         other => {
             let codec = match other {
