@@ -1,22 +1,24 @@
 //! A look at a source.
 
 use crate::args::ProbeArgs;
-use crate::{exit, output, record};
+use crate::{exit, output};
 use stream_manager_core::config::LogFormat;
 use stream_manager_core::manager::{self, ProbeReport, ProbeTrack};
+use stream_manager_core::source::{SourceOptions, from_url_with};
 
 pub(crate) async fn run(args: &ProbeArgs) -> u8 {
     if let Err(problem) = output::start_log(&args.log, LogFormat::Text) {
         output::error(&problem);
         return exit::USAGE;
     }
-    let source = match record::open(&args.url, args.transport) {
-        Ok(source) => source,
-        Err(problem) => {
-            output::error(&problem);
-            return exit::USAGE;
-        }
-    };
+    let source =
+        match from_url_with(&args.url, &SourceOptions { transport: args.transport, ..Default::default() }) {
+            Ok(source) => source,
+            Err(error) => {
+                output::error(&error.to_string());
+                return exit::USAGE;
+            }
+        };
     match manager::probe(source, args.duration.0).await {
         Ok(report) if args.json => {
             output::line(&serde_json::to_string_pretty(&report).unwrap_or_default());

@@ -6,20 +6,21 @@ use std::io::IsTerminal;
 use stream_manager_core::config::LogFormat;
 use stream_manager_core::manager::{JobError, JobReport, Progress, RecordJob};
 use stream_manager_core::recording::{Recording, RecordingFormat};
-use stream_manager_core::source::{self, RtspSource, RtspTransport, Source};
+use stream_manager_core::source::{SourceOptions, from_url_with};
 
 pub(crate) async fn run(args: RecordArgs) -> u8 {
     if let Err(problem) = output::start_log(&args.log, LogFormat::Text) {
         output::error(&problem);
         return exit::USAGE;
     }
-    let source = match open(&args.url, args.transport) {
-        Ok(source) => source,
-        Err(problem) => {
-            output::error(&problem);
-            return exit::USAGE;
-        }
-    };
+    let source =
+        match from_url_with(&args.url, &SourceOptions { transport: args.transport, ..Default::default() }) {
+            Ok(source) => source,
+            Err(error) => {
+                output::error(&error.to_string());
+                return exit::USAGE;
+            }
+        };
     let to_stdout = args.output == "-";
     let recording = if to_stdout {
         Ok(Recording::to_writer(std::io::stdout(), args.format.unwrap_or(RecordingFormat::Fmp4)))
@@ -70,15 +71,6 @@ pub(crate) async fn run(args: RecordArgs) -> u8 {
             }
         }
     }
-}
-
-/// The source for an address, with the transport where it applies.
-pub(crate) fn open(url: &str, transport: RtspTransport) -> Result<Box<dyn Source>, String> {
-    if url.starts_with("rtsp://") || url.starts_with("rtsps://") {
-        let source = RtspSource::new(url).map_err(|e| e.to_string())?;
-        return Ok(Box::new(source.transport(transport)));
-    }
-    source::from_url(url).map_err(|e| e.to_string())
 }
 
 /// Tells how far the recording is, in the way that was asked for.

@@ -65,13 +65,17 @@ pub(crate) fn config_file(named: Option<&Path>) -> Option<PathBuf> {
 /// Reads the configuration and checks its streams; says everything that is wrong, one line each.
 pub(crate) fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, Vec<String>> {
     let config = Config::load(file, std::env::vars(), overrides).map_err(|e| vec![e.to_string()])?;
+    let problems = check_streams(&config);
+    if problems.is_empty() {
+        return Ok(config);
+    }
     let text = file.and_then(|f| std::fs::read_to_string(f).ok()).unwrap_or_default();
-    let problems: Vec<String> = check_streams(&config)
+    let problems = problems
         .into_iter()
         .map(|(index, error)| match (file, Config::line_of_stream(&text, index)) {
             (Some(file), Some(line)) => format!("{}:{line}: {error}", file.display()),
             _ => error.to_string(),
         })
         .collect();
-    if problems.is_empty() { Ok(config) } else { Err(problems) }
+    Err(problems)
 }

@@ -4,7 +4,7 @@ use super::{ManagerError, RetryPolicy, Stream, StreamManager};
 use crate::config::{Config, Defaults, StreamConfig};
 use crate::hub::HubOptions;
 use crate::recording::{RecordError, Recording};
-use crate::source::{AddressError, RtspSource, from_url};
+use crate::source::{SourceOptions, from_url_with};
 
 /// A stream's configuration that cannot be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +26,12 @@ pub fn stream_from_config(config: &StreamConfig, defaults: &Defaults) -> Result<
     let fail = |key, problem: String| BuildError { id: config.id.chars().take(60).collect(), key, problem };
     let stream = Stream::builder(&config.id);
     stream.checked_id().map_err(|e| fail("id", e.to_string()))?;
-    let source = make_source(config, defaults).map_err(|e| fail("source_url", e.to_string()))?;
+    let options = SourceOptions {
+        transport: config.transport.unwrap_or(defaults.transport),
+        connect_timeout: Some(config.connect_timeout.unwrap_or(defaults.connect_timeout).0),
+    };
+    let source =
+        from_url_with(&config.source_url, &options).map_err(|e| fail("source_url", e.to_string()))?;
     let (own, common) = (&config.recording, &defaults.recording);
     let mut recording = Recording::new(own.format.unwrap_or(common.format))
         .segment_duration(own.segment_duration.unwrap_or(common.segment_duration).0)
@@ -52,20 +57,6 @@ pub fn stream_from_config(config: &StreamConfig, defaults: &Defaults) -> Result<
     };
     let gop_max_bytes = usize::try_from(defaults.gop_max_size.0).unwrap_or(usize::MAX);
     Ok(stream.retry(retry).hub(HubOptions { gop_max_bytes }).boxed_source(source))
-}
-
-fn make_source(
-    config: &StreamConfig,
-    defaults: &Defaults,
-) -> Result<Box<dyn crate::source::Source>, AddressError> {
-    let url = &config.source_url;
-    if url.starts_with("rtsp://") || url.starts_with("rtsps://") {
-        let source = RtspSource::new(url)?
-            .transport(config.transport.unwrap_or(defaults.transport))
-            .timeout(config.connect_timeout.unwrap_or(defaults.connect_timeout).0);
-        return Ok(Box::new(source));
-    }
-    from_url(url)
 }
 
 /// Every stream of a configuration that cannot be carried out, with its place in the list: a wrong key, or

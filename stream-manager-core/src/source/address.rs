@@ -1,8 +1,9 @@
 //! From an address to the source that can open it.
 
-use super::{LaunchSource, RtspSource, Source, TestSource, UriSource};
+use super::{LaunchSource, RtspSource, RtspTransport, Source, TestSource, UriSource};
 use crate::error::redact_url;
 use crate::pipeline::PipelineError;
+use std::time::Duration;
 use url::Url;
 
 /// The forms of address there are, for error messages.
@@ -63,13 +64,36 @@ pub enum AddressError {
 /// # Errors
 /// If the address is malformed or of an unknown kind; nothing is connected yet.
 pub fn from_url(address: &str) -> Result<Box<dyn Source>, AddressError> {
+    from_url_with(address, &SourceOptions::default())
+}
+
+/// What can be said of a source beside its address. What does not apply to its kind is ignored.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SourceOptions {
+    /// How RTP travels (RTSP).
+    pub transport: RtspTransport,
+    /// How long connecting may take (RTSP); the source's own default if not set.
+    pub connect_timeout: Option<Duration>,
+}
+
+/// Makes the source for an address, with options.
+///
+/// # Errors
+/// As [`from_url`].
+pub fn from_url_with(address: &str, options: &SourceOptions) -> Result<Box<dyn Source>, AddressError> {
     if let Some(line) = address.strip_prefix("gst:") {
         return Ok(Box::new(LaunchSource::new(line)?));
     }
     let url = Url::parse(address)
         .map_err(|e| AddressError::NotAUrl { address: redact_url(address), problem: e.to_string() })?;
     match url.scheme() {
-        "rtsp" | "rtsps" => Ok(Box::new(RtspSource::from_url(url)?)),
+        "rtsp" | "rtsps" => {
+            let source = RtspSource::from_url(url)?.transport(options.transport);
+            Ok(Box::new(match options.connect_timeout {
+                Some(timeout) => source.timeout(timeout),
+                None => source,
+            }))
+        }
         "http" | "https" | "file" => Ok(Box::new(UriSource::from_url(url)?)),
         "test" => Ok(Box::new(TestSource::from_url(&url)?)),
         scheme => {

@@ -18,7 +18,7 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -308,7 +308,6 @@ pub(super) async fn run(
         collector.attach(element);
     }
     let (managed, mut bus) = ManagedPipeline::new(pipeline);
-    let weak: Weak<Collector> = Arc::downgrade(&collector);
     let result = tokio::select! {
         () = cancel.cancelled() => Ok(SourceEnd::Cancelled),
         result = pump(&managed, &mut receiver, &mut bus, options, hub) => result,
@@ -317,8 +316,6 @@ pub(super) async fn run(
     drop(receiver);
     drop(bus);
     managed.stop().await;
-    drop(collector);
-    debug_assert!(weak.strong_count() == 0);
     result
 }
 

@@ -44,7 +44,7 @@ mod rtsp;
 mod test_pattern;
 mod uri;
 
-pub use address::{AddressError, from_url};
+pub use address::{AddressError, SourceOptions, from_url, from_url_with};
 pub use launch::LaunchSource;
 pub use rtsp::{RtspSource, RtspTransport};
 pub use test_pattern::{TestPattern, TestSource, read_counter};
