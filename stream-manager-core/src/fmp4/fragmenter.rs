@@ -6,8 +6,8 @@
 //! edit list moves the earliest *presentation* to zero, by the same amount in all tracks, so sound and
 //! picture stay in step and B frames need no negative times.
 
-use super::Fmp4Error;
 use super::init::{DurationPatch, InitTrack, can_hold, write_init};
+use super::{Fmp4Error, SYNC, SegmentIdentity};
 use crate::frame::{CodecParameters, Frame, MediaKind, MediaTime, Track, TrackId, WallTime};
 use bytes::Bytes;
 use mp4_atom as mp4;
@@ -15,9 +15,6 @@ use mp4_atom::Encode;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// `sample_flags` of a sample that others depend on and that depends on none (ISO/IEC 14496-12 section
-/// 8.8.3.1: `sample_depends_on` = 2).
-const SYNC: u32 = 0x0200_0000;
 /// `sample_depends_on` = 1, `sample_is_non_sync_sample` = 1.
 const NON_SYNC: u32 = 0x0101_0000;
 
@@ -81,6 +78,8 @@ pub struct Fragmenter {
     sequence: u32,
     /// Decoding time that the file calls zero; known once the first part is made.
     base: Option<MediaTime>,
+    /// Appended to the initialization segment.
+    identity: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -122,10 +121,19 @@ impl Fragmenter {
         }
         let main = states.iter().position(|t| t.parameters.kind() == MediaKind::Video).unwrap_or(0);
         let part_nanos = i64::try_from(options.part_duration.as_nanos()).unwrap_or(i64::MAX);
-        let fragmenter = Self { tracks: states, main, part_nanos, sequence: 0, base: None };
+        let fragmenter = Self { tracks: states, main, part_nanos, sequence: 0, base: None, identity: Vec::new() };
         // Finds a bad configuration now, not when the first part is due.
         fragmenter.init(&[], MediaTime::ZERO, WallTime::from_unix_nanos(0))?;
         Ok(fragmenter)
+    }
+
+    /// Writes into the file which stream and which time it belongs to.
+    ///
+    /// # Errors
+    /// If that is too much to say.
+    pub fn set_identity(&mut self, identity: &SegmentIdentity) -> Result<(), Fmp4Error> {
+        self.identity = identity.to_box()?;
+        Ok(())
     }
 
     /// The track that parts and segments are counted on.
@@ -262,7 +270,7 @@ impl Fragmenter {
                 media_time: u64::try_from(t.ticks(earliest, base)).unwrap_or(0),
             })
             .collect();
-        write_init(&tracks, wall_clock)
+        write_init(&tracks, wall_clock, &self.identity)
     }
 
     /// `prft`, `moof` and the head of `mdat`.

@@ -31,6 +31,10 @@ pub struct DurationPatch {
 }
 
 impl DurationPatch {
+    pub(super) fn at(offset: u64) -> Self {
+        Self { offset }
+    }
+
     /// Where to write, from the start of the file.
     pub fn offset(&self) -> u64 {
         self.offset
@@ -49,6 +53,7 @@ impl DurationPatch {
 pub(super) fn write_init(
     tracks: &[InitTrack<'_>],
     start: WallTime,
+    identity: &[u8],
 ) -> Result<(Bytes, Option<DurationPatch>), Fmp4Error> {
     let created = start.to_mp4_secs();
     let mut traks = Vec::with_capacity(tracks.len());
@@ -98,6 +103,7 @@ pub(super) fn write_init(
         out[offset..offset + 4].copy_from_slice(b"free");
         DurationPatch { offset: offset as u64 }
     });
+    out.extend_from_slice(identity);
     Ok((out.into(), patch))
 }
 

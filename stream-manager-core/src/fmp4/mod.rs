@@ -1,10 +1,10 @@
 //! Frames to fragmented MP4 (ISO/IEC 14496-12) and CMAF: one piece for every part of the library that
-//! needs it.
+//! needs it, and back: what parts a file holds.
 //!
 //! [`Fragmenter`] takes the frames of one segment and gives [`Part`]s, each a whole `moof` + `mdat`. A
 //! part's payload is the frames' own memory: only the few hundred bytes of boxes in front are new. The
 //! first part carries the initialization segment (`ftyp` + `moov`), so nothing has to be written before
-//! there is something to show.
+//! there is something to show. [`scan`] reads the structure of a file again, whatever has happened to it.
 //!
 //! ```
 //! # use stream_manager_core::fmp4::{Fragmenter, FragmenterOptions};
@@ -32,12 +32,20 @@
 //! ```
 
 mod fragmenter;
+mod identity;
 mod init;
+mod scan;
 
 pub use fragmenter::{Fragmenter, FragmenterOptions, Part};
+pub use identity::SegmentIdentity;
 pub use init::{DurationPatch, can_hold};
+pub use scan::{Scan, ScanError, ScannedPart, ScannedTrack, payload_is_plausible, scan};
 
 use crate::frame::Codec;
+
+/// `sample_flags` of a sample that others depend on and that depends on none (ISO/IEC 14496-12 section
+/// 8.8.3.1: `sample_depends_on` = 2).
+const SYNC: u32 = 0x0200_0000;
 
 /// What the fragmenter refuses.
 #[derive(Debug, thiserror::Error)]
