@@ -4,6 +4,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use stream_manager_core::config::DurationText;
+use stream_manager_core::frame::WallTime;
 use stream_manager_core::recording::RecordingFormat;
 use stream_manager_core::source::RtspTransport;
 
@@ -30,6 +31,101 @@ pub(crate) enum Command {
     Probe(ProbeArgs),
     /// Check the configuration and the installed GStreamer plugins
     Check(CheckArgs),
+    /// List, protect, delete or verify what the server has recorded (it may be running)
+    #[command(subcommand)]
+    Recordings(RecordingsCommand),
+    /// Compare the recordings with their index (while no server runs)
+    Fsck(FsckArgs),
+}
+
+/// Where the recordings are.
+#[derive(ClapArgs)]
+pub(crate) struct Place {
+    /// The configuration file [default: config.toml here or in /etc/stream-manager, if there is one]
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The folder for everything, instead of the configuration's
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// Part of the time.
+#[derive(ClapArgs)]
+pub(crate) struct RangeArgs {
+    /// From here on: RFC 3339 such as 2026-01-31T23:59:59Z, or seconds since 1970
+    #[arg(long, value_name = "TIME")]
+    pub(crate) start: Option<WallTime>,
+    /// Up to here
+    #[arg(long, value_name = "TIME")]
+    pub(crate) end: Option<WallTime>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum RecordingsCommand {
+    /// List segments and gaps
+    List {
+        /// The stream; all if not given
+        stream: Option<String>,
+        #[command(flatten)]
+        range: RangeArgs,
+        /// Print JSON, one line a stream
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Delete the segments that lie wholly between --start and --end
+    Delete {
+        /// The stream
+        stream: String,
+        #[command(flatten)]
+        range: RangeArgs,
+        /// Also delete protected segments
+        #[arg(long)]
+        protected: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Protect the segments that touch the time between --start and --end from retention
+    Protect {
+        /// The stream
+        stream: String,
+        #[command(flatten)]
+        range: RangeArgs,
+        /// No longer protect them
+        #[arg(long)]
+        off: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Read every segment's file and compare it with the index
+    Verify {
+        /// The stream; all if not given
+        stream: Option<String>,
+        #[command(flatten)]
+        range: RangeArgs,
+        /// Print JSON, one line a segment
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(ClapArgs)]
+#[command(after_help = "Exit codes: 0 all is well (or has been put right), 1 it is not, 2 wrong arguments.")]
+pub(crate) struct FsckArgs {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Put right what is found
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Put the index aside and make a new one from the files
+    #[arg(long)]
+    pub(crate) rebuild: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(ClapArgs)]

@@ -4,9 +4,11 @@
 
 mod args;
 mod check;
+mod fsck;
 mod output;
 mod probe;
 mod record;
+mod recordings;
 mod serve;
 
 use args::{Args, Command};
@@ -49,6 +51,9 @@ fn main() -> ExitCode {
             Some(Command::Record(record)) => record::run(record).await,
             Some(Command::Probe(probe)) => probe::run(&probe).await,
             Some(Command::Check(check)) => check::run(&check),
+            // Nothing else runs: these may block.
+            Some(Command::Recordings(command)) => recordings::run(command),
+            Some(Command::Fsck(args)) => fsck::run(&args),
         }
     });
     // A GStreamer element that hangs must not keep the process.

@@ -79,6 +79,62 @@ pub enum EventKind {
         /// How many frames it lost.
         frames: u64,
     },
+    /// A disk is slow; nothing is lost yet.
+    DiskSlow {
+        /// The recordings folder on it.
+        path: String,
+        /// What is slow, in words.
+        problem: String,
+    },
+    /// The disk is as fast as it should be again.
+    DiskRecovered {
+        /// The recordings folder on it.
+        path: String,
+    },
+    /// Segments were deleted because they are too old or too many.
+    SegmentsDeleted {
+        /// How many.
+        segments: u64,
+        /// Their size.
+        bytes: u64,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A protected segment had to go, because protected ones alone fill the disk.
+    ProtectedDeleted {
+        /// Its file.
+        path: String,
+    },
+    /// A limit on recordings cannot be kept.
+    RetentionUnmet {
+        /// Which limit.
+        limit: String,
+        /// Why, in words.
+        problem: String,
+    },
+    /// That limit is kept again.
+    RetentionMet {
+        /// Which limit.
+        limit: String,
+    },
+    /// The index and the files did not agree, as after a crash, and were put right.
+    IndexRepaired {
+        /// Unfinished segments completed.
+        repaired: u64,
+        /// Unknown files adopted.
+        adopted: u64,
+        /// Entries without a file dropped.
+        dropped: u64,
+        /// Files without anything in them removed.
+        removed: u64,
+        /// Files that cannot be read, left alone.
+        damaged: u64,
+    },
+    /// The index was damaged. It was put aside and is made anew from the files.
+    IndexDamaged {
+        /// Where the old one is.
+        kept_as: String,
+    },
     /// The source lost packets on the way.
     PacketsLost {
         /// How many RTP packets.
@@ -86,13 +142,14 @@ pub enum EventKind {
     },
 }
 
-/// One event of one stream.
+/// One event of one stream, or of the whole.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Event {
     /// When.
     pub time: WallTime,
-    /// Which stream.
-    pub stream: Arc<str>,
+    /// Which stream; none if it concerns the whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<Arc<str>>,
     /// What.
     #[serde(flatten)]
     pub kind: EventKind,
@@ -115,6 +172,13 @@ impl EventBus {
         self.sender.subscribe()
     }
 
+    /// Emits an event that concerns no single stream.
+    pub fn emit(&self, kind: EventKind) {
+        tracing::debug!(event = ?kind, "event");
+        // An error only says that nobody listens.
+        let _ = self.sender.send(Event { time: WallTime::now(), stream: None, kind });
+    }
+
     /// A handle that speaks for one stream.
     pub fn for_stream(&self, stream: Arc<str>) -> EventSender {
         EventSender { bus: self.clone(), stream }
@@ -132,7 +196,7 @@ impl EventSender {
     /// Emits an event; without a listener it goes nowhere but the log.
     pub fn emit(&self, kind: EventKind) {
         tracing::debug!(stream = %self.stream, event = ?kind, "event");
-        let event = Event { time: WallTime::now(), stream: self.stream.clone(), kind };
+        let event = Event { time: WallTime::now(), stream: Some(self.stream.clone()), kind };
         // An error only says that nobody listens.
         let _ = self.bus.sender.send(event);
     }

@@ -7,6 +7,10 @@
 //! | `GET /api/streams/{id}` | one stream: state and why, tracks, counters, recording |
 //! | `DELETE /api/streams/{id}` | stops it, finishes its files; its recordings stay |
 //! | `POST /api/streams/{id}/recording/{start,stop,pause,resume,split}` | controls its recording |
+//! | `GET /api/streams/{id}/recordings?start=&end=&limit=&after=` | spans and gaps, joined over segments; `view=segments` gives the segments |
+//! | `DELETE /api/streams/{id}/recordings?start=&end=` | deletes the segments that lie wholly in the range; `protected=true` also the protected ones |
+//! | `POST /api/streams/{id}/recordings/{protect,unprotect}?start=&end=` | protects the segments that touch the range, or no longer does |
+//! | `GET /api/storage` | the disks, what is on them, how long they will do |
 //! | `GET /health/live`, `GET /health/ready` | for supervisors and load balancers |
 //!
 //! Errors are problem details (RFC 9457) with a stable `code`. An id may contain `/`.
@@ -20,6 +24,7 @@
 //! ```
 
 mod problem;
+mod recordings;
 mod server;
 mod streams;
 mod view;
@@ -59,6 +64,7 @@ pub fn router(manager: StreamManager, options: ApiOptions) -> Router {
     let state = Arc::new(ApiState { manager, options });
     Router::new()
         .merge(streams::routes())
+        .route("/api/storage", get(recordings::storage))
         .route("/health/live", get(live))
         .route("/health/ready", get(ready))
         .fallback(no_route)

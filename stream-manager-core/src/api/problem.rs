@@ -65,6 +65,7 @@ impl From<BuildError> for Problem {
             key @ ("segment_duration" | "segment_size" | "part_duration" | "format") => {
                 format!("/recording/{key}")
             }
+            key @ ("sync_interval" | "directory" | "retention/max_age") => format!("/recording/{key}"),
             key => format!("/{key}"),
         };
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_stream", error.problem).at(pointer)
@@ -77,6 +78,9 @@ impl From<ManagerError> for Problem {
             ManagerError::NotFound(_) => (StatusCode::NOT_FOUND, "stream_not_found"),
             ManagerError::Exists(_) => (StatusCode::CONFLICT, "stream_exists"),
             ManagerError::InvalidId(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_stream"),
+            ManagerError::NoDirectory { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "no_such_directory"),
+            ManagerError::NoIndex => (StatusCode::NOT_FOUND, "no_index"),
+            ManagerError::Index(_) => (StatusCode::SERVICE_UNAVAILABLE, "index_unavailable"),
             ManagerError::ShutDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         };

@@ -1,6 +1,7 @@
 //! `/api/streams`: make, list, look at, remove, and control their recordings.
 
 use super::problem::Problem;
+use super::recordings::{self, RecordingsQuery};
 use super::view::{RecordingView, StreamView};
 use super::{ApiState, json};
 use crate::config::{StreamConfig, explain};
@@ -87,22 +88,54 @@ async fn create(
     Ok(response)
 }
 
-async fn show(State(state): Shared, Path(path): Path<String>) -> Result<Response, Problem> {
+/// The stream's id, if a path asks for its recordings. A stream whose id ends like that comes first.
+fn recordings_of<'a>(state: &Arc<ApiState>, path: &'a str) -> Option<&'a str> {
+    path.strip_suffix("/recordings").filter(|_| state.manager.stream(path).is_err())
+}
+
+fn query_of(query: Result<Query<RecordingsQuery>, QueryRejection>) -> Result<RecordingsQuery, Problem> {
+    let invalid = |e: QueryRejection| Problem::new(StatusCode::BAD_REQUEST, "invalid_query", e.body_text());
+    query.map(|Query(query)| query).map_err(invalid)
+}
+
+async fn show(
+    State(state): Shared,
+    Path(path): Path<String>,
+    query: Result<Query<RecordingsQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    if let Some(id) = recordings_of(&state, &path) {
+        return recordings::list(&state, id, &query_of(query)?).await;
+    }
     let handle = state.manager.stream(&path)?;
     Ok(json(StatusCode::OK, &StreamView::from(handle.status())))
 }
 
-async fn remove(State(state): Shared, Path(path): Path<String>) -> Result<Response, Problem> {
+async fn remove(
+    State(state): Shared,
+    Path(path): Path<String>,
+    query: Result<Query<RecordingsQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    if let Some(id) = recordings_of(&state, &path) {
+        return recordings::delete(&state, id, &query_of(query)?).await;
+    }
     state.manager.remove_stream(&path).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn act(State(state): Shared, Path(path): Path<String>) -> Result<Response, Problem> {
+async fn act(
+    State(state): Shared,
+    Path(path): Path<String>,
+    query: Result<Query<RecordingsQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
     let no_such = || {
-        let detail = "POST here takes a path that ends in /recording/start, stop, pause, resume or split";
+        let detail = "POST here takes a path that ends in /recording/start, stop, pause, resume or split, or in \
+            /recordings/protect or unprotect";
         Problem::new(StatusCode::NOT_FOUND, "no_such_path", detail)
     };
     let (front, action) = path.rsplit_once('/').ok_or_else(no_such)?;
+    if let (Some(id), "protect" | "unprotect") = (front.strip_suffix("/recordings"), action) {
+        return recordings::protect(&state, id, &query_of(query)?, action == "protect").await;
+    }
     let id = front.strip_suffix("/recording").ok_or_else(no_such)?;
     let handle = state.manager.stream(id)?;
     let recorder = handle.recorder();

@@ -13,16 +13,21 @@
 //! ```
 
 mod load;
+mod policy;
 mod units;
 
 #[cfg(feature = "http")]
 pub(crate) use load::explain;
 pub use load::{ConfigError, Overrides};
+pub use policy::{MinFreeText, SyncText};
 pub use units::{BytesText, DurationText};
 
 use crate::recording::RecordingFormat;
 use crate::source::RtspTransport;
+use crate::storage::SyncPolicy;
+use crate::storage::space::MinFree;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -78,13 +83,28 @@ pub struct StorageConfig {
     /// The folder for recordings; `recordings` in `data_dir` if not set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recordings_dir: Option<PathBuf>,
-    /// Threads that write recordings.
+    /// Further folders for recordings, by name; streams choose one by `recording.directory`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub directories: BTreeMap<String, PathBuf>,
+    /// Threads that write recordings, for each disk.
     pub disk_threads: usize,
+    /// The most that all recordings together may take; the oldest go first. No limit if not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_size: Option<BytesText>,
+    /// Room to keep free on every disk that is recorded to; the oldest recordings there go first.
+    pub min_free: MinFreeText,
 }
 
 impl Default for StorageConfig {
     fn default() -> Self {
-        Self { data_dir: "data".into(), recordings_dir: None, disk_threads: 2 }
+        Self {
+            data_dir: "data".into(),
+            recordings_dir: None,
+            directories: BTreeMap::new(),
+            disk_threads: 2,
+            max_size: None,
+            min_free: MinFreeText(MinFree::Percent(2.0)),
+        }
     }
 }
 
@@ -167,8 +187,33 @@ pub struct RecordingDefaults {
     /// Size of a segment; no limit if not set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub segment_size: Option<BytesText>,
-    /// Media written at once (fMP4): the most that a crash costs.
+    /// Media written at once (fMP4): with one frame, the most that a crash costs.
     pub part_duration: DurationText,
+    /// How often what is written is made safe on the disk: with the part, the most that a power cut costs.
+    pub sync_interval: SyncText,
+    /// Which folder they go to; `recordings_dir` if not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
+    /// How long they are kept.
+    pub retention: RetentionConfig,
+}
+
+/// `[defaults.recording.retention]` and `[streams.recording.retention]`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetentionConfig {
+    /// Older recordings are deleted. No limit if not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<DurationText>,
+    /// The most that a stream's recordings may take; the oldest are deleted. No limit if not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_size: Option<BytesText>,
+}
+
+impl RetentionConfig {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Default for RecordingDefaults {
@@ -178,7 +223,10 @@ impl Default for RecordingDefaults {
             format: RecordingFormat::Fmp4,
             segment_duration: DurationText(Duration::from_secs(3600)),
             segment_size: None,
-            part_duration: DurationText(Duration::from_secs(1)),
+            part_duration: DurationText(crate::recording::DEFAULT_PART_DURATION),
+            sync_interval: SyncText(SyncPolicy::default()),
+            directory: None,
+            retention: RetentionConfig::default(),
         }
     }
 }
@@ -224,6 +272,15 @@ pub struct RecordingConfig {
     /// Media written at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub part_duration: Option<DurationText>,
+    /// How often what is written is made safe on the disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sync_interval: Option<SyncText>,
+    /// Which of `storage.directories` they go to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
+    /// How long they are kept.
+    #[serde(skip_serializing_if = "RetentionConfig::is_empty")]
+    pub retention: RetentionConfig,
 }
 
 impl RecordingConfig {

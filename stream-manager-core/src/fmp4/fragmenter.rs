@@ -121,7 +121,8 @@ impl Fragmenter {
         }
         let main = states.iter().position(|t| t.parameters.kind() == MediaKind::Video).unwrap_or(0);
         let part_nanos = i64::try_from(options.part_duration.as_nanos()).unwrap_or(i64::MAX);
-        let fragmenter = Self { tracks: states, main, part_nanos, sequence: 0, base: None, identity: Vec::new() };
+        let fragmenter =
+            Self { tracks: states, main, part_nanos, sequence: 0, base: None, identity: Vec::new() };
         // Finds a bad configuration now, not when the first part is due.
         fragmenter.init(&[], MediaTime::ZERO, WallTime::from_unix_nanos(0))?;
         Ok(fragmenter)

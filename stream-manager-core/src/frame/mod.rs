@@ -19,10 +19,12 @@
 
 mod bits;
 mod codec;
+mod info;
 mod time;
 mod track;
 
 pub use codec::{AudioCodec, Codec, DataCodec, UnknownCodec, VideoCodec};
+pub use info::TrackInfo;
 pub use time::{MediaTime, WallTime};
 pub use track::{
     AudioParameters, CodecParameters, DataParameters, MediaKind, ParametersError, Track, TrackId,

@@ -136,6 +136,13 @@ impl WallTime {
         self.timestamp().strftime(pattern).to_string()
     }
 
+    /// Reads what [`format_utc`](Self::format_utc) gave for the same pattern.
+    pub fn parse_utc(pattern: &str, text: &str) -> Option<Self> {
+        let broken_down = jiff::fmt::strtime::parse(pattern, text).ok()?;
+        let time = jiff::tz::TimeZone::UTC.to_timestamp(broken_down.to_datetime().ok()?).ok()?;
+        i64::try_from(time.as_nanosecond()).ok().map(Self)
+    }
+
     fn timestamp(self) -> jiff::Timestamp {
         // i64 nanoseconds reach from 1677 to 2262, all of which jiff can hold.
         jiff::Timestamp::from_nanosecond(i128::from(self.0)).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
@@ -162,6 +169,30 @@ impl Sub<Duration> for WallTime {
     type Output = Self;
     fn sub(self, rhs: Duration) -> Self {
         Self(self.0.saturating_sub(nanos(rhs)))
+    }
+}
+
+/// Not a time.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is no time; expected RFC 3339 such as 2026-01-31T23:59:59Z, or seconds since 1970")]
+pub struct ParseTimeError(String);
+
+/// RFC 3339, or seconds since 1970 with or without a fraction.
+impl std::str::FromStr for WallTime {
+    type Err = ParseTimeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bad = || ParseTimeError(text.chars().take(60).collect());
+        if let Ok(seconds) = text.parse::<f64>() {
+            // Up to the year 2262, where nanoseconds end.
+            return if seconds.is_finite() && seconds.abs() < 9.2e9 {
+                Ok(Self((seconds * 1e6).round() as i64 * 1000))
+            } else {
+                Err(bad())
+            };
+        }
+        let time: jiff::Timestamp = text.parse().map_err(|_| bad())?;
+        i64::try_from(time.as_nanosecond()).map(Self).map_err(|_| bad())
     }
 }
 
@@ -193,6 +224,19 @@ mod tests {
         fn ntp_survives(nanos in 0i64..4_000_000_000_000_000_000) {
             prop_assert_eq!(WallTime::from_ntp(WallTime::from_unix_nanos(nanos).to_ntp()).as_unix_nanos(), nanos);
         }
+    }
+
+    #[test]
+    fn reads_times() {
+        let expected = WallTime::from_unix_nanos(1_700_000_000_500_000_000);
+        for text in ["2023-11-14T22:13:20.5Z", "2023-11-14T23:13:20.5+01:00", "1700000000.5"] {
+            assert_eq!(text.parse(), Ok(expected), "{text}");
+        }
+        for text in ["", "yesterday", "1e300", "NaN", "2023-11-14T22:13:20"] {
+            assert!(text.parse::<WallTime>().unwrap_err().to_string().contains("RFC 3339"), "{text}");
+        }
+        let pattern = "%Y-%m-%dT%H-%M-%S%.fZ";
+        assert_eq!(WallTime::parse_utc(pattern, &expected.format_utc(pattern)), Some(expected));
     }
 
     #[test]

@@ -250,6 +250,7 @@ impl Hub {
             consumer.push_item(HubItem::Tracks(inner.tracks.clone()));
         }
         if from_gop {
+            consumer.make_room(inner.gop.len(), inner.gop_bytes);
             for frame in &inner.gop {
                 consumer.push_frame(frame, inner.is_sync(frame));
             }

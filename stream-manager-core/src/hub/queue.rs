@@ -65,6 +65,8 @@ struct State {
     lost_frames: u64,
     lost_bytes: u64,
     closed: bool,
+    /// Room beyond the limits for the kept GOP that it began with: frames and bytes.
+    extra: (usize, usize),
     stats: ConsumerStats,
     newest: Option<MediaTime>,
     last_out: Option<MediaTime>,
@@ -76,6 +78,11 @@ impl Consumer {
         Self { id, name, notify: Notify::new(), limits, state: Mutex::new(state) }
     }
 
+    /// Makes room for a kept GOP, however long it is: it is what the consumer has come for.
+    pub(super) fn make_room(&self, frames: usize, bytes: usize) {
+        self.state.lock().extra = (frames, bytes);
+    }
+
     /// Queues a frame. `sync` says that decoding may start at it.
     pub(super) fn push_frame(&self, frame: &Frame, sync: bool) {
         let mut state = self.state.lock();
@@ -85,11 +92,14 @@ impl Consumer {
         state.newest = Some(frame.dts);
         let size = frame.data.len();
         // A frame larger than the whole limit still passes through an empty queue.
-        let fits = state.frames < self.limits.frames
-            && (state.bytes + size <= self.limits.bytes || state.frames == 0);
+        let limits = QueueLimits {
+            frames: self.limits.frames + state.extra.0,
+            bytes: self.limits.bytes + state.extra.1,
+        };
+        let fits = state.frames < limits.frames && (state.bytes + size <= limits.bytes || state.frames == 0);
         if state.skipping {
             // Half empty at least, or the next frames would be cut off again at once.
-            let room = state.frames * 2 <= self.limits.frames && state.bytes * 2 <= self.limits.bytes;
+            let room = state.frames * 2 <= limits.frames && state.bytes * 2 <= limits.bytes;
             if sync && fits && room {
                 state.skipping = false;
                 state.joining = false;

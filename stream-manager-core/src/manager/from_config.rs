@@ -5,6 +5,7 @@ use crate::config::{Config, Defaults, StreamConfig};
 use crate::hub::HubOptions;
 use crate::recording::{RecordError, Recording};
 use crate::source::{SourceOptions, from_url_with};
+use crate::storage::retention::{RetentionPolicy, StreamLimits};
 
 /// A stream's configuration that cannot be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +36,8 @@ pub fn stream_from_config(config: &StreamConfig, defaults: &Defaults) -> Result<
     let (own, common) = (&config.recording, &defaults.recording);
     let mut recording = Recording::new(own.format.unwrap_or(common.format))
         .segment_duration(own.segment_duration.unwrap_or(common.segment_duration).0)
-        .part_duration(own.part_duration.unwrap_or(common.part_duration).0);
+        .part_duration(own.part_duration.unwrap_or(common.part_duration).0)
+        .sync(own.sync_interval.unwrap_or(common.sync_interval).0);
     if let Some(size) = own.segment_size.or(common.segment_size) {
         recording = recording.segment_bytes(size.0);
     }
@@ -55,6 +57,20 @@ pub fn stream_from_config(config: &StreamConfig, defaults: &Defaults) -> Result<
         silence: config.silence_timeout.unwrap_or(defaults.silence_timeout).0,
         give_up_after: None,
     };
+    let limits = StreamLimits {
+        max_age: own.retention.max_age.or(common.retention.max_age).map(|d| d.0),
+        max_bytes: own.retention.max_size.or(common.retention.max_size).map(|b| b.0),
+    };
+    if limits.max_age.is_some_and(|age| age.is_zero()) {
+        return Err(fail(
+            "retention/max_age",
+            "0s would delete every recording at once; expected more".into(),
+        ));
+    }
+    let mut stream = stream.limits(limits);
+    if let Some(directory) = own.directory.as_ref().or(common.directory.as_ref()) {
+        stream = stream.directory(directory);
+    }
     let gop_max_bytes = usize::try_from(defaults.gop_max_size.0).unwrap_or(usize::MAX);
     Ok(stream.retry(retry).hub(HubOptions { gop_max_bytes }).boxed_source(source))
 }
@@ -65,8 +81,14 @@ pub fn check_streams(config: &Config) -> Vec<(usize, BuildError)> {
     let mut seen = std::collections::HashSet::new();
     let mut errors = Vec::new();
     for (index, stream) in config.streams.iter().enumerate() {
+        let directory = stream.recording.directory.as_ref().or(config.defaults.recording.directory.as_ref());
         if let Err(error) = stream_from_config(stream, &config.defaults) {
             errors.push((index, error));
+        } else if let Some(name) = directory.filter(|name| !config.storage.directories.contains_key(*name)) {
+            let known: Vec<&str> = config.storage.directories.keys().map(String::as_str).collect();
+            let problem =
+                format!("\"{name}\" is none of storage.directories; expected one of: {}", known.join(", "));
+            errors.push((index, BuildError { id: stream.id.clone(), key: "directory", problem }));
         } else if !seen.insert(&stream.id) {
             let problem =
                 "is used by an earlier stream already; every stream needs an id of its own".to_owned();
@@ -85,9 +107,21 @@ impl StreamManager {
         let mut builder = Self::builder()
             .data_dir(&config.storage.data_dir)
             .max_connects(config.server.max_connects)
-            .disk_threads(config.storage.disk_threads);
+            .disk_threads(config.storage.disk_threads)
+            .retention(RetentionPolicy {
+                streams: Default::default(),
+                default: StreamLimits {
+                    max_age: config.defaults.recording.retention.max_age.map(|d| d.0),
+                    max_bytes: config.defaults.recording.retention.max_size.map(|b| b.0),
+                },
+                max_bytes: config.storage.max_size.map(|b| b.0),
+                min_free: config.storage.min_free.0,
+            });
         if let Some(recordings) = &config.storage.recordings_dir {
             builder = builder.recordings_dir(recordings);
+        }
+        for (name, path) in &config.storage.directories {
+            builder = builder.directory(name, path);
         }
         for stream in &config.streams {
             builder = builder.stream(stream_from_config(stream, &config.defaults)?);

@@ -55,6 +55,15 @@ impl StreamId {
         &self.0
     }
 
+    /// A number between a half and one that is the stream's own: what is staggered by it is spread evenly.
+    pub(super) fn phase(&self) -> f64 {
+        // FNV-1a: the same at every start and in every version.
+        let hash = self.0.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        0.5 + (hash >> 11) as f64 / (1u64 << 54) as f64
+    }
+
     /// The id as shared text.
     pub(crate) fn shared(&self) -> Arc<str> {
         self.0.clone()

@@ -28,34 +28,45 @@
 
 mod backoff;
 mod from_config;
+mod fsck;
 mod id;
 mod job;
 mod probe;
+mod recordings;
+mod storage;
 mod stream;
 mod supervisor;
 
+pub use crate::frame::TrackInfo;
 pub use backoff::RetryPolicy;
 pub use from_config::{BuildError, check_streams, stream_from_config};
+pub use fsck::{FsckOptions, FsckReport, fsck};
 pub use id::{InvalidStreamId, StreamId};
 pub use job::{JobError, JobReport, Progress, RecordJob};
 pub use probe::{ProbeReport, ProbeTrack, probe};
-pub use stream::{NoSource, Stream, StreamHandle, StreamStatus, TrackInfo};
+pub use recordings::{DirectoryReport, StorageReport, StreamReport};
+pub use stream::{NoSource, Stream, StreamHandle, StreamStatus};
 pub use supervisor::StateInfo;
 
 use crate::event::EventBus;
-use crate::recording::{Destination, RecordError, RecorderSink, Recording};
+use crate::recording::{Destination, RecordError, RecorderContext, RecorderSink, Recording};
 use crate::sink::Sink;
-use crate::storage::{DiskPool, StorageError};
+use crate::storage::index::{Index, IndexError};
+use crate::storage::retention::RetentionPolicy;
+use crate::storage::{LockError, StorageError};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use storage::Storage;
 use stream::{StreamShared, Tasks};
 use supervisor::Supervisor;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+/// Shorter segments are cut at their full length from the first: what is staggered is to be worth it.
+const STAGGERED_FROM: Duration = Duration::from_secs(30);
 /// How long stopping one stream may take, its files included.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -75,6 +86,23 @@ pub enum ManagerError {
     /// The recording's settings do not make sense.
     #[error(transparent)]
     Recording(#[from] RecordError),
+    /// The data folder is in use, or cannot be used.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The index of recordings cannot be used.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// There is no index: the manager was made without a data folder.
+    #[error("nothing is known of recordings: the manager was made without a data_dir")]
+    NoIndex,
+    /// There is no folder for recordings with that name.
+    #[error("there is no recordings folder named \"{name}\"; expected one of: {known}")]
+    NoDirectory {
+        /// The name.
+        name: String,
+        /// The names that there are.
+        known: String,
+    },
     /// The disk threads do not start.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -88,22 +116,39 @@ pub enum ManagerError {
 
 /// Makes a [`StreamManager`].
 pub struct StreamManagerBuilder {
-    data_dir: PathBuf,
+    data_dir: Option<PathBuf>,
     recordings_dir: Option<PathBuf>,
+    directories: BTreeMap<String, PathBuf>,
+    retention: RetentionPolicy,
     max_connects: usize,
     disk_threads: usize,
     streams: Vec<Stream>,
 }
 
 impl StreamManagerBuilder {
-    /// Where the manager keeps its files; `data` by default.
+    /// Where the manager keeps what it has to remember: the index of recordings. Only one manager may use a
+    /// folder at a time. Without one nothing is remembered, and nothing deleted.
     #[must_use]
     pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
-        self.data_dir = path.into();
+        self.data_dir = Some(path.into());
         self
     }
 
-    /// Where recordings go; `recordings` in the data folder by default.
+    /// Adds a folder for recordings that streams may choose by its name.
+    #[must_use]
+    pub fn directory(mut self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        self.directories.insert(name.into(), path.into());
+        self
+    }
+
+    /// Sets how long recordings are kept.
+    #[must_use]
+    pub fn retention(mut self, policy: RetentionPolicy) -> Self {
+        self.retention = policy;
+        self
+    }
+
+    /// Where recordings go; `recordings` in the data folder by default, or `data/recordings` without one.
     #[must_use]
     pub fn recordings_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.recordings_dir = Some(path.into());
@@ -117,7 +162,7 @@ impl StreamManagerBuilder {
         self
     }
 
-    /// How many threads write to disk; 2 by default.
+    /// How many threads write to each disk; 2 by default.
     #[must_use]
     pub fn disk_threads(mut self, number: usize) -> Self {
         self.disk_threads = number.max(1);
@@ -136,16 +181,27 @@ impl StreamManagerBuilder {
     /// # Errors
     /// If an id is wrong or taken, or a recording's settings do not make sense; nothing runs then.
     pub async fn build(self) -> Result<StreamManager, ManagerError> {
-        let recordings_dir = self.recordings_dir.unwrap_or_else(|| self.data_dir.join("recordings"));
+        let events = EventBus::default();
+        let cancel = CancellationToken::new();
+        let storage = Storage::open(
+            storage::Settings {
+                data_dir: self.data_dir,
+                recordings_dir: self.recordings_dir,
+                directories: self.directories,
+                retention: self.retention,
+                disk_threads: self.disk_threads,
+            },
+            &events,
+            &cancel,
+        )
+        .await?;
         let manager = StreamManager {
             inner: Arc::new(Inner {
-                data_dir: self.data_dir,
-                recordings_dir,
+                storage,
                 connects: Arc::new(Semaphore::new(self.max_connects)),
-                pool: DiskPool::new(self.disk_threads)?,
-                events: EventBus::default(),
+                events,
                 streams: RwLock::default(),
-                cancel: CancellationToken::new(),
+                cancel,
             }),
         };
         let mut result = Ok(());
@@ -170,10 +226,8 @@ pub struct StreamManager {
 }
 
 struct Inner {
-    data_dir: PathBuf,
-    recordings_dir: PathBuf,
+    storage: Storage,
     connects: Arc<Semaphore>,
-    pool: DiskPool,
     events: EventBus,
     streams: RwLock<BTreeMap<StreamId, StreamHandle>>,
     cancel: CancellationToken,
@@ -190,8 +244,10 @@ impl StreamManager {
     /// Begins a manager.
     pub fn builder() -> StreamManagerBuilder {
         StreamManagerBuilder {
-            data_dir: PathBuf::from("data"),
+            data_dir: None,
             recordings_dir: None,
+            directories: BTreeMap::new(),
+            retention: RetentionPolicy::default(),
             max_connects: 16,
             disk_threads: 2,
             streams: Vec::new(),
@@ -220,11 +276,22 @@ impl StreamManager {
         let hub = crate::hub::Hub::new(stream.hub);
         let events = self.inner.events.for_stream(id.shared());
         let mut recording = stream.recording.unwrap_or_else(Recording::fmp4);
+        let directory = self.inner.storage.directory(stream.directory.as_deref())?;
+        let mut context = RecorderContext::new(directory.pool.clone(), id.shared()).events(events.clone());
         if recording.destination.is_none() {
-            recording.destination = Some(Destination::Folder(self.inner.recordings_dir.join(id.as_str())));
+            recording.destination = Some(Destination::Folder(directory.place.path().join(id.as_str())));
+            context = context.place(directory.place.clone());
+            if recording.segment_duration.is_some_and(|d| d >= STAGGERED_FROM) {
+                recording = recording.stagger(id.phase());
+            }
         }
-        let (recorder, sink) =
-            RecorderSink::new(recording, self.inner.pool.clone(), Some(events.clone()), stream.record)?;
+        if let (Some(index), Some(Destination::Folder(_))) =
+            (self.inner.storage.index(), &recording.destination)
+        {
+            context = context.index(index.clone());
+        }
+        self.inner.storage.limit(&id, stream.limits);
+        let (recorder, sink) = RecorderSink::new(recording, context, stream.record)?;
         let cancel = self.inner.cancel.child_token();
         let (sender, state) = watch::channel(StateInfo::idle());
         let mut sinks: Vec<Box<dyn Sink>> = stream.sinks;
@@ -278,19 +345,19 @@ impl StreamManager {
         &self.inner.events
     }
 
-    /// Where recordings go.
+    /// Where recordings go that choose no other folder.
     pub fn recordings_dir(&self) -> &std::path::Path {
-        &self.inner.recordings_dir
+        self.inner.storage.default_path()
     }
 
-    /// Where the manager keeps its files.
-    pub fn data_dir(&self) -> &std::path::Path {
-        &self.inner.data_dir
+    /// Where the manager keeps what it remembers, if it does.
+    pub fn data_dir(&self) -> Option<&std::path::Path> {
+        self.inner.storage.index().map(|index| index.data_dir())
     }
 
-    /// Disk jobs that are waiting.
-    pub fn queued_disk_jobs(&self) -> usize {
-        self.inner.pool.queued()
+    /// The index of recordings, if there is a data folder.
+    pub fn index(&self) -> Option<&Index> {
+        self.inner.storage.index()
     }
 
     /// Whether it has been shut down.
@@ -306,6 +373,7 @@ impl StreamManager {
             streams.values().cloned().collect()
         };
         futures_util::future::join_all(handles.iter().map(|handle| handle.stop(STOP_TIMEOUT))).await;
+        self.inner.storage.close().await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! A look at a source: what it sends and how.
 
-use super::stream::TrackInfo;
+use crate::frame::TrackInfo;
 use crate::frame::{MediaKind, MediaTime, WallTime};
 use crate::hub::{Hub, HubItem, ReaderOptions};
 use crate::source::{Source, SourceError};

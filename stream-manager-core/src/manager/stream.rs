@@ -4,11 +4,12 @@ use super::backoff::RetryPolicy;
 use super::id::{InvalidStreamId, StreamId};
 use super::supervisor::StateInfo;
 use crate::event::StreamState;
-use crate::frame::{CodecParameters, MediaKind};
+use crate::frame::TrackInfo;
 use crate::hub::{ConsumerStats, Hub, HubOptions, HubStats};
 use crate::recording::{RecordError, Recorder, RecorderHandle, RecorderStatus, Recording, Segment};
 use crate::sink::Sink;
 use crate::source::{Source, SourceError};
+use crate::storage::retention::StreamLimits;
 use parking_lot::Mutex;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -42,6 +43,8 @@ pub struct Stream<S = Box<dyn Source>> {
     pub(super) retry: RetryPolicy,
     pub(super) hub: HubOptions,
     pub(super) sinks: Vec<Box<dyn Sink>>,
+    pub(super) limits: Option<StreamLimits>,
+    pub(super) directory: Option<String>,
 }
 
 impl Stream<NoSource> {
@@ -55,6 +58,8 @@ impl Stream<NoSource> {
             retry: RetryPolicy::default(),
             hub: HubOptions::default(),
             sinks: Vec::new(),
+            limits: None,
+            directory: None,
         }
     }
 
@@ -65,8 +70,8 @@ impl Stream<NoSource> {
 
     /// The same for a source that is boxed already, as [`from_url`](crate::source::from_url) makes them.
     pub fn boxed_source(self, source: Box<dyn Source>) -> Stream {
-        let Self { id, recording, record, retry, hub, sinks, .. } = self;
-        Stream { id, source, recording, record, retry, hub, sinks }
+        let Self { id, recording, record, retry, hub, sinks, limits, directory, .. } = self;
+        Stream { id, source, recording, record, retry, hub, sinks, limits, directory }
     }
 }
 
@@ -84,6 +89,20 @@ impl<S> Stream<S> {
     pub fn record_on_demand(mut self, recording: Recording) -> Self {
         self.recording = Some(recording);
         self.record = false;
+        self
+    }
+
+    /// Sets how long its recordings are kept, instead of what holds for all.
+    #[must_use]
+    pub fn limits(mut self, limits: StreamLimits) -> Self {
+        self.limits = Some(limits);
+        self
+    }
+
+    /// Chooses one of the manager's named folders for its recordings.
+    #[must_use]
+    pub fn directory(mut self, name: impl Into<String>) -> Self {
+        self.directory = Some(name.into());
         self
     }
 
@@ -110,50 +129,6 @@ impl<S> Stream<S> {
 
     pub(super) fn checked_id(&self) -> Result<StreamId, InvalidStreamId> {
         self.id.parse()
-    }
-}
-
-/// One track as the API shows it.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct TrackInfo {
-    /// Video, audio or data.
-    pub kind: MediaKind,
-    /// The codec's short name.
-    pub codec: &'static str,
-    /// RFC 6381 codec string.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rfc6381: Option<String>,
-    /// Width in pixels.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub width: Option<u32>,
-    /// Height in pixels.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub height: Option<u32>,
-    /// Frames per second that the stream states.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub frame_rate: Option<f64>,
-    /// Samples per second.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sample_rate: Option<u32>,
-    /// Channels.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub channels: Option<u16>,
-}
-
-impl TrackInfo {
-    /// Describes codec parameters.
-    pub fn of(parameters: &CodecParameters) -> Self {
-        let (video, audio) = (parameters.video(), parameters.audio());
-        Self {
-            kind: parameters.kind(),
-            codec: parameters.codec().name(),
-            rfc6381: parameters.rfc6381(),
-            width: video.map(|v| v.width),
-            height: video.map(|v| v.height),
-            frame_rate: video.and_then(|v| v.frame_rate).map(|(n, d)| f64::from(n) / f64::from(d)),
-            sample_rate: audio.map(|a| a.sample_rate),
-            channels: audio.map(|a| a.channels),
-        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! One life of a muxing pipeline: frames in, fragments' ends out.
 
-use super::recorder::Shared;
 use super::{RecordError, Segment};
 use crate::frame::{CodecParameters, Frame, MediaTime, TrackId, WallTime};
 use crate::pipeline::{ManagedPipeline, PipelineMessage};
@@ -137,12 +136,8 @@ impl Run {
         self.sources.iter().map(|i| i.source.current_level_bytes()).max().unwrap_or(0)
     }
 
-    /// Reads splitmuxsink's messages; a closed fragment is a segment.
-    pub(super) fn fragment_message(
-        &mut self,
-        structure: &gst::Structure,
-        shared: &Shared,
-    ) -> Option<Segment> {
+    /// Reads splitmuxsink's messages.
+    pub(super) fn fragment_message(&mut self, structure: &gst::Structure) -> Option<Fragment> {
         let path = PathBuf::from(structure.get::<String>("location").ok()?);
         let time = structure.get::<gst::ClockTime>("running-time").ok()?;
         let at =
@@ -150,30 +145,27 @@ impl Run {
         match structure.name().as_str() {
             "splitmuxsink-fragment-opened" => {
                 self.segment_start = at;
-                shared.segment_started(path);
-                None
+                Some(Fragment::Opened { path, start: self.wall_clock_at(at), media_start: at })
             }
             "splitmuxsink-fragment-closed" => {
-                let start = wall_clock_of(
-                    &self.keyframes,
-                    gst::ClockTime::from_nseconds(
-                        u64::try_from(self.segment_start.as_nanos().saturating_sub(self.base.as_nanos()))
-                            .unwrap_or(0),
-                    )
-                    .into(),
-                    self.base,
-                );
+                let start = self.wall_clock_at(self.segment_start);
                 let frames = self.frames - self.segment_frames;
                 self.segment_frames = self.frames;
-                Some(Segment {
-                    path,
-                    start,
-                    duration: at.saturating_since(self.segment_start),
-                    bytes: 0,
-                    frames,
-                })
+                let duration = at.saturating_since(self.segment_start);
+                Some(Fragment::Closed(Segment { path, start, duration, bytes: 0, frames }))
             }
             _ => None,
         }
     }
+
+    fn wall_clock_at(&self, time: MediaTime) -> WallTime {
+        let running_time = u64::try_from(time.as_nanos().saturating_sub(self.base.as_nanos())).unwrap_or(0);
+        wall_clock_of(&self.keyframes, Some(gst::ClockTime::from_nseconds(running_time)), self.base)
+    }
+}
+
+/// What splitmuxsink tells of a file.
+pub(super) enum Fragment {
+    Opened { path: PathBuf, start: WallTime, media_start: MediaTime },
+    Closed(Segment),
 }

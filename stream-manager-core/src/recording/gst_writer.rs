@@ -6,17 +6,20 @@
 //! `togglerecord`'s: it stops and starts at keyframes, so the frames between the pause and the next
 //! keyframe are held back here.
 
-use super::gst_run::{Input, Keyframes, Run, nominal_duration, until_end, wall_clock_of};
+use super::gst_run::{Fragment, Input, Keyframes, Run, nominal_duration, until_end, wall_clock_of};
+use super::ledger::{Beginning, Entry, describe};
 use super::name::{numbered, segment_file_name};
-use super::recorder::{SegmentWriter, Shared};
-use super::{Destination, RecordError, Recording, RecordingFormat, Segment, SharedWriter};
+use super::progress::Shared;
+use super::recorder::SegmentWriter;
+use super::{Destination, RecordError, RecorderContext, Recording, RecordingFormat, Segment, SharedWriter};
 use crate::frame::{AudioCodec, Codec, Frame, MediaKind, MediaTime, Track, TrackId, VideoCodec, WallTime};
 use crate::pipeline::caps::caps_for;
 use crate::pipeline::{self, ErrorCause, ManagedPipeline, PipelineError, PipelineMessage, make_element};
-use crate::storage::DiskPool;
+use crate::storage::{StorageError, WatchedFile};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,12 +31,20 @@ const LOOK_AHEAD: Duration = Duration::from_millis(600);
 const MAX_QUEUED_BYTES: u64 = 64 << 20;
 /// How long the muxer may take to finish a file.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(10);
+/// Less room than this, and no file is begun.
+const LEAST_FREE_BYTES: u64 = 2 << 20;
 
 pub(super) struct GstWriter {
     recording: Recording,
-    pool: DiskPool,
+    context: RecorderContext,
     shared: Arc<Shared>,
     tracks: Option<Arc<[Track]>>,
+    /// The tracks as the index keeps them.
+    description: String,
+    /// Files that the muxer has open, what the index will know of them, and their syncing.
+    files: HashMap<PathBuf, (Option<Entry>, Option<WatchedFile>)>,
+    /// The next file follows on the last one without a missing frame.
+    follows: bool,
     /// Frames from the first keyframe on, until the pipeline is made.
     waiting: Vec<Frame>,
     run: Option<Run>,
@@ -52,8 +63,19 @@ fn holds(format: RecordingFormat, codec: Codec) -> bool {
 }
 
 impl GstWriter {
-    pub(super) fn new(recording: Recording, pool: DiskPool, shared: Arc<Shared>) -> Self {
-        Self { recording, pool, shared, tracks: None, waiting: Vec::new(), run: None, number: Arc::default() }
+    pub(super) fn new(recording: Recording, context: RecorderContext, shared: Arc<Shared>) -> Self {
+        Self {
+            recording,
+            context,
+            shared,
+            tracks: None,
+            description: String::new(),
+            files: HashMap::new(),
+            follows: false,
+            waiting: Vec::new(),
+            run: None,
+            number: Arc::default(),
+        }
     }
 
     fn one_file(&self) -> bool {
@@ -220,17 +242,25 @@ impl GstWriter {
         }
         let splitmux = make_element("splitmuxsink")?;
         splitmux.set_property("muxer", &mux);
-        let limit = self.recording.segment_duration.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(0));
-        splitmux.set_property("max-size-time", limit);
+        // Recordings that begin together do not change their segments together: see `listen`.
+        let first =
+            self.recording.stagger.filter(|_| self.number.load(Ordering::Relaxed) == 0).unwrap_or(1.0);
+        splitmux
+            .set_property("max-size-time", nanos(self.recording.segment_duration.map(|d| d.mul_f64(first))));
         splitmux.set_property("max-size-bytes", self.recording.segment_bytes.unwrap_or(0));
         splitmux.set_property("send-keyframe-requests", false);
         let (recording, number, keyframes) = (self.recording.clone(), self.number.clone(), keyframes.clone());
+        let shared = Arc::downgrade(&self.shared);
         splitmux.connect("format-location-full", false, move |values| {
             let sample = values.get(2).and_then(|v| v.get::<gst::Sample>().ok());
             let time = sample.as_ref().and_then(|s| s.buffer()).and_then(gst::BufferRef::pts);
             let start = wall_clock_of(&keyframes, time, base);
             let number = number.fetch_add(1, Ordering::Relaxed) + 1;
-            Some(location(&recording, start, number).display().to_string().to_value())
+            let path = location(&recording, start, number);
+            if let Some(shared) = shared.upgrade() {
+                shared.ledger.opening(&path);
+            }
+            Some(path.display().to_string().to_value())
         });
         pipeline.add(&splitmux).map_err(|e| failed(e.to_string()))?;
         Ok((splitmux.clone(), Some(splitmux)))
@@ -239,21 +269,17 @@ impl GstWriter {
     /// Takes note of what the pipeline has said.
     async fn listen(&mut self) -> Result<(), RecordError> {
         let Some(run) = &mut self.run else { return Ok(()) };
-        let mut closed = Vec::new();
+        let mut fragments = Vec::new();
         let mut error = None;
         while let Ok(message) = run.bus.try_recv() {
             match message {
                 PipelineMessage::Error(said) => error = Some(said),
-                PipelineMessage::Element(structure) => {
-                    if let Some(segment) = run.fragment_message(&structure, &self.shared) {
-                        closed.push(segment);
-                    }
-                }
+                PipelineMessage::Element(structure) => fragments.extend(run.fragment_message(&structure)),
                 PipelineMessage::Eos => {}
             }
         }
-        for segment in closed {
-            self.report(segment).await;
+        for fragment in fragments {
+            self.fragment(fragment).await;
         }
         match error {
             Some(error) => Err(error.into()),
@@ -261,11 +287,57 @@ impl GstWriter {
         }
     }
 
-    /// Looks up a finished file's size and tells of it.
-    async fn report(&self, mut segment: Segment) {
-        let path = segment.path.clone();
-        let size = self.pool.lane().run(move || std::fs::metadata(path).map(|m| m.len())).await;
-        segment.bytes = size.ok().and_then(Result::ok).unwrap_or(0);
+    async fn fragment(&mut self, fragment: Fragment) {
+        match fragment {
+            Fragment::Opened { path, start, media_start } => {
+                let entry = self.shared.ledger.begin(&Beginning {
+                    path: &path,
+                    start,
+                    media_start,
+                    format: self.recording.format,
+                    tracks: &self.description,
+                    // Those after the first of a run follow on each other.
+                    continues: std::mem::replace(&mut self.follows, true),
+                });
+                let (pool, file, sync) = (self.context.pool.clone(), path.clone(), self.recording.sync);
+                let watched = self.context.pool.lane().run(move || pool.watch(&file, sync)).await.ok();
+                let begun = entry.as_ref().map(Entry::begun);
+                self.context.pool.in_order(move || {
+                    if let Some(begun) = begun {
+                        begun();
+                    }
+                });
+                self.shared.segment_started(path.clone());
+                self.files.insert(path, (entry, watched));
+            }
+            Fragment::Closed(segment) => {
+                if let Some(splitmux) = self.run.as_ref().and_then(|run| run.splitmux.as_ref()) {
+                    splitmux.set_property("max-size-time", nanos(self.recording.segment_duration));
+                }
+                self.report(segment).await;
+            }
+        }
+    }
+
+    /// Looks up a finished file's size, makes it safe and tells of it.
+    async fn report(&mut self, mut segment: Segment) {
+        let (entry, watched) = self.files.remove(&segment.path).unwrap_or_default();
+        let (path, sync) = (segment.path.clone(), self.recording.sync);
+        let lane = self.context.pool.lane();
+        let size = lane.run(move || {
+            let size = std::fs::metadata(&path).map(|m| m.len());
+            if let Some(watched) = watched {
+                watched.finish(sync);
+            }
+            size
+        });
+        segment.bytes = size.await.ok().and_then(Result::ok).unwrap_or(0);
+        self.shared.ledger.reached(segment.start + segment.duration);
+        if let Some(mut entry) = entry {
+            entry.whole(segment.bytes, segment.duration, segment.frames);
+            let finished = entry.finished();
+            self.context.pool.in_order(move || finished(true));
+        }
         self.shared.wrote(segment.bytes, segment.duration, segment.frames);
         self.shared.segment_finished(segment);
     }
@@ -291,8 +363,8 @@ impl GstWriter {
             result = tokio::time::timeout(FINISH_TIMEOUT, wait).await.unwrap_or(Err(RecordError::Stalled));
         }
         for structure in closed {
-            if let Some(segment) = run.fragment_message(&structure, &self.shared) {
-                self.report(segment).await;
+            if let Some(fragment) = run.fragment_message(&structure) {
+                self.fragment(fragment).await;
             }
         }
         if run.splitmux.is_none() {
@@ -306,8 +378,30 @@ impl GstWriter {
             });
         }
         run.managed.stop().await;
+        self.follows = false;
         result
     }
+}
+
+impl Drop for GstWriter {
+    fn drop(&mut self) {
+        // Files that the muxer could not finish.
+        for (path, (entry, _)) in self.files.drain() {
+            self.context.pool.in_order(move || {
+                // An empty one is of no use to anybody.
+                if std::fs::metadata(&path).is_ok_and(|m| m.is_file() && m.len() == 0) {
+                    let _ = std::fs::remove_file(&path);
+                }
+                if let Some(entry) = entry {
+                    entry.finished()(false);
+                }
+            });
+        }
+    }
+}
+
+fn nanos(duration: Option<Duration>) -> u64 {
+    duration.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(0))
 }
 
 fn toggle_pads(toggle: &gst::Element, main: bool) -> Option<(gst::Pad, gst::Pad)> {
@@ -351,22 +445,33 @@ fn location(recording: &Recording, mut start: WallTime, number: u64) -> PathBuf 
     }
 }
 
-async fn prepare_target(pool: &DiskPool, recording: &Recording) -> Result<(), RecordError> {
+async fn prepare_target(context: &RecorderContext, recording: &Recording) -> Result<(), RecordError> {
     let (path, is_file, overwrite) = match &recording.destination {
         Some(Destination::Folder(path)) => (path.clone(), false, false),
         Some(Destination::File { path, overwrite }) => (path.clone(), true, *overwrite),
         _ => return Ok(()),
     };
-    pool.lane().run(move || prepare(&path, is_file, overwrite)).await?.map_err(RecordError::from)
+    let place = context.place.clone();
+    let prepare = move || {
+        if let Some(place) = place {
+            place.folder(&path)?;
+        }
+        prepare(&path, is_file, overwrite)
+    };
+    context.pool.lane().run(prepare).await?.map_err(RecordError::from)
 }
 
-fn prepare(path: &Path, is_file: bool, overwrite: bool) -> Result<(), crate::storage::StorageError> {
+fn prepare(path: &Path, is_file: bool, overwrite: bool) -> Result<(), StorageError> {
     let folder = if is_file { path.parent().filter(|p| !p.as_os_str().is_empty()) } else { Some(path) };
     if let Some(folder) = folder {
-        std::fs::create_dir_all(folder).map_err(crate::storage::StorageError::at(folder))?;
+        std::fs::create_dir_all(folder).map_err(StorageError::at(folder))?;
+        // The muxer would leave an empty file behind.
+        if crate::storage::space::space(folder)?.free_bytes < LEAST_FREE_BYTES {
+            return Err(StorageError::at(folder)(std::io::ErrorKind::StorageFull.into()));
+        }
     }
     if is_file && !overwrite && path.exists() {
-        return Err(crate::storage::StorageError::at(path)(std::io::ErrorKind::AlreadyExists.into()));
+        return Err(StorageError::at(path)(std::io::ErrorKind::AlreadyExists.into()));
     }
     Ok(())
 }
@@ -378,9 +483,11 @@ impl SegmentWriter for GstWriter {
             return Ok(());
         }
         if self.tracks.is_some() {
+            let follows = self.run.is_some();
             self.close().await?;
+            self.follows = follows;
         }
-        self.fitting(&tracks)?;
+        self.description = serde_json::to_string(&describe(&self.fitting(&tracks)?)).unwrap_or_default();
         self.tracks = Some(tracks);
         Ok(())
     }
@@ -405,7 +512,7 @@ impl SegmentWriter for GstWriter {
                 return Ok(());
             }
             if self.number.load(Ordering::Relaxed) == 0 {
-                prepare_target(&self.pool, &self.recording).await?;
+                prepare_target(&self.context, &self.recording).await?;
             }
         }
         self.waiting.push(frame);

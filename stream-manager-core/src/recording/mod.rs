@@ -9,23 +9,31 @@
 //! MP3, AC-3, Opus; plain MP4 those and AV1, VP9. A track that does not fit is left out and said so in the
 //! log; if none fits, that is an error.
 
+mod clock;
 mod fmp4_writer;
 mod gst_run;
 mod gst_writer;
+mod ledger;
 mod name;
+mod progress;
 mod recorder;
 
 pub use name::segment_file_name;
 pub use recorder::{Recorder, RecorderHandle, RecorderSink, RecorderStatus};
 
+use crate::event::EventSender;
 use crate::fmp4::Fmp4Error;
 use crate::frame::WallTime;
 use crate::pipeline::PipelineError;
-use crate::storage::StorageError;
+use crate::storage::index::{GapReason, Index};
+use crate::storage::{DiskPool, Place, StorageError, SyncPolicy};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Half a second: with the frame that is held back, a kill costs less than a second at any frame rate above two.
+pub(crate) const DEFAULT_PART_DURATION: Duration = Duration::from_millis(500);
 
 /// A container format for recordings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -43,6 +51,16 @@ pub enum RecordingFormat {
 }
 
 impl RecordingFormat {
+    /// Its name, as in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fmp4 => "fmp4",
+            Self::Mp4 => "mp4",
+            Self::Mkv => "mkv",
+            Self::Ts => "ts",
+        }
+    }
+
     /// The file extension, without the dot.
     pub fn extension(self) -> &'static str {
         match self {
@@ -112,19 +130,62 @@ pub struct Recording {
     pub(crate) destination: Option<Destination>,
     pub(crate) retry: bool,
     pub(crate) limit: Option<Duration>,
+    pub(crate) sync: SyncPolicy,
+    pub(crate) stagger: Option<f64>,
+}
+
+/// What a recorder works with.
+#[derive(Clone, Debug)]
+pub struct RecorderContext {
+    pub(crate) pool: DiskPool,
+    pub(crate) events: Option<EventSender>,
+    pub(crate) stream: Arc<str>,
+    pub(crate) index: Option<Index>,
+    pub(crate) place: Option<Arc<Place>>,
+}
+
+impl RecorderContext {
+    /// A recorder that writes through these disk threads, for the stream with this id.
+    pub fn new(pool: DiskPool, stream: impl Into<Arc<str>>) -> Self {
+        Self { pool, events: None, stream: stream.into(), index: None, place: None }
+    }
+
+    /// Tells of what happens.
+    #[must_use]
+    pub fn events(mut self, events: EventSender) -> Self {
+        self.events = Some(events);
+        self
+    }
+
+    /// Enters what is recorded.
+    #[must_use]
+    pub fn index(mut self, index: Index) -> Self {
+        self.index = Some(index);
+        self
+    }
+
+    /// Only records where this place is there.
+    #[must_use]
+    pub fn place(mut self, place: Arc<Place>) -> Self {
+        self.place = Some(place);
+        self
+    }
 }
 
 impl Recording {
-    /// A recording in this format: segments of one hour, parts of one second, kept trying after errors.
+    /// A recording in this format: segments of one hour, parts of half a second, made safe on disk once a
+    /// second, kept trying after errors.
     pub fn new(format: RecordingFormat) -> Self {
         Self {
             format,
             segment_duration: Some(Duration::from_secs(3600)),
             segment_bytes: None,
-            part_duration: Duration::from_secs(1),
+            part_duration: DEFAULT_PART_DURATION,
             destination: None,
             retry: true,
             limit: None,
+            sync: SyncPolicy::default(),
+            stagger: None,
         }
     }
 
@@ -216,6 +277,21 @@ impl Recording {
         self
     }
 
+    /// How often what is written is made safe on the disk.
+    #[must_use]
+    pub fn sync(mut self, policy: SyncPolicy) -> Self {
+        self.sync = policy;
+        self
+    }
+
+    /// Makes the first segment shorter, to this part of its length (0 to 1): recordings that begin together
+    /// then do not change their segments together.
+    #[must_use]
+    pub fn stagger(mut self, fraction: f64) -> Self {
+        self.stagger = Some(fraction.clamp(0.01, 1.0));
+        self
+    }
+
     /// Ends the recording after this much media.
     #[must_use]
     pub fn limit(mut self, duration: Duration) -> Self {
@@ -251,6 +327,11 @@ impl Recording {
         }
         if self.part_duration < Duration::from_millis(50) || self.part_duration > Duration::from_secs(60) {
             return bad("part_duration", format!("{:?}", self.part_duration), "between 50ms and 1m");
+        }
+        if let SyncPolicy::Interval(interval) = self.sync
+            && !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&interval)
+        {
+            return bad("sync_interval", format!("{interval:?}"), "off, 0, or between 100ms and 1h");
         }
         if matches!(self.destination, Some(Destination::Stream(_))) && self.format == RecordingFormat::Mp4 {
             return bad("format", "mp4".into(), "fmp4, mkv or ts, since plain MP4 cannot be streamed");
@@ -330,4 +411,17 @@ pub enum RecordError {
     /// The recorder is gone.
     #[error("the recorder has ended")]
     Ended,
+}
+
+impl RecordError {
+    /// How the index calls what is missing because of it.
+    fn gap_reason(&self) -> GapReason {
+        match self {
+            Self::Storage(error) if error.is_full() => GapReason::DiskFull,
+            Self::Storage(StorageError::Stalled { .. }) | Self::Stalled => GapReason::DiskSlow,
+            Self::Storage(_) => GapReason::DiskError,
+            Self::Fmp4(_) | Self::NoFittingTrack { .. } => GapReason::Format,
+            _ => GapReason::Unknown,
+        }
+    }
 }

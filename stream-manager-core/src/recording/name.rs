@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The file name of a segment that starts at this time: `2026-01-31T23-59-59.123Z.mp4`.
 pub fn segment_file_name(start: WallTime, format: RecordingFormat) -> String {
-    format!("{}.{}", start.format_utc("%Y-%m-%dT%H-%M-%S%.3fZ"), format.extension())
+    crate::storage::segment_name(start, format.extension())
 }
 
 /// `out.mp4`, `out-2.mp4`, `out-3.mp4`, …

@@ -2,8 +2,9 @@
 //!
 //! The sink reads the hub while it records or is paused and leaves the hub alone while it is off. The
 //! writing itself is a [`SegmentWriter`]'s; what an error means is decided here: a server's recorder is
-//! `blocked`, drops frames instead of holding anybody up, and tries again with the next keyframe; a
-//! one-shot recorder ends.
+//! `blocked`, drops frames instead of holding anybody up, and tries again every two seconds, from the hub's
+//! kept GOP on if that holds nothing that is recorded already, so that a camera with long GOPs need not wait
+//! for its next keyframe; a one-shot recorder ends.
 //!
 //! **Pause to the frame**: every frame that reached the hub before the pause is written, none that reached
 //! it inside. After the resume recording goes on with the first keyframe, since nothing before it could be
@@ -11,13 +12,13 @@
 
 use super::fmp4_writer::Fmp4Writer;
 use super::gst_writer::GstWriter;
-use super::{RecordError, Recording, RecordingFormat, Segment};
-use crate::event::{EventKind, EventSender, RecordingState};
+use super::progress::Shared;
+use super::{RecordError, RecorderContext, Recording, RecordingFormat, Segment};
+use crate::event::{EventKind, RecordingState};
 use crate::frame::{Frame, MediaKind, MediaTime, Track};
-use crate::hub::{HubItem, HubReader, ReaderOptions};
+use crate::hub::{Hub, HubItem, HubReader, ReaderOptions};
 use crate::sink::{Sink, SinkError};
-use crate::storage::DiskPool;
-use parking_lot::Mutex;
+use crate::storage::index::GapReason;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a blocked recorder waits before it tries again.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// How long a blocked recorder waits for a keyframe that is not recorded yet. After that it begins with one
+/// that is: some frames are then in two files, which is better than none in either.
+const WAIT_FOR_KEYFRAME: Duration = Duration::from_secs(4);
 /// How long a command may take; finishing a large plain MP4 is the slowest.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -125,65 +129,6 @@ impl Recorder for RecorderHandle {
     }
 }
 
-/// What the writers tell about their work.
-pub(super) struct Shared {
-    status: Mutex<RecorderStatus>,
-    events: Option<EventSender>,
-}
-
-impl Shared {
-    pub(super) fn segment_started(&self, path: PathBuf) {
-        self.emit(EventKind::SegmentStarted { path: path.display().to_string() });
-        self.status.lock().file = Some(path);
-    }
-
-    pub(super) fn wrote(&self, bytes: u64, duration: Duration, frames: u64) {
-        let mut status = self.status.lock();
-        status.bytes += bytes;
-        status.duration_secs += duration.as_secs_f64();
-        status.frames += frames;
-    }
-
-    pub(super) fn segment_finished(&self, segment: Segment) {
-        self.emit(EventKind::SegmentFinished {
-            path: segment.path.display().to_string(),
-            duration_secs: segment.duration.as_secs_f64(),
-            bytes: segment.bytes,
-        });
-        let mut status = self.status.lock();
-        status.segments += 1;
-        status.file = None;
-        status.last_segment = Some(segment);
-    }
-
-    fn emit(&self, kind: EventKind) {
-        if let Some(events) = &self.events {
-            events.emit(kind);
-        }
-    }
-
-    fn set_state(&self, state: RecordingState, reason: &str) {
-        {
-            let mut status = self.status.lock();
-            if status.state == state {
-                return;
-            }
-            status.state = state;
-            reason.clone_into(&mut status.reason);
-            match state {
-                RecordingState::Recording => status.last_error = None,
-                RecordingState::Blocked => status.file = None,
-                RecordingState::Off | RecordingState::Paused => {}
-            }
-        }
-        self.emit(EventKind::RecordingState { state, reason: reason.to_owned() });
-    }
-
-    fn state(&self) -> RecordingState {
-        self.status.lock().state
-    }
-}
-
 /// Writes frames into segments of one container.
 #[async_trait::async_trait]
 pub(super) trait SegmentWriter: Send {
@@ -208,15 +153,18 @@ pub(super) trait SegmentWriter: Send {
 /// The consuming end of a recorder.
 pub struct RecorderSink {
     recording: Recording,
-    pool: DiskPool,
+    context: RecorderContext,
     shared: Arc<Shared>,
     commands: mpsc::Receiver<Command>,
     commands_open: bool,
     writer: Box<dyn SegmentWriter>,
     tracks: Option<Arc<[Track]>>,
     retry_at: Option<Instant>,
+    blocked_since: Option<Instant>,
     /// Blocked, but writing is being tried again.
     trying: bool,
+    /// Frames that were dropped while blocked: up to the last keyframe, and since then.
+    dropped: (u64, u64),
     /// Decoding time of the first recorded frame, for the limit.
     began: Option<MediaTime>,
     done: bool,
@@ -230,8 +178,7 @@ impl RecorderSink {
     /// If the settings do not make sense.
     pub fn new(
         recording: Recording,
-        pool: DiskPool,
-        events: Option<EventSender>,
+        context: RecorderContext,
         start: bool,
     ) -> Result<(RecorderHandle, Self), RecordError> {
         recording.check()?;
@@ -248,19 +195,21 @@ impl RecorderSink {
             last_error: None,
             last_segment: None,
         };
-        let shared = Arc::new(Shared { status: Mutex::new(status), events });
+        let shared = Arc::new(Shared::new(status, &context));
         let (sender, commands) = mpsc::channel(8);
-        let writer = make_writer(&recording, &pool, &shared);
+        let writer = make_writer(&recording, &context, &shared);
         let sink = Self {
             recording,
-            pool,
+            context,
             shared: shared.clone(),
             commands,
             commands_open: true,
             writer,
             tracks: None,
             retry_at: None,
+            blocked_since: None,
             trying: false,
+            dropped: (0, 0),
             began: None,
             done: false,
         };
@@ -278,15 +227,21 @@ impl RecorderSink {
             }
             HubItem::Frame(frame) => match state {
                 RecordingState::Paused => self.writer.paused_frame(&frame),
-                RecordingState::Blocked if !self.trying => self.unblock(frame).await?,
+                RecordingState::Blocked if !self.trying => self.drop_frame(&frame),
                 _ if self.over_limit(&frame) => {}
                 _ => self.writer.frame(frame).await?,
             },
-            HubItem::Discontinuity => self.writer.gap().await?,
-            HubItem::Lagged { frames, .. } => {
-                self.shared.status.lock().lost_frames += frames;
-                self.shared.emit(EventKind::ConsumerLagged { consumer: self.name(), frames });
+            HubItem::Discontinuity => {
                 self.writer.gap().await?;
+                self.shared.interrupted(GapReason::Source, None);
+            }
+            HubItem::Lagged { frames, .. } => {
+                let closed = self.writer.gap().await;
+                // Said after the segment's end, whatever came of that.
+                self.shared.interrupted(GapReason::DiskSlow, None);
+                self.shared.lost(frames);
+                self.shared.emit(EventKind::ConsumerLagged { consumer: self.name(), frames });
+                closed?;
             }
         }
         Ok(())
@@ -308,19 +263,63 @@ impl RecorderSink {
         self.tracks.iter().flat_map(|t| t.iter()).any(|t| t.parameters.kind() == MediaKind::Video)
     }
 
-    /// Tries again with a keyframe, when it is time.
-    async fn unblock(&mut self, frame: Frame) -> Result<(), RecordError> {
-        let due = self.retry_at.is_none_or(|at| Instant::now() >= at);
-        if !due || !frame.keyframe || frame.is_video() != self.main_is_video() {
-            self.shared.status.lock().lost_frames += 1;
+    fn drop_frame(&mut self, frame: &Frame) {
+        if frame.keyframe && frame.is_video() == self.main_is_video() {
+            self.shared.lost(std::mem::take(&mut self.dropped.1));
+        }
+        self.dropped.1 += 1;
+    }
+
+    /// Tries again, when it is time: with what the hub has kept, so that nothing more is lost than must be.
+    async fn try_again(&mut self, reader: &mut Option<HubReader>, hub: &Hub) -> Result<(), RecordError> {
+        let now = Instant::now();
+        if self.trying || self.retry_at.is_some_and(|at| now < at) {
             return Ok(());
         }
-        self.trying = true;
-        self.writer = make_writer(&self.recording, &self.pool, &self.shared);
-        if let Some(tracks) = &self.tracks {
-            self.writer.tracks(tracks.clone()).await?;
+        self.retry_at = Some(now + RETRY_AFTER / 8);
+        let mut fresh = hub.subscribe(self.name(), ReaderOptions::default());
+        let mut waiting = Vec::new();
+        while let Some(item) = fresh.try_next() {
+            let is_frame = matches!(item, HubItem::Frame(_));
+            waiting.push(item);
+            if is_frame {
+                break;
+            }
         }
-        self.writer.frame(frame).await
+        let Some(HubItem::Frame(first)) = waiting.last() else {
+            // Nothing is kept (a GOP that is too large, or sound alone): the next frame will do if it can.
+            self.begin_again();
+            self.shared.lost(std::mem::take(&mut self.dropped.1));
+            *reader = Some(fresh);
+            for item in waiting {
+                self.item(item).await?;
+            }
+            return Ok(());
+        };
+        let recorded = self.shared.media_end().is_some_and(|end| first.dts < end);
+        let waited = self.blocked_since.is_some_and(|since| now - since >= WAIT_FOR_KEYFRAME);
+        if recorded && !waited {
+            return Ok(());
+        }
+        // What is in the old queue is in the new one too, or lost.
+        while let Some(item) = reader.as_mut().and_then(HubReader::try_next) {
+            if let HubItem::Frame(frame) = item {
+                self.drop_frame(&frame);
+            }
+        }
+        self.begin_again();
+        // What was dropped since that keyframe is recorded now.
+        self.dropped.1 = 0;
+        *reader = Some(fresh);
+        for item in waiting {
+            self.item(item).await?;
+        }
+        Ok(())
+    }
+
+    fn begin_again(&mut self) {
+        self.trying = true;
+        self.writer = make_writer(&self.recording, &self.context, &self.shared);
     }
 
     /// What an error means. `Err` if the recorder ends with it.
@@ -334,14 +333,17 @@ impl RecorderSink {
             return Err(SinkError { sink: self.name(), problem });
         }
         if self.shared.state() != RecordingState::Blocked {
-            tracing::warn!(%problem, "recording is blocked");
+            tracing::warn!(stream = self.shared.ledger.stream(), %problem, "recording is blocked");
         }
+        self.shared.interrupted(error.gap_reason(), None);
         self.shared.status.lock().last_error = Some(problem.clone());
         self.shared.set_state(RecordingState::Blocked, &problem);
-        self.retry_at = Some(Instant::now() + RETRY_AFTER);
+        let now = Instant::now();
+        self.blocked_since.get_or_insert(now);
+        self.retry_at = Some(now + RETRY_AFTER);
         self.trying = false;
         // The old writer is dropped with its open file, which ends with a whole part.
-        self.writer = make_writer(&self.recording, &self.pool, &self.shared);
+        self.writer = make_writer(&self.recording, &self.context, &self.shared);
         Ok(())
     }
 
@@ -349,7 +351,7 @@ impl RecorderSink {
         &mut self,
         action: Action,
         reader: &mut Option<HubReader>,
-        hub: &crate::hub::Hub,
+        hub: &Hub,
     ) -> Result<Option<Segment>, RecordError> {
         use RecordingState::{Blocked, Off, Paused, Recording};
         let state = self.shared.state();
@@ -367,6 +369,7 @@ impl RecorderSink {
                 // What reached the hub before the pause belongs into the file.
                 self.drain(reader).await?;
                 self.writer.pause().await?;
+                self.shared.interrupted(GapReason::Paused, None);
                 self.shared.set_state(Paused, "paused by request");
             }
             (Action::Split, Recording) => self.writer.split(),
@@ -375,7 +378,8 @@ impl RecorderSink {
                 self.drain(reader).await?;
                 *reader = None;
                 let result = self.writer.finish().await;
-                self.writer = make_writer(&self.recording, &self.pool, &self.shared);
+                self.writer = make_writer(&self.recording, &self.context, &self.shared);
+                self.shared.interrupted(GapReason::Stopped, None);
                 self.shared.set_state(Off, "stopped by request");
                 result?;
                 return Ok(self.shared.status.lock().last_segment.clone());
@@ -409,10 +413,16 @@ impl RecorderSink {
     }
 }
 
-fn make_writer(recording: &Recording, pool: &DiskPool, shared: &Arc<Shared>) -> Box<dyn SegmentWriter> {
+fn make_writer(
+    recording: &Recording,
+    context: &RecorderContext,
+    shared: &Arc<Shared>,
+) -> Box<dyn SegmentWriter> {
     match recording.format {
-        RecordingFormat::Fmp4 => Box::new(Fmp4Writer::new(recording.clone(), pool.clone(), shared.clone())),
-        _ => Box::new(GstWriter::new(recording.clone(), pool.clone(), shared.clone())),
+        RecordingFormat::Fmp4 => {
+            Box::new(Fmp4Writer::new(recording.clone(), context.clone(), shared.clone()))
+        }
+        _ => Box::new(GstWriter::new(recording.clone(), context.clone(), shared.clone())),
     }
 }
 
@@ -446,10 +456,18 @@ impl Sink for RecorderSink {
                 () = hub.closed(), if reader.is_none() => break,
                 item = next_item(&mut reader) => {
                     let Some(item) = item else { break };
-                    if let Err(error) = self.item(item).await {
+                    let mut result = self.item(item).await;
+                    if result.is_ok() && self.shared.state() == RecordingState::Blocked {
+                        if self.shared.status.lock().file.is_some() {
+                            self.blocked_since = None;
+                            self.trying = false;
+                            self.shared.set_state(RecordingState::Recording, "writing again");
+                        } else {
+                            result = self.try_again(&mut reader, &hub).await;
+                        }
+                    }
+                    if let Err(error) = result {
                         self.failed(error).await?;
-                    } else if self.shared.state() == RecordingState::Blocked && self.shared.status.lock().file.is_some() {
-                        self.shared.set_state(RecordingState::Recording, "writing again");
                     }
                 }
             }
@@ -463,6 +481,9 @@ impl Sink for RecorderSink {
             let problem = error.to_string();
             self.shared.set_state(RecordingState::Off, &problem);
             self.shared.status.lock().last_error = Some(problem);
+        }
+        if self.shared.state() != RecordingState::Off {
+            self.shared.interrupted(GapReason::Shutdown, None);
         }
         let reason = if self.done { "the recording has its full length" } else { "the stream has ended" };
         self.shared.set_state(RecordingState::Off, reason);

@@ -1,11 +1,15 @@
 //! A segment file that is written in whole parts.
 
-use super::{Lane, StorageError};
+use super::sync::{Shared, SyncPolicy};
+use super::{DiskPool, Lane, Place, StorageError};
 use bytes::Bytes;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::oneshot;
 
 /// The pieces of one write, in order.
 pub type Chunks = Vec<Bytes>;
@@ -13,77 +17,146 @@ pub type Chunks = Vec<Bytes>;
 /// The most pieces one `writev` takes (`IOV_MAX` on Linux).
 const MAX_SLICES: usize = 1024;
 
-/// An open segment file, tied to its lane.
+/// An open segment file, tied to its lane. Dropping it closes it; what was appended stays.
 #[derive(Debug)]
 pub struct SegmentFile {
+    pool: DiskPool,
     lane: Lane,
-    path: PathBuf,
-    /// Away only while a job of the lane has it.
-    file: Option<File>,
+    shared: Arc<Shared>,
+    policy: SyncPolicy,
     bytes: u64,
 }
 
+impl Drop for SegmentFile {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::Release);
+    }
+}
+
 impl SegmentFile {
-    /// Creates the file and the folders it lies in.
+    /// Creates the file and the folders it lies in; inside of a place only if that is ready.
     ///
     /// # Errors
     /// If it exists already (unless `overwrite`), or cannot be created.
-    pub async fn create(lane: Lane, path: PathBuf, overwrite: bool) -> Result<Self, StorageError> {
+    pub async fn create(
+        pool: &DiskPool,
+        path: PathBuf,
+        overwrite: bool,
+        policy: SyncPolicy,
+        place: Option<Arc<Place>>,
+    ) -> Result<Self, StorageError> {
+        let lane = pool.lane();
         let target = path.clone();
-        let file = lane.run(move || open(&target, overwrite)).await??;
-        Ok(Self { lane, path, file: Some(file), bytes: 0 })
+        let open = move || {
+            if let (Some(place), Some(folder)) = (place, target.parent()) {
+                place.folder(folder)?;
+            }
+            open(&target, overwrite)
+        };
+        let file = lane.run(open).await??;
+        let shared = Arc::new(Shared {
+            file,
+            path,
+            dirty: AtomicBool::new(false),
+            failed: parking_lot::Mutex::new(None),
+            closed: AtomicBool::new(false),
+            foreign: false,
+        });
+        if let SyncPolicy::Interval(interval) = policy {
+            pool.syncer().watch(&shared, interval);
+        }
+        Ok(Self { pool: pool.clone(), lane, shared, policy, bytes: 0 })
     }
 
     /// Appends the chunks with as few system calls as possible. If that fails, what was written of them is
     /// cut off again, so that the file ends with a whole part.
     ///
     /// # Errors
-    /// If the disk is full, gone, or read-only.
+    /// If the disk is full, gone, or read-only, does not answer, or has failed to keep what was written
+    /// earlier.
     pub async fn append(&mut self, chunks: Chunks) -> Result<(), StorageError> {
-        let (before, path) = (self.bytes, self.path.clone());
+        if let Some(source) = self.shared.failed.lock().take() {
+            return Err(StorageError::Io { path: self.shared.path.display().to_string(), source });
+        }
+        let (before, shared, every_part) =
+            (self.bytes, self.shared.clone(), self.policy == SyncPolicy::EveryPart);
+        let counters = self.pool.counters();
         self.bytes = self
-            .with_file(move |file| match write_all(&mut &*file, &chunks) {
-                Ok(written) => Ok(before + written),
-                Err(error) => {
-                    // Best effort: a disk that is gone cannot be tidied.
-                    let _ = file.set_len(before);
-                    Err(StorageError::at(&path)(error))
+            .lane
+            .run(move || {
+                let started = std::time::Instant::now();
+                let result = match write_all(&mut &shared.file, &chunks) {
+                    Ok(written) => {
+                        shared.dirty.store(true, Ordering::Release);
+                        counters.wrote(written, started.elapsed());
+                        Ok(before + written)
+                    }
+                    Err(error) => {
+                        // Best effort: a disk that is gone cannot be tidied.
+                        let _ = shared.file.set_len(before);
+                        Err(StorageError::at(&shared.path)(error))
+                    }
+                };
+                if every_part && result.is_ok() {
+                    shared.sync(&counters.sync)?;
                 }
+                result
             })
-            .await?;
+            .await??;
         Ok(())
     }
 
-    /// Overwrites bytes at an offset.
-    ///
-    /// # Errors
-    /// If the disk refuses.
-    pub async fn patch(&mut self, offset: u64, bytes: [u8; 16]) -> Result<(), StorageError> {
-        let path = self.path.clone();
-        self.with_file(move |file| file.write_all_at(&bytes, offset).map_err(StorageError::at(&path))).await
+    /// Makes sure that the file and its name are on the disk, in the background, then calls `then`.
+    /// Without syncing by policy, only calls it.
+    pub fn settle(&self, then: impl FnOnce() + Send + 'static) {
+        let (shared, policy) = (self.shared.clone(), self.policy);
+        let queued = self.pool.syncer().run(move |counters| {
+            let settled = match policy {
+                SyncPolicy::Off => Ok(()),
+                _ => shared.sync(counters).and_then(|()| sync_folder(&shared.path)),
+            };
+            match settled {
+                Ok(()) => then(),
+                Err(error) => tracing::warn!(%error, "a new file could not be made safe on disk"),
+            }
+        });
+        if queued.is_none() {
+            tracing::warn!(path = %self.shared.path.display(), "the sync thread is too busy for a new file");
+        }
     }
 
-    async fn with_file<T: Send + 'static>(
-        &mut self,
-        job: impl FnOnce(&File) -> Result<T, StorageError> + Send + 'static,
-    ) -> Result<T, StorageError> {
-        let Some(file) = self.file.take() else {
-            return Err(StorageError::Threads("an earlier write was given up".into()));
-        };
-        let (file, result) = self
-            .lane
-            .run(move || {
-                let result = job(&file);
-                (file, result)
+    /// Finishes the file in the background: overwrites `patch`, makes sure that everything is on the disk,
+    /// then calls `then` with how that went. What is returned resolves when it is done.
+    ///
+    /// # Errors
+    /// If the disk's thread is too busy to take it. The receiver gives the disk's own error.
+    pub fn finish(
+        self,
+        patch: Option<(u64, [u8; 16])>,
+        then: impl FnOnce(bool) + Send + 'static,
+    ) -> Result<oneshot::Receiver<Result<(), StorageError>>, StorageError> {
+        let (shared, policy) = (self.shared.clone(), self.policy);
+        let busy = StorageError::Stalled { path: shared.path.display().to_string() };
+        self.pool
+            .syncer()
+            .run(move |counters| {
+                let write = |(offset, bytes): (u64, [u8; 16])| {
+                    shared.file.write_all_at(&bytes, offset).map_err(StorageError::at(&shared.path))
+                };
+                let written = patch.map_or(Ok(()), write);
+                let finished = match policy {
+                    SyncPolicy::Off => written,
+                    _ => written.and_then(|()| shared.sync(counters)),
+                };
+                then(finished.is_ok());
+                finished
             })
-            .await?;
-        self.file = Some(file);
-        result
+            .ok_or(busy)
     }
 
     /// Where it lies.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.shared.path
     }
 
     /// How long it is.
@@ -92,9 +165,8 @@ impl SegmentFile {
     }
 
     /// Removes it, for a file that holds nothing.
-    pub async fn remove(mut self) {
-        let path = self.path.clone();
-        self.file = None;
+    pub async fn remove(self) {
+        let path = self.shared.path.clone();
         let remove = move || match std::fs::symlink_metadata(&path) {
             // Never a device that somebody has given as output.
             Ok(meta) if meta.is_file() => std::fs::remove_file(&path),
@@ -103,6 +175,61 @@ impl SegmentFile {
         // It may be gone already, with its disk.
         let _ = self.lane.run(remove).await;
     }
+}
+
+/// A file that somebody else writes and that is synced by policy all the same. Dropping it ends that.
+#[derive(Debug)]
+pub struct WatchedFile {
+    shared: Option<Arc<Shared>>,
+    counters: Arc<super::sync::Counters>,
+}
+
+impl WatchedFile {
+    pub(super) fn new(pool: &DiskPool, path: &Path, policy: SyncPolicy) -> Self {
+        let shared = match (policy, File::open(path)) {
+            (SyncPolicy::Off, _) | (_, Err(_)) => None,
+            (_, Ok(file)) => Some(Arc::new(Shared {
+                file,
+                path: path.to_owned(),
+                dirty: AtomicBool::new(true),
+                failed: parking_lot::Mutex::new(None),
+                closed: AtomicBool::new(false),
+                foreign: true,
+            })),
+        };
+        if let Some(shared) = &shared {
+            let interval = match policy {
+                SyncPolicy::Interval(interval) => interval,
+                _ => std::time::Duration::from_secs(1),
+            };
+            pool.syncer().watch(shared, interval);
+        }
+        Self { shared, counters: pool.counters().sync.clone() }
+    }
+
+    /// The file is complete: makes sure that it and its name are on the disk. Blocks.
+    pub fn finish(self, policy: SyncPolicy) {
+        if let Some(shared) = self.shared.as_ref().filter(|_| policy != SyncPolicy::Off)
+            && let Err(error) = shared.sync(&self.counters).and_then(|()| sync_folder(&shared.path))
+        {
+            tracing::warn!(%error, "a finished file could not be made safe on disk");
+        }
+    }
+}
+
+impl Drop for WatchedFile {
+    fn drop(&mut self) {
+        if let Some(shared) = &self.shared {
+            shared.closed.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// Makes sure that a file's name is on the disk.
+fn sync_folder(path: &Path) -> Result<(), StorageError> {
+    let Some(folder) = path.parent() else { return Ok(()) };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    File::open(folder).and_then(|f| f.sync_all()).map_err(StorageError::at(folder))
 }
 
 fn open(path: &Path, overwrite: bool) -> Result<File, StorageError> {
@@ -175,20 +302,45 @@ mod tests {
     async fn an_existing_file_is_not_touched() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b.mp4");
-        let lane = DiskPool::new(1).unwrap().lane();
-        let mut file = SegmentFile::create(lane.clone(), path.clone(), false).await.unwrap();
+        let pool = DiskPool::new(1).unwrap();
+        let policy = SyncPolicy::default();
+        let mut file = SegmentFile::create(&pool, path.clone(), false, policy, None).await.unwrap();
         file.append(vec![Bytes::from_static(b"part"), Bytes::new(), Bytes::from_static(b"!")]).await.unwrap();
         assert_eq!(file.len_bytes(), 5);
-        let error = SegmentFile::create(lane, path.clone(), false).await.unwrap_err();
+        let error = SegmentFile::create(&pool, path.clone(), false, policy, None).await.unwrap_err();
         assert!(error.to_string().contains("exists"), "{error}");
         assert_eq!(std::fs::read(path).unwrap(), b"part!");
     }
 
     #[tokio::test]
     async fn a_full_disk_is_told_apart() {
-        let lane = DiskPool::new(1).unwrap().lane();
-        let mut file = SegmentFile::create(lane, "/dev/full".into(), true).await.unwrap();
+        let pool = DiskPool::new(1).unwrap();
+        let mut file =
+            SegmentFile::create(&pool, "/dev/full".into(), true, SyncPolicy::Off, None).await.unwrap();
         let error = file.append(vec![Bytes::from_static(b"x")]).await.unwrap_err();
         assert!(error.is_full(), "{error}");
+    }
+
+    #[tokio::test]
+    async fn files_are_synced_in_turn_and_when_they_are_finished() {
+        let folder = tempfile::tempdir().unwrap();
+        let pool = DiskPool::new(1).unwrap();
+        let policy = SyncPolicy::Interval(std::time::Duration::from_millis(20));
+        let mut file =
+            SegmentFile::create(&pool, folder.path().join("a"), false, policy, None).await.unwrap();
+        file.append(vec![Bytes::from_static(b"0123456789")]).await.unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while pool.stats().sync.syncs == 0 {
+            assert!(std::time::Instant::now() < deadline, "never synced");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        let settled = Arc::new(AtomicBool::new(false));
+        let flag = settled.clone();
+        let done = file
+            .finish(Some((2, *b"ABCDEFGHABCDEFGH")), move |finished| flag.store(finished, Ordering::Release));
+        done.unwrap().await.unwrap().unwrap();
+        assert!(settled.load(Ordering::Acquire));
+        assert_eq!(std::fs::read(folder.path().join("a")).unwrap(), b"01ABCDEFGHABCDEFGH");
+        assert!(pool.stats().bytes == 10 && pool.stats().writes == 1);
     }
 }

@@ -3,19 +3,41 @@
 //! A [`DiskPool`] has a fixed number of lanes, each a thread with a bounded queue. A file belongs to one
 //! lane for as long as it is open, so its writes stay in order; many files share a lane, so a hundred
 //! recordings need no hundred threads. A lane whose disk is slow makes its own callers wait and no one else.
+//! Beside the lanes each pool has one thread that makes data reach the disk for good ([`SyncPolicy`]).
+//!
+//! What has been recorded is in the [`index`]: a database beside the files, which can be made anew from
+//! them. [`retention`] removes what is too old or too much; [`repair`] puts right what a crash has left.
 
 mod file;
+pub mod index;
+mod keeper;
+mod lock;
+mod name;
+mod place;
+pub mod repair;
+pub mod retention;
+pub mod space;
+mod sync;
 
 pub(crate) use file::write_all;
-pub use file::{Chunks, SegmentFile};
+pub use file::{Chunks, SegmentFile, WatchedFile};
+pub use keeper::{Directory, DirectoryState, Keeper, StorageState};
+pub use lock::{DataLock, LockError};
+pub use name::{parse_segment_name, segment_name};
+pub use place::{MARKER, Place};
+pub use sync::{SyncPolicy, SyncStats};
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use sync::Syncer;
 use tokio::sync::{mpsc, oneshot};
 
 /// Jobs that may wait in a lane.
 const LANE_LENGTH: usize = 64;
+/// A disk that has not answered for this long is taken as gone; what was asked of it may still happen.
+const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What goes wrong with storage.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +50,36 @@ pub enum StorageError {
         path: String,
         /// Why.
         source: io::Error,
+    },
+    /// There is a file where a folder should be.
+    #[error("{path} is a file; expected a folder, or a path where one can be made")]
+    NotAFolder {
+        /// The path.
+        path: String,
+    },
+    /// The folder is there, but empty: its disk is not mounted.
+    #[error(
+        "{path} has lost its marker file {MARKER}: its disk does not seem to be mounted. If the folder is right, run stream-manager fsck --repair"
+    )]
+    Vanished {
+        /// The folder.
+        path: String,
+    },
+    /// A link leads out of the recordings folder.
+    #[error(
+        "{path} is a link that leads out of {place}; to record elsewhere, configure another recordings folder"
+    )]
+    LeadsOut {
+        /// The link.
+        path: String,
+        /// The recordings folder.
+        place: String,
+    },
+    /// The disk has not answered for a long time.
+    #[error("{path}: the disk does not answer")]
+    Stalled {
+        /// The file, if one was asked for.
+        path: String,
     },
     /// The disk threads could not be started, or are gone.
     #[error("the disk threads are gone: {0}")]
@@ -48,12 +100,18 @@ impl StorageError {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The threads that write. Clones share them; they end when the last clone is gone.
+/// The threads that write to one disk. Clones share them; they end when the last clone is gone.
 #[derive(Clone, Debug)]
 pub struct DiskPool {
     lanes: Arc<[mpsc::Sender<Job>]>,
     next: Arc<AtomicUsize>,
+    syncer: Syncer,
+    counters: Arc<WriteCounters>,
+    busy: Busy,
 }
+
+/// Since when each lane has been at its present job.
+type Busy = Arc<[parking_lot::Mutex<Option<Instant>>]>;
 
 /// One of a pool's lanes.
 #[derive(Clone, Debug)]
@@ -61,26 +119,71 @@ pub struct Lane {
     sender: mpsc::Sender<Job>,
 }
 
+#[derive(Debug)]
+struct WriteCounters {
+    writes: AtomicU64,
+    bytes: AtomicU64,
+    slowest_nanos: AtomicU64,
+    sync: Arc<sync::Counters>,
+}
+
+impl WriteCounters {
+    fn wrote(&self, bytes: u64, took: Duration) {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.slowest_nanos.fetch_max(nanos, Ordering::Relaxed);
+    }
+}
+
+/// What a pool has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskStats {
+    /// Parts written.
+    pub writes: u64,
+    /// Bytes written.
+    pub bytes: u64,
+    /// The slowest write since this was last asked for.
+    pub slowest_write: Duration,
+    /// For how long the job has run that has run longest.
+    pub running: Duration,
+    /// Jobs waiting, over all lanes.
+    pub queued: usize,
+    /// What the sync thread has done.
+    pub sync: SyncStats,
+}
+
 impl DiskPool {
-    /// Starts `threads` disk threads.
+    /// Starts `threads` disk threads and one that syncs.
     ///
     /// # Errors
     /// If the system gives no more threads.
     pub fn new(threads: usize) -> Result<Self, StorageError> {
         let mut lanes = Vec::new();
+        let busy: Busy = (0..threads.max(1)).map(|_| parking_lot::Mutex::new(None)).collect();
         for number in 0..threads.max(1) {
             let (sender, mut receiver) = mpsc::channel::<Job>(LANE_LENGTH);
+            let busy = busy.clone();
             std::thread::Builder::new()
                 .name(format!("disk-{number}"))
                 .spawn(move || {
                     while let Some(job) = receiver.blocking_recv() {
+                        *busy[number].lock() = Some(Instant::now());
                         job();
+                        *busy[number].lock() = None;
                     }
                 })
                 .map_err(|e| StorageError::Threads(e.to_string()))?;
             lanes.push(sender);
         }
-        Ok(Self { lanes: lanes.into(), next: Arc::default() })
+        let syncer = Syncer::start()?;
+        let counters = Arc::new(WriteCounters {
+            writes: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            slowest_nanos: AtomicU64::new(0),
+            sync: syncer.counters.clone(),
+        });
+        Ok(Self { lanes: lanes.into(), next: Arc::default(), syncer, counters, busy })
     }
 
     /// A lane for a new file, in turn.
@@ -89,9 +192,62 @@ impl DiskPool {
         Lane { sender: self.lanes[index].clone() }
     }
 
+    /// Whether both are handles to the same threads.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.lanes, &other.lanes)
+    }
+
     /// Jobs waiting, over all lanes.
     pub fn queued(&self) -> usize {
         self.lanes.iter().map(|lane| LANE_LENGTH - lane.capacity()).sum()
+    }
+
+    /// What it has done. The slowest times are those since the last call.
+    pub fn stats(&self) -> DiskStats {
+        DiskStats {
+            writes: self.counters.writes.load(Ordering::Relaxed),
+            bytes: self.counters.bytes.load(Ordering::Relaxed),
+            slowest_write: Duration::from_nanos(self.counters.slowest_nanos.swap(0, Ordering::Relaxed)),
+            running: self
+                .busy
+                .iter()
+                .filter_map(|since| since.lock().map(|at| at.elapsed()))
+                .max()
+                .unwrap_or_default(),
+            queued: self.queued(),
+            sync: self.syncer.stats(),
+        }
+    }
+
+    /// Syncs a file that somebody else writes. Opens it, which blocks for a moment.
+    pub fn watch(&self, path: &std::path::Path, policy: SyncPolicy) -> WatchedFile {
+        WatchedFile::new(self, path, policy)
+    }
+
+    /// Runs a small job after all that the sync thread has been asked to do so far, or at once if that thread
+    /// is too busy.
+    pub fn in_order(&self, job: impl FnOnce() + Send + 'static) {
+        let job = Arc::new(parking_lot::Mutex::new(Some(job)));
+        let queued = job.clone();
+        let run = move || {
+            let job = queued.lock().take();
+            if let Some(job) = job {
+                job();
+            }
+        };
+        if self.syncer.run(move |_| run()).is_none()
+            && let Some(job) = job.lock().take()
+        {
+            job();
+        }
+    }
+
+    fn syncer(&self) -> &Syncer {
+        &self.syncer
+    }
+
+    fn counters(&self) -> Arc<WriteCounters> {
+        self.counters.clone()
     }
 }
 
@@ -100,9 +256,21 @@ impl Lane {
     /// the same.
     ///
     /// # Errors
-    /// If the lane's thread is gone.
+    /// If the lane's thread is gone, or the disk does not answer in time.
     pub async fn run<T: Send + 'static>(
         &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, StorageError> {
+        self.run_within(STALL_TIMEOUT, job).await
+    }
+
+    /// The same with a time limit of one's own.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_within<T: Send + 'static>(
+        &self,
+        limit: Duration,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, StorageError> {
         let (answer, wait) = oneshot::channel();
@@ -111,8 +279,12 @@ impl Lane {
             let _ = answer.send(job());
         });
         let gone = || StorageError::Threads("a disk thread has ended".into());
-        self.sender.send(job).await.map_err(|_| gone())?;
-        wait.await.map_err(|_| gone())
+        let exchange = async {
+            self.sender.send(job).await.map_err(|_| gone())?;
+            wait.await.map_err(|_| gone())
+        };
+        let stalled = || StorageError::Stalled { path: "storage".into() };
+        tokio::time::timeout(limit, exchange).await.map_err(|_| stalled())?
     }
 }
 

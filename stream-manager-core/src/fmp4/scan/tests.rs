@@ -1,7 +1,8 @@
 use super::*;
 use crate::fmp4::{Fragmenter, FragmenterOptions};
 use crate::frame::{
-    AudioCodec, AudioParameters, CodecParameters, Frame, MediaTime, Track, TrackId, VideoCodec, VideoParameters,
+    AudioCodec, AudioParameters, CodecParameters, Frame, MediaTime, Track, TrackId, VideoCodec,
+    VideoParameters,
 };
 use proptest::prelude::*;
 use std::io::Cursor;
@@ -13,8 +14,11 @@ const WALL: i64 = 1_700_000_000_000_000_000;
 fn file(parts: usize) -> (Vec<u8>, Vec<u64>, SegmentIdentity) {
     let video = CodecParameters::Video(VideoParameters::new(VideoCodec::Vp8, 64, 48));
     let audio = CodecParameters::Audio(AudioParameters::new(AudioCodec::Pcmu, 8000, 1));
-    let tracks: Vec<Track> =
-        [video, audio].into_iter().zip(0..).map(|(p, id)| Track { id: TrackId(id), parameters: Arc::new(p) }).collect();
+    let tracks: Vec<Track> = [video, audio]
+        .into_iter()
+        .zip(0..)
+        .map(|(p, id)| Track { id: TrackId(id), parameters: Arc::new(p) })
+        .collect();
     let identity = SegmentIdentity {
         stream: "cam".into(),
         media_start_nanos: 7,
@@ -79,7 +83,9 @@ fn a_truncated_file_ends_with_its_last_whole_part() {
                 }
             }
             Err(ScanError::Empty) => assert_eq!(length, 0),
-            Err(ScanError::NotMp4 | ScanError::NoMoov) => assert!((length as u64) < ends[0], "cut at {length}"),
+            Err(ScanError::NotMp4 | ScanError::NoMoov) => {
+                assert!((length as u64) < ends[0], "cut at {length}")
+            }
             Err(error) => panic!("cut at {length}: {error}"),
         }
     }

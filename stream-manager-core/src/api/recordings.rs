@@ -1,0 +1,183 @@
+//! `/api/streams/{id}/recordings` and `/api/storage`: what has been recorded, and how the disks are.
+
+use super::problem::Problem;
+use super::{ApiState, json};
+use crate::frame::WallTime;
+use crate::manager::ManagerError;
+use crate::storage::index::{RecordingItem, SegmentId, SegmentRow, TimeRange};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Items on a page if the caller does not say.
+const DEFAULT_LIMIT: usize = 100;
+const MAX_LIMIT: usize = 1000;
+
+/// What may be asked of recordings.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RecordingsQuery {
+    start: Option<String>,
+    end: Option<String>,
+    limit: Option<usize>,
+    after: Option<String>,
+    view: Option<View>,
+    protected: bool,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum View {
+    Spans,
+    Segments,
+}
+
+#[derive(Serialize)]
+struct Page<T> {
+    items: Vec<T>,
+    next: Option<String>,
+}
+
+#[derive(Serialize)]
+struct SegmentView {
+    #[serde(flatten)]
+    row: SegmentRow,
+    duration_secs: f64,
+    tracks: serde_json::Value,
+}
+
+#[derive(Serialize)]
+struct ItemView {
+    #[serde(flatten)]
+    item: RecordingItem,
+    duration_secs: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Deleted {
+    segments: u64,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Protected {
+    segments: usize,
+}
+
+fn bad(detail: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "invalid_query", detail)
+}
+
+fn time(name: &str, text: Option<&String>) -> Result<Option<WallTime>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    // A plus that was not encoded arrives as a space.
+    let text = text.replace(' ', "+");
+    text.parse().map(Some).map_err(|e| bad(format!("{name}: {e}")))
+}
+
+fn range(query: &RecordingsQuery) -> Result<TimeRange, Problem> {
+    let start = time("start", query.start.as_ref())?.unwrap_or(TimeRange::ALL.start);
+    let end = time("end", query.end.as_ref())?.unwrap_or(TimeRange::ALL.end);
+    TimeRange::new(start, end).map_err(|e| bad(e.to_string()))
+}
+
+/// A range of which both ends are given: what changes recordings is not guessed.
+fn whole_range(query: &RecordingsQuery) -> Result<TimeRange, Problem> {
+    if query.start.is_none() || query.end.is_none() {
+        return Err(bad(
+            "start and end are needed here; expected RFC 3339 times such as 2026-01-31T23:59:59Z, or seconds since 1970",
+        ));
+    }
+    range(query)
+}
+
+pub(super) async fn list(
+    state: &Arc<ApiState>,
+    id: &str,
+    query: &RecordingsQuery,
+) -> Result<Response, Problem> {
+    let mut range = range(query)?;
+    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        return Err(bad(format!("limit is {limit}; expected 1 to {MAX_LIMIT}")));
+    }
+    let cursor = query.after.as_deref().unwrap_or_default();
+    let no_cursor = || bad(format!("after is \"{cursor}\"; expected the \"next\" of the page before"));
+    match query.view.unwrap_or(View::Spans) {
+        View::Spans => {
+            if !cursor.is_empty() {
+                let from = cursor.parse().map(WallTime::from_unix_nanos).map_err(|_| no_cursor())?;
+                range.start = range.start.max(from);
+            }
+            let (items, next) = state.manager.recordings(id, range, limit).await?;
+            let items = items
+                .into_iter()
+                .map(|item| {
+                    let duration_secs = match &item {
+                        RecordingItem::Span { start, end, .. } => {
+                            Some(end.saturating_since(*start).as_secs_f64())
+                        }
+                        RecordingItem::Gap { start, end, .. } => {
+                            end.map(|end| end.saturating_since(*start).as_secs_f64())
+                        }
+                    };
+                    ItemView { item, duration_secs }
+                })
+                .collect();
+            let next = next.map(|time| time.as_unix_nanos().to_string());
+            Ok(json(StatusCode::OK, &Page { items, next }))
+        }
+        View::Segments => {
+            let after = match cursor {
+                "" => None,
+                cursor => {
+                    let (start, id) = cursor.split_once('.').ok_or_else(no_cursor)?;
+                    let start = start.parse().map_err(|_| no_cursor())?;
+                    Some((WallTime::from_unix_nanos(start), SegmentId(id.parse().map_err(|_| no_cursor())?)))
+                }
+            };
+            let mut rows = state.manager.segments(id, range, after, limit + 1).await?;
+            let more = rows.len() > limit;
+            rows.truncate(limit);
+            let last = rows.last().filter(|_| more);
+            let next = last.map(|row| format!("{}.{}", row.start.as_unix_nanos(), row.id.0));
+            let items = rows
+                .into_iter()
+                .map(|row| SegmentView {
+                    duration_secs: row.end.saturating_since(row.start).as_secs_f64(),
+                    tracks: serde_json::from_str(&row.tracks).unwrap_or_default(),
+                    row,
+                })
+                .collect();
+            Ok(json(StatusCode::OK, &Page { items, next }))
+        }
+    }
+}
+
+pub(super) async fn delete(
+    state: &Arc<ApiState>,
+    id: &str,
+    query: &RecordingsQuery,
+) -> Result<Response, Problem> {
+    let range = whole_range(query)?;
+    let (segments, bytes) = state.manager.delete_recordings(id, range, query.protected).await?;
+    Ok(json(StatusCode::OK, &Deleted { segments, bytes }))
+}
+
+pub(super) async fn protect(
+    state: &Arc<ApiState>,
+    id: &str,
+    query: &RecordingsQuery,
+    protected: bool,
+) -> Result<Response, Problem> {
+    let range = whole_range(query)?;
+    let segments = state.manager.protect_recordings(id, range, protected).await?;
+    Ok(json(StatusCode::OK, &Protected { segments }))
+}
+
+pub(super) async fn storage(State(state): State<Arc<ApiState>>) -> Result<Response, Problem> {
+    let report = state.manager.storage().await.map_err(|error: ManagerError| Problem::from(error))?;
+    Ok(json(StatusCode::OK, &report))
+}
