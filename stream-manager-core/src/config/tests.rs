@@ -102,9 +102,21 @@ fn the_example_is_the_default() {
     assert_eq!(example, Config::default());
     // Optional keys are there as comments.
     let full = toml::to_string(&Config {
-        storage: StorageConfig { recordings_dir: Some("x".into()), ..Default::default() },
+        storage: StorageConfig {
+            recordings_dir: Some("x".into()),
+            max_size: Some(BytesText(1)),
+            ..Default::default()
+        },
         defaults: Defaults {
-            recording: RecordingDefaults { segment_size: Some(BytesText(1 << 30)), ..Default::default() },
+            recording: RecordingDefaults {
+                segment_size: Some(BytesText(1 << 30)),
+                directory: Some("fast".into()),
+                retention: RetentionConfig {
+                    max_age: Some(DurationText(Duration::from_secs(1))),
+                    max_size: Some(BytesText(1)),
+                },
+                ..Default::default()
+            },
             ..Default::default()
         },
         ..Default::default()

@@ -190,6 +190,7 @@ struct Inner {
     main_video: Option<TrackId>,
     gop: Vec<Frame>,
     gop_bytes: usize,
+    gop_since: Option<Instant>,
     consumers: Vec<Arc<Consumer>>,
     next_consumer: u64,
     stats: HubStats,
@@ -214,6 +215,7 @@ impl Shared {
                 main_video: None,
                 gop: Vec::new(),
                 gop_bytes: 0,
+                gop_since: None,
                 consumers: Vec::new(),
                 next_consumer: 0,
                 stats: HubStats::default(),
@@ -274,6 +276,12 @@ impl Hub {
         HubStats { gop_frames: inner.gop.len(), gop_bytes: inner.gop_bytes, ..inner.stats }
     }
 
+    /// Decoding time of the first frame that is kept for late readers, and when it arrived.
+    pub fn kept_since(&self) -> Option<(MediaTime, Instant)> {
+        let inner = self.shared.inner.lock();
+        inner.gop.first().map(|frame| frame.dts).zip(inner.gop_since)
+    }
+
     /// Every consumer's name and counters.
     pub fn consumers(&self) -> Vec<(String, ConsumerStats)> {
         self.shared.inner.lock().consumers.iter().map(|c| (c.name.clone(), c.stats())).collect()
@@ -330,12 +338,13 @@ impl Inner {
         frame.keyframe && self.main_video.is_none_or(|video| video == frame.track)
     }
 
-    fn keep(&mut self, frame: &Frame, sync: bool, max_bytes: usize) {
+    fn keep(&mut self, frame: &Frame, sync: bool, max_bytes: usize, now: Instant) {
         if self.main_video.is_none() {
             return;
         }
         if sync {
             self.forget_gop();
+            self.gop_since = Some(now);
         } else if self.gop.is_empty() {
             return;
         }
@@ -479,7 +488,7 @@ impl Inner {
                 consumer.push_item(HubItem::Discontinuity);
             }
         }
-        self.keep(frame, sync, gop_max_bytes);
+        self.keep(frame, sync, gop_max_bytes, now);
         for consumer in &self.consumers {
             consumer.push_frame(frame, sync);
         }

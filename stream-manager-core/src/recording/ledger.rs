@@ -106,8 +106,9 @@ impl Ledger {
     }
 
     pub(super) fn interrupted(&self, reason: GapReason, at: Option<WallTime>) {
-        let (Some(index), Some(end)) = (&self.index, *self.end.lock()) else { return };
-        let change = Change::Interrupt { stream: self.stream.clone(), at: at.unwrap_or(end), reason };
+        let Some(index) = &self.index else { return };
+        let at = at.or(*self.end.lock());
+        let change = Change::Interrupt { stream: self.stream.clone(), at, reason };
         let index = index.clone();
         self.pool.in_order(move || index.change(change));
     }

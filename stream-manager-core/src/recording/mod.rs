@@ -129,6 +129,7 @@ pub struct Recording {
     pub(crate) part_duration: Duration,
     pub(crate) destination: Option<Destination>,
     pub(crate) retry: bool,
+    pub(crate) retry_after: Duration,
     pub(crate) limit: Option<Duration>,
     pub(crate) sync: SyncPolicy,
     pub(crate) stagger: Option<f64>,
@@ -183,6 +184,7 @@ impl Recording {
             part_duration: DEFAULT_PART_DURATION,
             destination: None,
             retry: true,
+            retry_after: Duration::from_secs(2),
             limit: None,
             sync: SyncPolicy::default(),
             stagger: None,
@@ -307,6 +309,13 @@ impl Recording {
         self
     }
 
+    /// How long a recorder that cannot write waits before it tries again; two seconds by default.
+    #[must_use]
+    pub fn retry_after(mut self, duration: Duration) -> Self {
+        self.retry_after = duration;
+        self
+    }
+
     /// Checks that the settings make sense together.
     ///
     /// # Errors
@@ -425,3 +434,6 @@ impl RecordError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

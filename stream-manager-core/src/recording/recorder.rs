@@ -16,7 +16,7 @@ use super::progress::Shared;
 use super::{RecordError, RecorderContext, Recording, RecordingFormat, Segment};
 use crate::event::{EventKind, RecordingState};
 use crate::frame::{Frame, MediaKind, MediaTime, Track};
-use crate::hub::{Hub, HubItem, HubReader, ReaderOptions};
+use crate::hub::{Hub, HubItem, HubReader, ReaderOptions, StartAt};
 use crate::sink::{Sink, SinkError};
 use crate::storage::index::GapReason;
 use std::path::PathBuf;
@@ -25,11 +25,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-/// How long a blocked recorder waits before it tries again.
-const RETRY_AFTER: Duration = Duration::from_secs(2);
-/// How long a blocked recorder waits for a keyframe that is not recorded yet. After that it begins with one
-/// that is: some frames are then in two files, which is better than none in either.
-const WAIT_FOR_KEYFRAME: Duration = Duration::from_secs(4);
+/// For how many retries a blocked recorder waits for a keyframe that is not recorded yet. After that it begins
+/// with one that is: some frames are then in two files, which is better than none in either.
+const WAIT_FOR_KEYFRAME: u32 = 2;
+/// A GOP that lasts longer is not waited for when a recording is started again.
+const LONG_GOP: Duration = Duration::from_secs(10);
 /// How long a command may take; finishing a large plain MP4 is the slowest.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -276,7 +276,7 @@ impl RecorderSink {
         if self.trying || self.retry_at.is_some_and(|at| now < at) {
             return Ok(());
         }
-        self.retry_at = Some(now + RETRY_AFTER / 8);
+        self.retry_at = Some(now + self.recording.retry_after / 8);
         let mut fresh = hub.subscribe(self.name(), ReaderOptions::default());
         let mut waiting = Vec::new();
         while let Some(item) = fresh.try_next() {
@@ -297,7 +297,8 @@ impl RecorderSink {
             return Ok(());
         };
         let recorded = self.shared.media_end().is_some_and(|end| first.dts < end);
-        let waited = self.blocked_since.is_some_and(|since| now - since >= WAIT_FOR_KEYFRAME);
+        let patience = self.recording.retry_after * WAIT_FOR_KEYFRAME;
+        let waited = self.blocked_since.is_some_and(|since| now - since >= patience);
         if recorded && !waited {
             return Ok(());
         }
@@ -315,6 +316,17 @@ impl RecorderSink {
             self.item(item).await?;
         }
         Ok(())
+    }
+
+    /// Reads from the kept GOP on, unless that is recorded already: then from the next keyframe on, if GOPs
+    /// are so short that it is worth the wait.
+    fn subscribe_again(&self, hub: &Hub) -> HubReader {
+        let (kept, Some(end)) = (hub.kept_since(), self.shared.media_end()) else {
+            return hub.subscribe(self.name(), ReaderOptions::default());
+        };
+        let recorded = kept.is_some_and(|(first, since)| first < end && since.elapsed() < LONG_GOP);
+        let start = if recorded { StartAt::NextKeyframe } else { StartAt::KeptGop };
+        hub.subscribe(self.name(), ReaderOptions { start, ..ReaderOptions::default() })
     }
 
     fn begin_again(&mut self) {
@@ -340,7 +352,7 @@ impl RecorderSink {
         self.shared.set_state(RecordingState::Blocked, &problem);
         let now = Instant::now();
         self.blocked_since.get_or_insert(now);
-        self.retry_at = Some(now + RETRY_AFTER);
+        self.retry_at = Some(now + self.recording.retry_after);
         self.trying = false;
         // The old writer is dropped with its open file, which ends with a whole part.
         self.writer = make_writer(&self.recording, &self.context, &self.shared);
@@ -357,7 +369,7 @@ impl RecorderSink {
         let state = self.shared.state();
         match (action, state) {
             (Action::Start, Off) => {
-                *reader = Some(hub.subscribe(self.name(), ReaderOptions::default()));
+                *reader = Some(self.subscribe_again(hub));
                 self.shared.set_state(Recording, "started by request");
             }
             (Action::Start | Action::Resume, Paused) => {

@@ -85,7 +85,11 @@ impl SegmentFile {
             .lane
             .run(move || {
                 let started = std::time::Instant::now();
-                let result = match write_all(&mut &shared.file, &chunks) {
+                #[cfg(test)]
+                let written = fail_if_full(&counters, &shared.file, &chunks);
+                #[cfg(not(test))]
+                let written = write_all(&mut &shared.file, &chunks);
+                let result = match written {
                     Ok(written) => {
                         shared.dirty.store(true, Ordering::Release);
                         counters.wrote(written, started.elapsed());
@@ -223,6 +227,16 @@ impl Drop for WatchedFile {
             shared.closed.store(true, Ordering::Release);
         }
     }
+}
+
+#[cfg(test)]
+fn fail_if_full(counters: &super::WriteCounters, mut file: &File, chunks: &[Bytes]) -> io::Result<u64> {
+    if counters.full.load(Ordering::SeqCst) {
+        let half = chunks.len() / 2;
+        write_all(&mut file, &chunks[..half])?;
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    write_all(&mut file, chunks)
 }
 
 /// Makes sure that a file's name is on the disk.

@@ -125,6 +125,9 @@ struct WriteCounters {
     bytes: AtomicU64,
     slowest_nanos: AtomicU64,
     sync: Arc<sync::Counters>,
+    /// Writes are refused half way.
+    #[cfg(test)]
+    full: std::sync::atomic::AtomicBool,
 }
 
 impl WriteCounters {
@@ -182,6 +185,8 @@ impl DiskPool {
             bytes: AtomicU64::new(0),
             slowest_nanos: AtomicU64::new(0),
             sync: syncer.counters.clone(),
+            #[cfg(test)]
+            full: std::sync::atomic::AtomicBool::new(false),
         });
         Ok(Self { lanes: lanes.into(), next: Arc::default(), syncer, counters, busy })
     }
@@ -240,6 +245,12 @@ impl DiskPool {
         {
             job();
         }
+    }
+
+    /// Makes the disk full, or not.
+    #[cfg(test)]
+    pub(crate) fn set_full(&self, full: bool) {
+        self.counters.full.store(full, Ordering::SeqCst);
     }
 
     fn syncer(&self) -> &Syncer {

@@ -85,8 +85,9 @@ pub enum Change {
     Interrupt {
         /// The stream.
         stream: Arc<str>,
-        /// Since when.
-        at: WallTime,
+        /// Since when; `None` if nothing has been recorded since the program began, so since whatever was
+        /// recorded last.
+        at: Option<WallTime>,
         /// Why.
         reason: GapReason,
     },
@@ -297,16 +298,29 @@ impl Names<'_> {
     fn begin(&mut self, segment: &NewSegment) -> rusqlite::Result<()> {
         let stream = self.stream(&segment.stream)?;
         let start = segment.start.as_unix_nanos();
-        let closed = self
-            .transaction
-            .prepare_cached(
-                "UPDATE gaps SET end = max(start, ?2), frames = frames + ?3 WHERE stream = ?1 AND end IS NULL",
-            )?
-            .execute(params![stream, start, segment.lost_frames as i64])?;
-        if closed == 0 && !segment.continues {
+        let closed = self.close_gaps(stream, start, segment.lost_frames)?;
+        if !closed && !segment.continues {
             self.gap_since_last(stream, start, segment)?;
         }
         self.insert(segment, stream, start, &SegmentEnd::default(), 0)
+    }
+
+    /// Ends what gap is open. One that turns out to be none is forgotten.
+    fn close_gaps(&self, stream: i64, end: i64, lost_frames: u64) -> rusqlite::Result<bool> {
+        let open: Vec<(i64, i64)> = self
+            .transaction
+            .prepare_cached("SELECT start, id FROM gaps WHERE stream = ?1 AND end IS NULL")?
+            .query_map([stream], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+        for (start, id) in &open {
+            let sql = if *start >= end && lost_frames == 0 {
+                "DELETE FROM gaps WHERE stream = ?1 AND start = ?2 AND id = ?3 AND ?4 = ?4 AND ?5 = ?5"
+            } else {
+                "UPDATE gaps SET frames = frames + ?4, end = max(start, ?5) WHERE stream = ?1 AND start = ?2 AND id = ?3"
+            };
+            self.transaction.prepare_cached(sql)?.execute(params![stream, start, id, lost_frames as i64, end])?;
+        }
+        Ok(!open.is_empty())
     }
 
     /// Nobody has said why there is nothing before this segment.
@@ -406,22 +420,34 @@ impl Names<'_> {
         Ok(())
     }
 
-    fn interrupt(&mut self, stream: &Arc<str>, at: WallTime, reason: GapReason) -> rusqlite::Result<()> {
+    fn interrupt(&mut self, stream: &Arc<str>, at: Option<WallTime>, reason: GapReason) -> rusqlite::Result<()> {
         let stream = self.stream(stream)?;
         let open: bool = self
             .transaction
             .prepare_cached("SELECT EXISTS (SELECT 1 FROM gaps WHERE stream = ?1 AND end IS NULL)")?
             .query_row([stream], |row| row.get(0))?;
-        // The first reason counts: a camera that is lost while the disk is full changes nothing. And before
-        // the first segment nothing is missing.
-        let any: bool = self
-            .transaction
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM segments WHERE stream = ?1)")?
-            .query_row([stream], |row| row.get(0))?;
-        if open || !any {
+        // The first reason counts: a camera that is lost while the disk is full changes nothing.
+        if open {
             return Ok(());
         }
-        insert_gap(self.transaction, stream, at.as_unix_nanos(), None, reason, 0)
+        let last: Option<(i64, i64)> = self
+            .transaction
+            .prepare_cached(
+                "SELECT end, state FROM segments WHERE stream = ?1 ORDER BY start DESC, id DESC LIMIT 1",
+            )?
+            .query_row([stream], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        match (last, at) {
+            // Before the first segment nothing is missing.
+            (None, _) => Ok(()),
+            (Some(_), Some(at)) => {
+                insert_gap(self.transaction, stream, at.as_unix_nanos(), None, reason, 0)
+            }
+            // A program that is ended properly leaves an open gap.
+            (Some((end, 1)), None) => insert_gap(self.transaction, stream, end, None, GapReason::Killed, 0),
+            // Where it ends is found by the repair.
+            (Some(_), None) => Ok(()),
+        }
     }
 }
 

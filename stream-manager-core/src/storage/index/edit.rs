@@ -297,7 +297,8 @@ impl Catalog {
         run().map_err(failed)
     }
 
-    /// Enters a gap wherever a stream's segments do not follow on each other and nobody has said why.
+    /// Enters a gap wherever a stream's segments do not follow on each other and nobody has said why, and after
+    /// the last one.
     ///
     /// # Errors
     /// If the database refuses.
@@ -313,6 +314,17 @@ impl Catalog {
                    SELECT 1 FROM gaps g WHERE g.stream = s.stream AND g.start < s.start \
                    AND (g.end IS NULL OR g.end > s.before))",
                 params![stream, SHORTEST_GAP],
+            )
+            .map_err(&failed)?;
+        // Nothing follows on the last one, so far.
+        self.connection
+            .execute(
+                "INSERT INTO gaps (stream, start, id, reason) \
+                 SELECT stream, end, 1000, 'unknown' FROM (SELECT stream, end, state FROM segments \
+                   WHERE stream = (SELECT id FROM streams WHERE name = ?1) ORDER BY start DESC, id DESC LIMIT 1) AS s \
+                 WHERE state = 1 AND NOT EXISTS \
+                   (SELECT 1 FROM gaps g WHERE g.stream = s.stream AND g.end IS NULL)",
+                [stream],
             )
             .map_err(failed)?;
         Ok(())

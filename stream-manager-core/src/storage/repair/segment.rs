@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// Parts at a file's end whose payload is looked at: more than are ever between two syncs.
 const SUSPECT_PARTS: usize = 16;
+/// A larger file is not taken as a torn first part.
+const MAX_TORN_BYTES: u64 = 64 << 20;
 /// An MPEG-TS packet, ISO/IEC 13818-1 section 2.4.3.
 const TS_PACKET: u64 = 188;
 
@@ -98,18 +100,11 @@ fn fragmented(
             }
         }
     }
-    let Some(start) = scan.start().or(named) else {
-        return Ok(if scan.identity.is_some() {
-            Examined::Nothing
-        } else {
-            Examined::Damaged("has no whole part".into())
-        });
-    };
-    if scan.parts.is_empty() {
-        let ours = scan.identity.is_some();
+    let (Some(first), Some(start)) = (scan.parts.first(), scan.start().or(named)) else {
+        let ours = scan.identity.is_some() && is_torn(path);
         return Ok(if ours { Examined::Nothing } else { Examined::Damaged("has no whole part".into()) });
-    }
-    let mut parts = PartList::new(scan.parts[0].offset);
+    };
+    let mut parts = PartList::new(first.offset);
     let mut duration = Duration::ZERO;
     for part in &scan.parts {
         parts.push(part.len_bytes, part.duration, part.frames, part.keyframe);
@@ -141,6 +136,13 @@ fn fragmented(
         format: "fmp4".into(),
         cut_bytes,
     })))
+}
+
+/// Whether a file without a whole part has been cut off in its first one, so that there is nothing in it. One
+/// with more parts behind a damaged first one is for somebody else to rescue. Blocks.
+pub(super) fn is_torn(path: &Path) -> bool {
+    let small = std::fs::metadata(path).is_ok_and(|m| m.len() <= MAX_TORN_BYTES);
+    small && std::fs::read(path).is_ok_and(|data| data.windows(4).filter(|w| w == b"moof").take(2).count() < 2)
 }
 
 fn differ(a: WallTime, b: WallTime) -> bool {
