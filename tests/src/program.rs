@@ -77,7 +77,13 @@ pub struct Server {
 impl Server {
     /// Starts the server in `folder` on a port that the system chooses, and waits until it answers.
     pub fn start(folder: &Path, config: Option<&str>) -> Self {
+        Self::start_with(folder, config, |_| {})
+    }
+
+    /// The same; `change` may change how it is started.
+    pub fn start_with(folder: &Path, config: Option<&str>, change: impl FnOnce(&mut Command)) -> Self {
         let mut command = stream_manager();
+        change(&mut command);
         command.current_dir(folder).args(["--port", "0"]);
         if let Some(config) = config {
             std::fs::write(folder.join("config.toml"), config).unwrap();
@@ -160,6 +166,12 @@ impl Server {
             );
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Ends it with SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Ends it with SIGTERM and waits until its files are finished.

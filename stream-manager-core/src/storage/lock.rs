@@ -43,7 +43,14 @@ impl DataLock {
     /// If another process has it, or the folder cannot be used.
     pub fn take(folder: &Path) -> Result<Self, LockError> {
         let failed = |source| LockError::Io { folder: folder.to_owned(), source };
-        std::fs::create_dir_all(folder).map_err(failed)?;
+        if !folder.is_dir() {
+            std::fs::create_dir_all(folder).map_err(failed)?;
+            let path = std::path::absolute(folder).map_err(failed)?;
+            // A file system that cannot make a name safe has said so for itself.
+            if let Err(error) = super::place::sync_names(&path, None) {
+                tracing::warn!(%error, "a new folder could not be made safe on disk");
+            }
+        }
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(folder.join(NAME)).map_err(failed)?;

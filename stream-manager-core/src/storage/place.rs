@@ -5,6 +5,8 @@
 //! has lost its marker is taken as a disk that has vanished. One that is gone altogether is made anew.
 
 use super::StorageError;
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -62,6 +64,8 @@ impl Place {
         std::fs::create_dir_all(&self.path).map_err(StorageError::at(&self.path))?;
         let marker = self.path.join(MARKER);
         std::fs::write(&marker, MARKER_TEXT).map_err(StorageError::at(&marker))?;
+        File::open(&marker).and_then(|f| f.sync_all()).map_err(StorageError::at(&marker))?;
+        sync_names(&self.path, None)?;
         self.used.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -73,19 +77,38 @@ impl Place {
     /// If it does not, or the place is not ready.
     pub fn folder(&self, folder: &Path) -> Result<(), StorageError> {
         self.ready()?;
+        let new = !folder.is_dir();
         std::fs::create_dir_all(folder).map_err(|error| match folder.metadata() {
             Ok(found) if !found.is_dir() => StorageError::NotAFolder { path: folder.display().to_string() },
             _ => StorageError::at(folder)(error),
         })?;
         let real = |path: &Path| path.canonicalize().map_err(StorageError::at(path));
         if real(folder)?.starts_with(real(&self.path)?) {
-            return Ok(());
+            // A folder's own name has to reach the disk too, or all that is in it is lost with it.
+            return if new { sync_names(folder, Some(&self.path)) } else { Ok(()) };
         }
         Err(StorageError::LeadsOut {
             path: folder.display().to_string(),
             place: self.path.display().to_string(),
         })
     }
+}
+
+/// Makes the names of a folder and of those that it lies in safe on the disk, up to `top`. Blocks.
+pub(super) fn sync_names(folder: &Path, top: Option<&Path>) -> Result<(), StorageError> {
+    for path in folder.ancestors().filter(|p| !p.as_os_str().is_empty()) {
+        match File::open(path).and_then(|f| f.sync_all()) {
+            // A file system without this, or a folder that may not be read: others' names are others' affair.
+            Err(error) if !matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::PermissionDenied) => {
+                return Err(StorageError::at(path)(error));
+            }
+            _ => {}
+        }
+        if Some(path) == top {
+            break;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

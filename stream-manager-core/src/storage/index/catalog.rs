@@ -323,7 +323,7 @@ impl Names<'_> {
         Ok(!open.is_empty())
     }
 
-    /// Nobody has said why there is nothing before this segment.
+    /// Nobody has said why there is nothing before this segment: a program that is ended properly does.
     fn gap_since_last(&self, stream: i64, start: i64, segment: &NewSegment) -> rusqlite::Result<()> {
         let last: Option<(i64, i64)> = self
             .transaction
@@ -340,7 +340,7 @@ impl Names<'_> {
                 stream,
                 end,
                 Some(start),
-                GapReason::Unknown,
+                GapReason::Killed,
                 segment.lost_frames,
             ),
             _ => Ok(()),
