@@ -27,7 +27,8 @@ struct Cameras {
 
 impl Cameras {
     fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let media = Loop::encode(320, 240, FPS as u32, 25, 400, LOOP_FRAMES / FPS as u32, true);
         let server = runtime.block_on(ReplayServer::start(Arc::new(media), Mischief::default()));
         Self { server, _runtime: runtime }
@@ -56,7 +57,8 @@ fn recording(server: &Server, id: &str) {
 }
 
 fn segments(server: &Server, id: &str) -> Vec<Value> {
-    let (status, page) = server.call("GET", &format!("/api/streams/{id}/recordings?view=segments&limit=1000"), None);
+    let (status, page) =
+        server.call("GET", &format!("/api/streams/{id}/recordings?view=segments&limit=1000"), None);
     assert_eq!(status, 200, "{page}");
     page["items"].as_array().unwrap().clone()
 }
@@ -69,7 +71,9 @@ fn items(server: &Server, id: &str) -> Vec<Value> {
 
 /// Waits until files and index have been compared.
 fn checked(server: &Server) {
-    wait_until("the check at the start", LIMIT, || server.call("GET", "/api/storage", None).1["checked"] == true);
+    wait_until("the check at the start", LIMIT, || {
+        server.call("GET", "/api/storage", None).1["checked"] == true
+    });
 }
 
 fn frames_of(segment: &Value) -> u64 {
@@ -95,7 +99,8 @@ fn run(arguments: &[&str], folder: &Path) -> (i32, String) {
     let mut command = stream_manager();
     command.args(arguments).current_dir(folder);
     let output = finish(command, LIMIT);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     (output.status.code().unwrap_or(-1), text)
 }
 
@@ -113,8 +118,11 @@ fn twenty_kills_cost_at_most_a_second_each() {
         let ids: Vec<String> = (0..3).map(|n| format!("cam-{n}")).collect();
         if let Some((at, received)) = killed.take() {
             for id in &ids {
-                let (_, page) = server
-                    .call("GET", &format!("/api/streams/{id}/recordings?view=segments&limit=1000&end={at}"), None);
+                let (_, page) = server.call(
+                    "GET",
+                    &format!("/api/streams/{id}/recordings?view=segments&limit=1000&end={at}"),
+                    None,
+                );
                 let rows = page["items"].as_array().unwrap();
                 assert!(rows.iter().all(|r| r["complete"] == true), "round {round}, {id}: {page:#}");
                 let before = counted.entry(id.clone()).or_default();
@@ -131,7 +139,8 @@ fn twenty_kills_cost_at_most_a_second_each() {
         recording(&server, "cam-2");
         random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         std::thread::sleep(Duration::from_millis(u64::from(random >> 21)));
-        let received = ids.iter().map(|id| (id.clone(), server.stream(id)["frames"].as_u64().unwrap())).collect();
+        let received =
+            ids.iter().map(|id| (id.clone(), server.stream(id)["frames"].as_u64().unwrap())).collect();
         server.kill();
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
         killed = Some((now, received));
@@ -248,8 +257,7 @@ fn a_slow_disk_is_told_before_anything_is_lost() {
     let cameras = Cameras::start();
     let folder = tempfile::tempdir().unwrap();
     let disk = Disk::new(folder.path(), "data/recordings");
-    let server =
-        Server::start_with(disk.root(), Some(&cameras.config(SHORT, 1)), |c| disk.attach(c));
+    let server = Server::start_with(disk.root(), Some(&cameras.config(SHORT, 1)), |c| disk.attach(c));
     recording(&server, "cam-0");
     disk.trouble("slow");
     wait_until("the disk shows as slow", LIMIT, || {
@@ -335,7 +343,11 @@ fn a_full_disk_blocks_and_room_brings_the_recording_back() {
     let frames = blocked["frames"].as_u64().unwrap();
     server.wait_for("cam-0", "the stream goes on", LIMIT, |s| s["frames"].as_u64() > Some(frames + 5 * FPS));
     let video = folder.path().join("small/video/cam-0");
-    assert!(files(&video).iter().all(|f| std::fs::metadata(f).unwrap().len() > 0), "litter: {:?}", files(&video));
+    assert!(
+        files(&video).iter().all(|f| std::fs::metadata(f).unwrap().len() > 0),
+        "litter: {:?}",
+        files(&video)
+    );
     std::fs::remove_file(&ballast).unwrap();
     let since = Instant::now();
     server.wait_for("cam-0", "back", LIMIT, |s| state(s) == "recording");
@@ -404,7 +416,10 @@ fn a_disk_that_vanishes_is_not_written_around() {
     recording(&server, "cam-0");
     assert!(Command::new("umount").arg("-l").arg(&mount).status().unwrap().success());
     let blocked = server.wait_for("cam-0", "blocked", LIMIT, |s| state(s) == "blocked");
-    assert!(blocked["recording"]["reason"].as_str().unwrap().contains("does not seem to be mounted"), "{blocked:#}");
+    assert!(
+        blocked["recording"]["reason"].as_str().unwrap().contains("does not seem to be mounted"),
+        "{blocked:#}"
+    );
     wait_until("the folder shows as away", LIMIT, || {
         server.call("GET", "/api/storage", None).1["directories"][0]["state"] == "unavailable"
     });

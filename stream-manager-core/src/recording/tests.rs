@@ -230,7 +230,11 @@ impl World {
             let numbers = numbers(&row.path);
             assert_eq!(numbers.len() as u64, row.frames, "{row:?}");
             assert!(numbers.windows(2).all(|w| w[0] + 1 == w[1]), "{row:?}: {numbers:?}");
-            assert_eq!((row.start, row.end), (wall(numbers[0]), wall(numbers[numbers.len() - 1] + 1)), "{row:?}");
+            assert_eq!(
+                (row.start, row.end),
+                (wall(numbers[0]), wall(numbers[numbers.len() - 1] + 1)),
+                "{row:?}"
+            );
             recorded.extend(numbers);
         }
         let on_disk = std::fs::read_dir(self.folder.path().join("video/cam")).map_or(0, Iterator::count);

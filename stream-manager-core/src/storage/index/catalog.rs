@@ -318,7 +318,13 @@ impl Names<'_> {
             } else {
                 "UPDATE gaps SET frames = frames + ?4, end = max(start, ?5) WHERE stream = ?1 AND start = ?2 AND id = ?3"
             };
-            self.transaction.prepare_cached(sql)?.execute(params![stream, start, id, lost_frames as i64, end])?;
+            self.transaction.prepare_cached(sql)?.execute(params![
+                stream,
+                start,
+                id,
+                lost_frames as i64,
+                end
+            ])?;
         }
         Ok(!open.is_empty())
     }
@@ -335,14 +341,9 @@ impl Names<'_> {
             .optional()?;
         // The end of one that was never finished is only known when it has been repaired.
         match last {
-            Some((end, 1)) if end + 1_000_000 < start => insert_gap(
-                self.transaction,
-                stream,
-                end,
-                Some(start),
-                GapReason::Killed,
-                segment.lost_frames,
-            ),
+            Some((end, 1)) if end + 1_000_000 < start => {
+                insert_gap(self.transaction, stream, end, Some(start), GapReason::Killed, segment.lost_frames)
+            }
             _ => Ok(()),
         }
     }
@@ -420,7 +421,12 @@ impl Names<'_> {
         Ok(())
     }
 
-    fn interrupt(&mut self, stream: &Arc<str>, at: Option<WallTime>, reason: GapReason) -> rusqlite::Result<()> {
+    fn interrupt(
+        &mut self,
+        stream: &Arc<str>,
+        at: Option<WallTime>,
+        reason: GapReason,
+    ) -> rusqlite::Result<()> {
         let stream = self.stream(stream)?;
         let open: bool = self
             .transaction
@@ -440,9 +446,7 @@ impl Names<'_> {
         match (last, at) {
             // Before the first segment nothing is missing.
             (None, _) => Ok(()),
-            (Some(_), Some(at)) => {
-                insert_gap(self.transaction, stream, at.as_unix_nanos(), None, reason, 0)
-            }
+            (Some(_), Some(at)) => insert_gap(self.transaction, stream, at.as_unix_nanos(), None, reason, 0),
             // A program that is ended properly leaves an open gap.
             (Some((end, 1)), None) => insert_gap(self.transaction, stream, end, None, GapReason::Killed, 0),
             // Where it ends is found by the repair.

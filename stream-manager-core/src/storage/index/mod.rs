@@ -293,6 +293,14 @@ impl Index {
         Ok(rows)
     }
 
+    /// The parts of a segment, for seeking in it.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub async fn parts(&self, id: SegmentId) -> Result<Vec<PartEntry>, IndexError> {
+        self.read(move |catalog| catalog.parts(id)).await
+    }
+
     /// Puts the database aside as damaged and begins a new one. Gives where the old one is.
     ///
     /// # Errors

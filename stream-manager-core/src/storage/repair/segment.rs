@@ -142,7 +142,8 @@ fn fragmented(
 /// with more parts behind a damaged first one is for somebody else to rescue. Blocks.
 pub(super) fn is_torn(path: &Path) -> bool {
     let small = std::fs::metadata(path).is_ok_and(|m| m.len() <= MAX_TORN_BYTES);
-    small && std::fs::read(path).is_ok_and(|data| data.windows(4).filter(|w| w == b"moof").take(2).count() < 2)
+    small
+        && std::fs::read(path).is_ok_and(|data| data.windows(4).filter(|w| w == b"moof").take(2).count() < 2)
 }
 
 fn differ(a: WallTime, b: WallTime) -> bool {
