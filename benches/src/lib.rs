@@ -12,6 +12,10 @@ pub struct Usage {
     pub resident_bytes: u64,
     /// Threads.
     pub threads: u64,
+    /// Bytes given to `write` and its kin, files and sockets.
+    pub written_bytes: u64,
+    /// Calls of `write` and its kin.
+    pub write_calls: u64,
 }
 
 /// Reads a process' usage; `None` if it is gone.
@@ -25,9 +29,19 @@ pub fn usage(pid: u32) -> Option<Usage> {
     let field = |name: &str| -> Option<u64> {
         status.lines().find_map(|l| l.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
     };
+    let io = std::fs::read_to_string(folder.join("io")).unwrap_or_default();
+    let counter = |name: &str| -> u64 {
+        io.lines().find_map(|l| l.strip_prefix(name)).and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+    };
     // USER_HZ is 100 on every Linux that this runs on.
     let cpu = Duration::from_millis(ticks * 10);
-    Some(Usage { cpu, resident_bytes: field("VmRSS:")? * 1024, threads: field("Threads:")? })
+    Some(Usage {
+        cpu,
+        resident_bytes: field("VmRSS:")? * 1024,
+        threads: field("Threads:")?,
+        written_bytes: counter("wchar:"),
+        write_calls: counter("syscw:"),
+    })
 }
 
 /// The sum over several processes.
@@ -36,6 +50,8 @@ pub fn total(pids: &[u32]) -> Usage {
         cpu: a.cpu + b.cpu,
         resident_bytes: a.resident_bytes + b.resident_bytes,
         threads: a.threads + b.threads,
+        written_bytes: a.written_bytes + b.written_bytes,
+        write_calls: a.write_calls + b.write_calls,
     })
 }
 

@@ -139,6 +139,8 @@ pub struct Mischief {
     pub no_rtp_info: bool,
     /// Frames are sent as fast as they are taken.
     pub unpaced: bool,
+    /// Sessions begin at different times within this, as cameras do, and not all at once.
+    pub spread: Duration,
 }
 
 /// Serves a loop on a port of the loopback until it is dropped.
@@ -255,7 +257,7 @@ async fn serve(socket: TcpStream, media: Arc<Loop>, mischief: Mischief, number: 
         };
         writer.write_all(answer.as_bytes()).await?;
         if request.method == "PLAY" {
-            return play(reader, writer, media, mischief).await;
+            return play(reader, writer, media, mischief, number).await;
         }
     }
     Ok(())
@@ -266,9 +268,12 @@ async fn play(
     mut writer: OwnedWriteHalf,
     media: Arc<Loop>,
     mischief: Mischief,
+    session: u32,
 ) -> std::io::Result<()> {
     let frame_time = Duration::from_secs(1) / media.fps;
-    let start = tokio::time::Instant::now();
+    // Multiples of the golden ratio are spread evenly, however many there are.
+    let start =
+        tokio::time::Instant::now() + mischief.spread.mul_f64((f64::from(session) * 0.618_034).fract());
     let (mut sequence, mut jump) = (1u16, 0i64);
     for number in 0u64.. {
         if media.is_empty() {

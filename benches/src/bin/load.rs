@@ -37,6 +37,9 @@ struct Arguments {
     /// Frames from one keyframe to the next
     #[arg(long, default_value_t = 25)]
     gop: u32,
+    /// All cameras begin their GOPs at the same moment, which no real ones do: the most memory
+    #[arg(long)]
+    in_phase: bool,
     /// Leave ffmpeg out
     #[arg(long)]
     no_ffmpeg: bool,
@@ -87,7 +90,9 @@ async fn simulate(arguments: &Arguments) -> Result<(), Failure> {
     let media =
         tokio::task::spawn_blocking(move || Loop::encode(1920, 1080, 25, gop, 4000, 10, false)).await?;
     let rate = media.bitrate();
-    let server = ReplayServer::start(Arc::new(media), Mischief::default()).await;
+    let spread = if arguments.in_phase { Duration::ZERO } else { Duration::from_secs(u64::from(gop) / 25) };
+    let mischief = Mischief { spread, ..Mischief::default() };
+    let server = ReplayServer::start(Arc::new(media), mischief).await;
     println!("{} {rate}", server.url("cam"));
     tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
     Ok(())
@@ -109,6 +114,9 @@ async fn library(arguments: &Arguments) -> Result<(), Failure> {
     println!("started");
     tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
     let streams = manager.streams();
+    let storage = manager.storage().await?;
+    let written: u64 = storage.directories.iter().map(|d| d.writes).sum();
+    let syncs: u64 = storage.directories.iter().map(|d| d.syncs).sum();
     manager.shutdown().await;
     let (mut received, mut recorded, mut lost, mut sessions) = (0, 0, 0, 0);
     for stream in &streams {
@@ -118,7 +126,9 @@ async fn library(arguments: &Arguments) -> Result<(), Failure> {
         lost += hub.packets_lost;
         recorded += stream.recorder().status().frames;
     }
-    println!("{received} {recorded} {lost} {sessions}");
+    let payload: u64 = streams.iter().map(|s| s.hub().stats().bytes).sum();
+    let given = usage(std::process::id()).unwrap_or_default().written_bytes;
+    println!("{received} {recorded} {lost} {sessions} {payload} {given} {written} {syncs}");
     Ok(())
 }
 
@@ -140,6 +150,7 @@ fn start(
             "--scenario",
             if matches!(arguments.scenario, Scenario::Record) { "record" } else { "receive" },
         ])
+        .args(if arguments.in_phase { &["--in-phase"][..] } else { &[] })
         .args(more)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -153,12 +164,15 @@ fn start(
 struct Measured {
     cpu_percent_per_stream: f64,
     peak: Usage,
+    written_bytes: u64,
+    write_calls: u64,
+    seconds: f64,
 }
 
 /// Watches processes for the measured time.
 fn watch(pids: &[u32], arguments: &Arguments) -> Measured {
     std::thread::sleep(Duration::from_secs(5));
-    let before = total(pids).cpu;
+    let before = total(pids);
     let mut peak = Usage::default();
     let start = std::time::Instant::now();
     for _ in 0..arguments.seconds {
@@ -167,9 +181,16 @@ fn watch(pids: &[u32], arguments: &Arguments) -> Measured {
         peak.resident_bytes = peak.resident_bytes.max(now.resident_bytes);
         peak.threads = peak.threads.max(now.threads);
     }
-    let used = total(pids).cpu.saturating_sub(before).as_secs_f64();
-    let cpu_percent_per_stream = used / start.elapsed().as_secs_f64() * 100.0 / arguments.streams as f64;
-    Measured { cpu_percent_per_stream, peak }
+    let after = total(pids);
+    let (used, seconds) = (after.cpu.saturating_sub(before.cpu).as_secs_f64(), start.elapsed().as_secs_f64());
+    let cpu_percent_per_stream = used / seconds * 100.0 / arguments.streams as f64;
+    Measured {
+        cpu_percent_per_stream,
+        peak,
+        written_bytes: after.written_bytes - before.written_bytes,
+        write_calls: after.write_calls - before.write_calls,
+        seconds,
+    }
 }
 
 fn report(who: &str, arguments: &Arguments, measured: &Measured) {
@@ -204,7 +225,7 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
     child.wait()?;
     report("stream-manager", arguments, &ours);
     let numbers: Vec<u64> = losses.split_whitespace().filter_map(|n| n.parse().ok()).collect();
-    if let [received, recorded, lost, sessions] = numbers[..] {
+    if let [received, recorded, lost, sessions, payload, given, parts, syncs] = numbers[..] {
         let missing = if matches!(arguments.scenario, Scenario::Record) {
             received.saturating_sub(recorded)
         } else {
@@ -213,6 +234,14 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
         println!(
             "  received {received} frames in {sessions} sessions, recorded {recorded}; lost: {missing} frames, {lost} packets"
         );
+        let per_stream = ours.seconds * arguments.streams as f64;
+        println!(
+            "  a second and stream: {:.1} kB, {:.2} write calls; all in all {parts} parts, {syncs} syncs",
+            ours.written_bytes as f64 / per_stream / 1e3,
+            ours.write_calls as f64 / per_stream,
+        );
+        // All that was given to write(2), the index and the requests to cameras too, by what the cameras sent.
+        println!("  write amplification: {:.4}", given as f64 / payload.max(1) as f64);
     }
     println!(
         "  simulator: {} threads, {:.1} MB",

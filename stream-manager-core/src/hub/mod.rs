@@ -135,6 +135,9 @@ pub struct ReaderOptions {
     pub limits: QueueLimits,
     /// Where it begins.
     pub start: StartAt,
+    /// How much media may collect before it is woken; none by default. Waking a task for every frame is most
+    /// of what a frame costs. What is waiting can be taken at any time by [`HubReader::try_next`].
+    pub batch: Duration,
 }
 
 /// Where a reader begins.
@@ -247,7 +250,7 @@ impl Hub {
         inner.next_consumer += 1;
         let from_gop = options.start == StartAt::KeptGop && !inner.gop.is_empty();
         let wait_for_keyframe = inner.main_video.is_some() && !from_gop;
-        let consumer = Arc::new(Consumer::new(id, name.into(), options.limits, wait_for_keyframe));
+        let consumer = Arc::new(Consumer::new(id, name.into(), &options, wait_for_keyframe));
         if !inner.tracks.is_empty() && !inner.closed {
             consumer.push_item(HubItem::Tracks(inner.tracks.clone()));
         }

@@ -4,7 +4,7 @@
 //! comes after it until the next keyframe for which there is room. So the consumer loses whole GOPs, what
 //! it gets stays decodable, and a [`HubItem::Lagged`] stands exactly where the hole is.
 
-use super::HubItem;
+use super::{HubItem, ReaderOptions};
 use crate::frame::{Frame, MediaTime};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -50,6 +50,8 @@ pub(super) struct Consumer {
     pub(super) name: String,
     pub(super) notify: Notify,
     limits: QueueLimits,
+    /// Media that is collected before the reader is woken.
+    batch: Duration,
     state: Mutex<State>,
 }
 
@@ -69,13 +71,16 @@ struct State {
     extra: (usize, usize),
     stats: ConsumerStats,
     newest: Option<MediaTime>,
+    /// Decoding time of the first frame since the queue was empty.
+    oldest: Option<MediaTime>,
     last_out: Option<MediaTime>,
 }
 
 impl Consumer {
-    pub(super) fn new(id: u64, name: String, limits: QueueLimits, skip_to_keyframe: bool) -> Self {
+    pub(super) fn new(id: u64, name: String, options: &ReaderOptions, skip_to_keyframe: bool) -> Self {
         let state = State { skipping: skip_to_keyframe, joining: skip_to_keyframe, ..State::default() };
-        Self { id, name, notify: Notify::new(), limits, state: Mutex::new(state) }
+        let (limits, batch) = (options.limits, options.batch);
+        Self { id, name, notify: Notify::new(), limits, batch, state: Mutex::new(state) }
     }
 
     /// Makes room for a kept GOP, however long it is: it is what the consumer has come for.
@@ -119,8 +124,11 @@ impl Consumer {
         state.frames += 1;
         state.bytes += size;
         state.items.push_back(HubItem::Frame(frame.clone()));
+        let oldest = *state.oldest.get_or_insert(frame.dts);
         drop(state);
-        self.notify.notify_one();
+        if frame.dts.saturating_since(oldest) >= self.batch {
+            self.notify.notify_one();
+        }
     }
 
     /// Queues something that is not a frame; never dropped.
@@ -147,6 +155,7 @@ impl Consumer {
     pub(super) fn pop(&self) -> Result<HubItem, bool> {
         let mut state = self.state.lock();
         let Some(item) = state.items.pop_front() else {
+            state.oldest = None;
             return Err(state.closed);
         };
         if let HubItem::Frame(frame) = &item {

@@ -12,7 +12,7 @@ use super::{Destination, RecordError, RecorderContext, Recording, Segment, Share
 use crate::fmp4::{DurationPatch, Fragmenter, FragmenterOptions, Part, SegmentIdentity};
 use crate::frame::{Frame, MediaTime, Track, TrackId, WallTime};
 use crate::storage::index::GapReason;
-use crate::storage::{Lane, SegmentFile, StorageError};
+use crate::storage::{Appending, Lane, SegmentFile, StorageError};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +68,24 @@ struct Open {
     /// When to begin the next one.
     limit: Option<Duration>,
     entry: Option<Entry>,
+    /// The part that the disk has been given and has not confirmed yet.
+    given: Option<Given>,
+}
+
+/// A part on its way to the disk.
+struct Given {
+    appending: Appending,
+    part: WrittenPart,
+}
+
+/// What is to be told of a part once it is written.
+#[derive(Clone, Copy)]
+struct WrittenPart {
+    init_bytes: u64,
+    bytes: u64,
+    duration: Duration,
+    frames: u64,
+    keyframe: bool,
 }
 
 enum Output {
@@ -146,6 +164,7 @@ impl Fmp4Writer {
             continues: std::mem::replace(&mut self.follows, false),
             limit: self.recording.segment_duration.map(|limit| limit.mul_f64(first)),
             entry: None,
+            given: None,
         }))
     }
 
@@ -161,9 +180,15 @@ impl Fmp4Writer {
     /// Closes the segment. `next` is the decoding time of the main track's frame that follows directly.
     async fn close(&mut self, next: Option<MediaTime>) -> Result<(), RecordError> {
         let Some(mut open) = self.open.take() else { return Ok(()) };
-        if let Some(part) = open.fragmenter.finish(next)?
-            && let Err(error) = self.write(&mut open, part).await
-        {
+        let last = open.fragmenter.finish(next)?;
+        let mut written = match last {
+            Some(part) => self.write(&mut open, part).await,
+            None => Ok(()),
+        };
+        if written.is_ok() {
+            written = self.confirm(&mut open).await;
+        }
+        if let Err(error) = written {
             self.settle(open, true)?;
             return Err(error);
         }
@@ -210,23 +235,42 @@ impl Fmp4Writer {
         if open.output.is_none() {
             open.output = Some(self.create(&mut open.wall_clock).await?);
         }
-        let (bytes, duration, frames) = (part.len_bytes(), part.duration, part.frames as u64);
+        let written = WrittenPart {
+            init_bytes: part.init.as_ref().map_or(0, |init| init.len() as u64),
+            bytes: part.len_bytes(),
+            duration: part.duration,
+            frames: part.frames as u64,
+            keyframe: part.keyframe,
+        };
         open.patch = part.duration_patch.or(open.patch);
         let chunks = part.chunks().cloned().collect::<Vec<_>>();
-        let result = match &mut open.output {
-            Some(Output::File(file)) => file.append(chunks).await,
+        // One part is on its way at a time: waiting for it only when the next is there saves waking up for it.
+        self.confirm(open).await?;
+        match &mut open.output {
+            Some(Output::File(file)) => {
+                let appending = file.append_later(chunks).await?;
+                open.given = Some(Given { appending, part: written });
+            }
             Some(Output::Stream(lane, writer)) => {
                 let writer = writer.clone();
-                let written = lane.run_within(READER_TIMEOUT, move || {
+                let done = lane.run_within(READER_TIMEOUT, move || {
                     let mut out = writer.lock();
                     crate::storage::write_all(&mut *out, &chunks).and_then(|_| out.flush())
                 });
                 let at = PathBuf::from("the output stream");
-                written.await.and_then(|result| result.map_err(StorageError::at(&at)))
+                done.await.and_then(|result| result.map_err(StorageError::at(&at)))?;
+                self.wrote(open, written);
             }
-            None => Ok(()),
-        };
-        if let Err(error) = result {
+            None => {}
+        }
+        // The first one says whether writing is possible at all.
+        if open.written_bytes == 0 { self.confirm(open).await } else { Ok(()) }
+    }
+
+    /// Waits for the part that the disk has been given, and tells of it.
+    async fn confirm(&self, open: &mut Open) -> Result<(), RecordError> {
+        let Some(Given { appending, part }) = open.given.take() else { return Ok(()) };
+        if let Err(error) = appending.done().await {
             if open.written_bytes == 0
                 && let Some(Output::File(file)) = open.output.take()
             {
@@ -235,12 +279,17 @@ impl Fmp4Writer {
             }
             return Err(error.into());
         }
+        self.wrote(open, part);
+        Ok(())
+    }
+
+    fn wrote(&self, open: &mut Open, part: WrittenPart) {
         if open.written_bytes == 0 {
             self.begun(open);
         }
-        let init_bytes = part.init.as_ref().map_or(0, |init| init.len() as u64);
+        let WrittenPart { init_bytes, bytes, duration, frames, keyframe } = part;
         if let Some(entry) = &mut open.entry {
-            entry.part(open.written_bytes + init_bytes, bytes - init_bytes, duration, frames, part.keyframe);
+            entry.part(open.written_bytes + init_bytes, bytes - init_bytes, duration, frames, keyframe);
         }
         open.written_bytes += bytes;
         open.duration += duration;
@@ -248,7 +297,6 @@ impl Fmp4Writer {
         self.shared.ledger.reached(open.wall_clock + open.duration);
         self.shared.media_reached(open.start + open.duration);
         self.shared.wrote(bytes, duration, frames);
-        Ok(())
     }
 
     /// The segment's first part is in its file: from now on there is a segment.
@@ -276,9 +324,8 @@ impl Fmp4Writer {
     /// Creates the segment's file. A name that is taken (the clock was set back) is moved on by a
     /// millisecond until it is free; nothing is ever overwritten.
     async fn create(&self, wall_clock: &mut WallTime) -> Result<Output, RecordError> {
-        let lane = self.context.pool.lane();
         match &self.recording.destination {
-            Some(Destination::Stream(writer)) => Ok(Output::Stream(lane, writer.clone())),
+            Some(Destination::Stream(writer)) => Ok(Output::Stream(self.context.pool.lane(), writer.clone())),
             Some(Destination::File { path, overwrite }) => {
                 let path = numbered(path, self.number);
                 Ok(Output::File(self.make(path, *overwrite).await?))
@@ -388,6 +435,7 @@ impl SegmentWriter for Fmp4Writer {
         };
         if let Err(error) = written {
             // The error that counts is the first.
+            let _ = self.confirm(&mut open).await;
             let _ = self.settle(open, true);
             return Err(error);
         }

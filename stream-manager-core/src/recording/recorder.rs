@@ -30,6 +30,8 @@ use tokio_util::sync::CancellationToken;
 const WAIT_FOR_KEYFRAME: u32 = 2;
 /// A GOP that lasts longer is not waited for when a recording is started again.
 const LONG_GOP: Duration = Duration::from_secs(10);
+/// Media that is collected before the recorder looks at it; a kill costs this much more.
+const MAX_BATCH: Duration = Duration::from_millis(200);
 /// How long a command may take; finishing a large plain MP4 is the slowest.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -277,7 +279,7 @@ impl RecorderSink {
             return Ok(());
         }
         self.retry_at = Some(now + self.recording.retry_after / 8);
-        let mut fresh = hub.subscribe(self.name(), ReaderOptions::default());
+        let mut fresh = hub.subscribe(self.name(), self.options());
         let mut waiting = Vec::new();
         while let Some(item) = fresh.try_next() {
             let is_frame = matches!(item, HubItem::Frame(_));
@@ -322,11 +324,15 @@ impl RecorderSink {
     /// are so short that it is worth the wait.
     fn subscribe_again(&self, hub: &Hub) -> HubReader {
         let (kept, Some(end)) = (hub.kept_since(), self.shared.media_end()) else {
-            return hub.subscribe(self.name(), ReaderOptions::default());
+            return hub.subscribe(self.name(), self.options());
         };
         let recorded = kept.is_some_and(|(first, since)| first < end && since.elapsed() < LONG_GOP);
         let start = if recorded { StartAt::NextKeyframe } else { StartAt::KeptGop };
-        hub.subscribe(self.name(), ReaderOptions { start, ..ReaderOptions::default() })
+        hub.subscribe(self.name(), ReaderOptions { start, ..self.options() })
+    }
+
+    fn options(&self) -> ReaderOptions {
+        reader_options(&self.recording)
     }
 
     fn begin_again(&mut self) {
@@ -438,6 +444,11 @@ fn make_writer(
     }
 }
 
+/// A recorder does not need every frame at once: a part is what it writes.
+fn reader_options(recording: &Recording) -> ReaderOptions {
+    ReaderOptions { batch: (recording.part_duration * 2 / 5).min(MAX_BATCH), ..ReaderOptions::default() }
+}
+
 async fn next_item(reader: &mut Option<HubReader>) -> Option<HubItem> {
     match reader {
         Some(reader) => reader.next().await,
@@ -504,5 +515,9 @@ impl Sink for RecorderSink {
 
     fn name(&self) -> String {
         "recorder".into()
+    }
+
+    fn reader_options(&self) -> ReaderOptions {
+        reader_options(&self.recording)
     }
 }

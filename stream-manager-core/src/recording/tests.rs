@@ -132,7 +132,8 @@ impl World {
     async fn settle(&self) {
         let life = self.life();
         let deadline = Instant::now() + LIMIT;
-        while life.hub.consumers().iter().any(|(_, stats)| stats.queued_frames > 0) {
+        // Two frames are not worth waking it for.
+        while life.hub.consumers().iter().any(|(_, stats)| stats.queued_frames > 2) {
             assert!(Instant::now() < deadline, "the recorder takes nothing: {:?}", life.recorder.status());
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

@@ -8,7 +8,7 @@ use std::io::{self, IoSlice, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::oneshot;
 
 /// The pieces of one write, in order.
@@ -24,7 +24,6 @@ pub struct SegmentFile {
     lane: Lane,
     shared: Arc<Shared>,
     policy: SyncPolicy,
-    bytes: u64,
 }
 
 impl Drop for SegmentFile {
@@ -61,53 +60,62 @@ impl SegmentFile {
             failed: parking_lot::Mutex::new(None),
             closed: AtomicBool::new(false),
             foreign: false,
+            bytes: AtomicU64::new(0),
+            broken: AtomicBool::new(false),
         });
         if let SyncPolicy::Interval(interval) = policy {
             pool.syncer().watch(&shared, interval);
         }
-        Ok(Self { pool: pool.clone(), lane, shared, policy, bytes: 0 })
+        Ok(Self { pool: pool.clone(), lane, shared, policy })
     }
 
     /// Appends the chunks with as few system calls as possible. If that fails, what was written of them is
-    /// cut off again, so that the file ends with a whole part.
+    /// cut off again, so that the file ends with a whole part, and nothing more is written.
     ///
     /// # Errors
     /// If the disk is full, gone, or read-only, does not answer, or has failed to keep what was written
     /// earlier.
     pub async fn append(&mut self, chunks: Chunks) -> Result<(), StorageError> {
+        self.append_later(chunks).await?.done().await
+    }
+
+    /// The same without waiting for it to be done.
+    ///
+    /// # Errors
+    /// If the disk does not answer, or has failed to keep what was written earlier.
+    pub async fn append_later(&mut self, chunks: Chunks) -> Result<Appending, StorageError> {
         if let Some(source) = self.shared.failed.lock().take() {
             return Err(StorageError::Io { path: self.shared.path.display().to_string(), source });
         }
-        let (before, shared, every_part) =
-            (self.bytes, self.shared.clone(), self.policy == SyncPolicy::EveryPart);
+        let (shared, every_part) = (self.shared.clone(), self.policy == SyncPolicy::EveryPart);
         let counters = self.pool.counters();
-        self.bytes = self
-            .lane
-            .run(move || {
-                let started = std::time::Instant::now();
-                #[cfg(test)]
-                let written = fail_if_full(&counters, &shared.file, &chunks);
-                #[cfg(not(test))]
-                let written = write_all(&mut &shared.file, &chunks);
-                let result = match written {
-                    Ok(written) => {
-                        shared.dirty.store(true, Ordering::Release);
-                        counters.wrote(written, started.elapsed());
-                        Ok(before + written)
-                    }
-                    Err(error) => {
-                        // Best effort: a disk that is gone cannot be tidied.
-                        let _ = shared.file.set_len(before);
-                        Err(StorageError::at(&shared.path)(error))
-                    }
-                };
-                if every_part && result.is_ok() {
-                    shared.sync(&counters.sync)?;
+        let path = self.shared.path.clone();
+        let job = move || {
+            let before = shared.bytes.load(Ordering::Acquire);
+            if shared.broken.load(Ordering::Acquire) {
+                return Err(StorageError::Stalled { path: shared.path.display().to_string() });
+            }
+            let started = std::time::Instant::now();
+            #[cfg(test)]
+            let written = fail_if_full(&counters, &shared.file, &chunks);
+            #[cfg(not(test))]
+            let written = write_all(&mut &shared.file, &chunks);
+            match written {
+                Ok(written) => {
+                    shared.bytes.store(before + written, Ordering::Release);
+                    shared.dirty.store(true, Ordering::Release);
+                    counters.wrote(written, started.elapsed());
                 }
-                result
-            })
-            .await??;
-        Ok(())
+                Err(error) => {
+                    shared.broken.store(true, Ordering::Release);
+                    // Best effort: a disk that is gone cannot be tidied.
+                    let _ = shared.file.set_len(before);
+                    return Err(StorageError::at(&shared.path)(error));
+                }
+            }
+            if every_part { shared.sync(&counters.sync) } else { Ok(()) }
+        };
+        Ok(Appending { answer: self.lane.submit(job).await?, path })
     }
 
     /// Makes sure that the file and its name are on the disk, in the background, then calls `then`.
@@ -165,7 +173,7 @@ impl SegmentFile {
 
     /// How long it is.
     pub fn len_bytes(&self) -> u64 {
-        self.bytes
+        self.shared.bytes.load(Ordering::Acquire)
     }
 
     /// Removes it, for a file that holds nothing.
@@ -178,6 +186,25 @@ impl SegmentFile {
         };
         // It may be gone already, with its disk.
         let _ = self.lane.run(remove).await;
+    }
+}
+
+/// A write that is under way.
+#[derive(Debug)]
+pub struct Appending {
+    answer: oneshot::Receiver<Result<(), StorageError>>,
+    path: PathBuf,
+}
+
+impl Appending {
+    /// Waits until it is done.
+    ///
+    /// # Errors
+    /// As [`SegmentFile::append`].
+    pub async fn done(self) -> Result<(), StorageError> {
+        let stalled = || StorageError::Stalled { path: self.path.display().to_string() };
+        let answer = tokio::time::timeout(super::STALL_TIMEOUT, self.answer).await.map_err(|_| stalled())?;
+        answer.unwrap_or_else(|_| Err(StorageError::Threads("a disk thread has ended".into())))
     }
 }
 
@@ -199,6 +226,8 @@ impl WatchedFile {
                 failed: parking_lot::Mutex::new(None),
                 closed: AtomicBool::new(false),
                 foreign: true,
+                bytes: AtomicU64::new(0),
+                broken: AtomicBool::new(false),
             })),
         };
         if let Some(shared) = &shared {

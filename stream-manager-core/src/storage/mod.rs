@@ -20,7 +20,7 @@ pub mod space;
 mod sync;
 
 pub(crate) use file::write_all;
-pub use file::{Chunks, SegmentFile, WatchedFile};
+pub use file::{Appending, Chunks, SegmentFile, WatchedFile};
 pub use keeper::{Directory, DirectoryState, Keeper, StorageState};
 pub use lock::{DataLock, LockError};
 pub use name::{parse_segment_name, segment_name};
@@ -284,18 +284,31 @@ impl Lane {
         limit: Duration,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, StorageError> {
+        let gone = || StorageError::Threads("a disk thread has ended".into());
+        let stalled = || StorageError::Stalled { path: "storage".into() };
+        let exchange = async { self.submit(job).await?.await.map_err(|_| gone()) };
+        tokio::time::timeout(limit, exchange).await.map_err(|_| stalled())?
+    }
+
+    /// Hands in a job without waiting for its answer.
+    ///
+    /// # Errors
+    /// If the lane's thread is gone, or takes no more jobs for a long time.
+    pub async fn submit<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<oneshot::Receiver<T>, StorageError> {
         let (answer, wait) = oneshot::channel();
         let job: Job = Box::new(move || {
             // Nobody may be waiting any more; the work was still to be done.
             let _ = answer.send(job());
         });
-        let gone = || StorageError::Threads("a disk thread has ended".into());
-        let exchange = async {
-            self.sender.send(job).await.map_err(|_| gone())?;
-            wait.await.map_err(|_| gone())
-        };
-        let stalled = || StorageError::Stalled { path: "storage".into() };
-        tokio::time::timeout(limit, exchange).await.map_err(|_| stalled())?
+        let sent = tokio::time::timeout(STALL_TIMEOUT, self.sender.send(job)).await;
+        match sent {
+            Ok(Ok(())) => Ok(wait),
+            Ok(Err(_)) => Err(StorageError::Threads("a disk thread has ended".into())),
+            Err(_) => Err(StorageError::Stalled { path: "storage".into() }),
+        }
     }
 }
 

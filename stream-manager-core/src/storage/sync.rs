@@ -50,6 +50,10 @@ pub(super) struct Shared {
     pub(super) closed: AtomicBool,
     /// Written by somebody else, so nobody says when there is something to sync.
     pub(super) foreign: bool,
+    /// How much of it is written.
+    pub(super) bytes: AtomicU64,
+    /// A write has failed; nothing more is written.
+    pub(super) broken: AtomicBool,
 }
 
 impl Shared {
