@@ -190,6 +190,14 @@ impl Catalog {
         Err(failed(rusqlite::Error::SqliteFailure(code, Some(verdict))))
     }
 
+    /// From now on commits of this connection need not be on the disk to count: for what can be done again.
+    ///
+    /// # Errors
+    /// If the database refuses.
+    pub fn relax(&self) -> Result<(), IndexError> {
+        self.connection.pragma_update(None, "synchronous", "NORMAL").map_err(self.failed())
+    }
+
     /// The number for the next segment.
     ///
     /// # Errors

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 /// Shorter ones come from rounding, in nanoseconds.
 const SHORTEST_GAP: i64 = 1_000_000;
 
+/// Rows dropped in one transaction.
+const DROP_STEP: usize = 256;
+
 /// Which segments are to go.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Selection {
@@ -217,37 +220,21 @@ impl Catalog {
         run().map_err(failed)
     }
 
-    /// Drops the row of a segment that holds nothing or is gone. What it would have held becomes a gap.
+    /// Drops the rows of segments that hold nothing or are gone. What they would have held becomes a gap.
     ///
     /// # Errors
     /// If the database refuses.
-    pub(in crate::storage) fn drop_lost(&mut self, row: &SegmentRow) -> Result<(), IndexError> {
+    pub(in crate::storage) fn drop_lost(&mut self, rows: &[&SegmentRow]) -> Result<(), IndexError> {
         let failed = self.failed();
-        let mut run = || {
+        let mut run = |rows: &[&SegmentRow]| {
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let id = row.id.0 as i64;
-            let stream: Option<i64> = transaction
-                .query_row("SELECT stream FROM segments WHERE id = ?1", [id], |r| r.get(0))
-                .optional()?;
-            let Some(stream) = stream else { return Ok(()) };
-            transaction.execute("DELETE FROM segments WHERE id = ?1", [id])?;
-            transaction.execute("DELETE FROM parts WHERE segment = ?1", [id])?;
-            let start = row.start.as_unix_nanos();
-            if row.complete {
-                insert_gap(
-                    &transaction,
-                    stream,
-                    start,
-                    Some(row.end.as_unix_nanos()),
-                    GapReason::Unknown,
-                    0,
-                )?;
-            } else {
-                lost_after(&transaction, stream, start, i64::MAX, start)?;
+            for row in rows {
+                drop_row(&transaction, row)?;
             }
             transaction.commit()
         };
-        run().map_err(failed)
+        // In steps, so that nobody who records waits long for the index.
+        rows.chunks(DROP_STEP).try_for_each(|step| run(step).map_err(&failed))
     }
 }
 
@@ -374,6 +361,23 @@ impl Catalog {
                JOIN streams n ON n.name = o.name
                WHERE n.id = segments.stream AND p.start = segments.start AND p.protected = 1);",
         )
+    }
+}
+
+fn drop_row(transaction: &rusqlite::Transaction<'_>, row: &SegmentRow) -> rusqlite::Result<()> {
+    let id = row.id.0 as i64;
+    let stream: Option<i64> = transaction
+        .prepare_cached("SELECT stream FROM segments WHERE id = ?1")?
+        .query_row([id], |r| r.get(0))
+        .optional()?;
+    let Some(stream) = stream else { return Ok(()) };
+    transaction.prepare_cached("DELETE FROM segments WHERE id = ?1")?.execute([id])?;
+    transaction.prepare_cached("DELETE FROM parts WHERE segment = ?1")?.execute([id])?;
+    let start = row.start.as_unix_nanos();
+    if row.complete {
+        insert_gap(transaction, stream, start, Some(row.end.as_unix_nanos()), GapReason::Unknown, 0)
+    } else {
+        lost_after(transaction, stream, start, i64::MAX, start)
     }
 }
 

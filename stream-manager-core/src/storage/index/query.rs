@@ -7,7 +7,7 @@ use super::parts::{PartEntry, PartList};
 use crate::frame::WallTime;
 use rusqlite::{OptionalExtension, Row, params};
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Segments before a range that are looked at for reaching into it. One would do if clocks were never set.
@@ -291,6 +291,29 @@ impl Catalog {
     /// If the database cannot be read.
     pub(in crate::storage) fn rows_of(&self, stream: &str) -> Result<Vec<SegmentRow>, IndexError> {
         self.segments(stream, TimeRange::ALL, None, usize::MAX)
+    }
+
+    /// Whether a stream has a segment with this start and file.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub(in crate::storage) fn has_file(
+        &self,
+        stream: &str,
+        start: WallTime,
+        path: &Path,
+    ) -> Result<bool, IndexError> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let read = || {
+            // A start that a name tells is rounded down to the millisecond.
+            self.connection
+                .prepare_cached(
+                    "SELECT EXISTS (SELECT 1 FROM segments WHERE stream = (SELECT id FROM streams WHERE name = ?1) \
+                     AND start BETWEEN ?2 - 2000000 AND ?2 + 2000000 AND name = ?3)",
+                )?
+                .query_row(params![stream, start.as_unix_nanos(), name], |row| row.get(0))
+        };
+        read().map_err(self.failed())
     }
 
     /// Segments that are not finished, or not wholly deleted.

@@ -156,7 +156,7 @@ impl Repair<'_> {
             Examined::Missing => {
                 report.dropped.push(finding(&row.path, "the file is gone"));
                 if self.change {
-                    catalog.drop_lost(row)?;
+                    catalog.drop_lost(&[row])?;
                 }
             }
             Examined::Nothing => {
@@ -165,7 +165,7 @@ impl Repair<'_> {
                     if let Err(problem) = remove(&row.path) {
                         report.damaged.push(finding(&row.path, problem));
                     }
-                    catalog.drop_lost(row)?;
+                    catalog.drop_lost(&[row])?;
                 }
             }
             Examined::Damaged(problem) => {
@@ -196,6 +196,8 @@ impl Repair<'_> {
     /// If the index refuses.
     pub fn everything(&self, catalog: &mut Catalog, report: &mut Report) -> Result<(), IndexError> {
         self.unfinished(catalog, report)?;
+        // What is lost of this in a power cut is found again by the next repair.
+        catalog.relax()?;
         let mut found: HashMap<String, Vec<PathBuf>> = HashMap::new();
         let mut reached = Vec::new();
         for place in self.places {
@@ -244,6 +246,7 @@ impl Repair<'_> {
         report.segments += rows.len() as u64;
         let known: HashSet<&Path> = rows.iter().map(|r| r.path.as_path()).collect();
         let on_disk: HashSet<&Path> = files.iter().map(PathBuf::as_path).collect();
+        let mut gone = Vec::new();
         for row in rows.iter().filter(|r| r.complete && !on_disk.contains(r.path.as_path())) {
             let ours = reached.iter().any(|p| row.path.starts_with(p.path()));
             let elsewhere = !self.places.iter().any(|p| row.path.starts_with(p.path()));
@@ -254,10 +257,11 @@ impl Repair<'_> {
                     .is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
             {
                 report.dropped.push(finding(&row.path, "the file is gone"));
-                if self.change {
-                    catalog.drop_lost(row)?;
-                }
+                gone.push(row);
             }
+        }
+        if self.change {
+            catalog.drop_lost(&gone)?;
         }
         let mut unknown: Vec<&PathBuf> = files.iter().filter(|f| !known.contains(f.as_path())).collect();
         unknown.sort();
@@ -303,7 +307,7 @@ impl Repair<'_> {
             report.foreign.push(finding(path, problem));
         }
         // Finished in the meantime?
-        if self.is_open(path) || catalog.rows_of(stream)?.iter().any(|row| row.path == path) {
+        if self.is_open(path) || catalog.has_file(stream, found.start, path)? {
             return Ok(());
         }
         report.adopted.push(finding(path, format!("{} bytes, {} frames", found.end.bytes, found.end.frames)));
