@@ -156,7 +156,7 @@ fn by_name(path: &Path, start: WallTime, found: &std::fs::Metadata, repair: bool
     let mut bytes = found.len();
     let format = if path.extension().is_some_and(|e| e == "ts") { "ts" } else { "mkv" };
     let mut cut_bytes = 0;
-    if format == "ts" && bytes % TS_PACKET != 0 {
+    if format == "ts" && !bytes.is_multiple_of(TS_PACKET) {
         cut_bytes = bytes % TS_PACKET;
         bytes -= cut_bytes;
         if repair && let Err(error) = File::options().write(true).open(path).and_then(|f| f.set_len(bytes)) {
