@@ -38,15 +38,19 @@ fn sound() -> CodecParameters {
 
 impl Studio {
     fn new(tracks: &[CodecParameters], segment: Duration) -> Self {
+        Self::with(tracks, Recording::fmp4().segment_duration(segment))
+    }
+
+    fn with(tracks: &[CodecParameters], recording: Recording) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (index, _) = Index::open(folder.path()).unwrap();
         let place = Arc::new(Place::new(folder.path().join("video"), false));
-        let recording = Recording::fmp4().segment_duration(segment).folder(folder.path().join("video/cam"));
+        let recording = recording.folder(folder.path().join("video/cam"));
         let context =
             RecorderContext::new(DiskPool::new(1).unwrap(), "cam").index(index.clone()).place(place);
         let (recorder, mut sink) = RecorderSink::new(recording, context, true).unwrap();
         let hub = Hub::new(HubOptions { gop_max_bytes: 128 << 20 });
-        let reader = hub.subscribe("recorder", sink.reader_options());
+        let reader = hub.subscribe("recorder", ReaderOptions::default());
         let task = tokio::spawn(async move { sink.run(reader, CancellationToken::new()).await.unwrap() });
         hub.writer().begin_session();
         hub.writer().set_tracks(tracks.iter().cloned());
@@ -176,4 +180,15 @@ async fn sound_that_comes_and_goes() {
         .map(|row| serde_json::from_str::<serde_json::Value>(&row.tracks).unwrap().as_array().unwrap().len())
         .collect();
     assert_eq!(tracks, [1, 2, 1]);
+}
+
+#[tokio::test]
+async fn the_first_segment_is_shorter_where_it_is_staggered() {
+    let recording = Recording::fmp4().segment_duration(Duration::from_secs(10)).stagger(0.6);
+    let studio = Studio::with(&[video()], recording);
+    for n in 0..300u64 {
+        studio.push(0, n * 100, n % 10 == 0, vec![5; 100]).await;
+    }
+    let (rows, frames, _folder) = studio.finish().await;
+    assert_eq!((rows.iter().map(seconds).collect::<Vec<_>>(), frames), (vec![6.0, 10.0, 10.0, 4.0], 300));
 }

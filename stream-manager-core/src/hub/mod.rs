@@ -135,9 +135,6 @@ pub struct ReaderOptions {
     pub limits: QueueLimits,
     /// Where it begins.
     pub start: StartAt,
-    /// How much media may collect before it is woken; none by default. Waking a task for every frame is most
-    /// of what a frame costs. What is waiting can be taken at any time by [`HubReader::try_next`].
-    pub batch: Duration,
 }
 
 /// Where a reader begins.
@@ -250,7 +247,7 @@ impl Hub {
         inner.next_consumer += 1;
         let from_gop = options.start == StartAt::KeptGop && !inner.gop.is_empty();
         let wait_for_keyframe = inner.main_video.is_some() && !from_gop;
-        let consumer = Arc::new(Consumer::new(id, name.into(), &options, wait_for_keyframe));
+        let consumer = Arc::new(Consumer::new(id, name.into(), options.limits, wait_for_keyframe));
         if !inner.tracks.is_empty() && !inner.closed {
             consumer.push_item(HubItem::Tracks(inner.tracks.clone()));
         }
@@ -520,6 +517,17 @@ impl HubReader {
     /// The next item if there is one waiting.
     pub fn try_next(&mut self) -> Option<HubItem> {
         self.consumer.pop().ok()
+    }
+
+    /// The next item, for a reader that has no use for frames that are decoded before `time`: it is only woken
+    /// for that one, and then finds those before it waiting. Everything that is no frame wakes it at once.
+    /// Waking a task for every frame is much of what a frame costs. Cancel safe.
+    pub async fn next_from(&mut self, time: Option<MediaTime>) -> Option<HubItem> {
+        if let Some(item) = self.try_next() {
+            return Some(item);
+        }
+        self.consumer.wake_at(time);
+        self.next().await
     }
 
     /// This reader's counters.

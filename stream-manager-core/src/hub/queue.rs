@@ -4,7 +4,7 @@
 //! comes after it until the next keyframe for which there is room. So the consumer loses whole GOPs, what
 //! it gets stays decodable, and a [`HubItem::Lagged`] stands exactly where the hole is.
 
-use super::{HubItem, ReaderOptions};
+use super::HubItem;
 use crate::frame::{Frame, MediaTime};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -50,8 +50,6 @@ pub(super) struct Consumer {
     pub(super) name: String,
     pub(super) notify: Notify,
     limits: QueueLimits,
-    /// Media that is collected before the reader is woken.
-    batch: Duration,
     state: Mutex<State>,
 }
 
@@ -71,16 +69,15 @@ struct State {
     extra: (usize, usize),
     stats: ConsumerStats,
     newest: Option<MediaTime>,
-    /// Decoding time of the first frame since the queue was empty.
-    oldest: Option<MediaTime>,
+    /// Frames that are decoded before this do not wake the reader.
+    wake_at: Option<MediaTime>,
     last_out: Option<MediaTime>,
 }
 
 impl Consumer {
-    pub(super) fn new(id: u64, name: String, options: &ReaderOptions, skip_to_keyframe: bool) -> Self {
+    pub(super) fn new(id: u64, name: String, limits: QueueLimits, skip_to_keyframe: bool) -> Self {
         let state = State { skipping: skip_to_keyframe, joining: skip_to_keyframe, ..State::default() };
-        let (limits, batch) = (options.limits, options.batch);
-        Self { id, name, notify: Notify::new(), limits, batch, state: Mutex::new(state) }
+        Self { id, name, notify: Notify::new(), limits, state: Mutex::new(state) }
     }
 
     /// Makes room for a kept GOP, however long it is: it is what the consumer has come for.
@@ -124,9 +121,9 @@ impl Consumer {
         state.frames += 1;
         state.bytes += size;
         state.items.push_back(HubItem::Frame(frame.clone()));
-        let oldest = *state.oldest.get_or_insert(frame.dts);
+        let wake = state.wake_at.is_none_or(|at| frame.dts >= at);
         drop(state);
-        if frame.dts.saturating_since(oldest) >= self.batch {
+        if wake {
             self.notify.notify_one();
         }
     }
@@ -146,6 +143,10 @@ impl Consumer {
         self.notify.notify_one();
     }
 
+    pub(super) fn wake_at(&self, time: Option<MediaTime>) {
+        self.state.lock().wake_at = time;
+    }
+
     pub(super) fn close(&self) {
         self.state.lock().closed = true;
         self.notify.notify_one();
@@ -155,7 +156,6 @@ impl Consumer {
     pub(super) fn pop(&self) -> Result<HubItem, bool> {
         let mut state = self.state.lock();
         let Some(item) = state.items.pop_front() else {
-            state.oldest = None;
             return Err(state.closed);
         };
         if let HubItem::Frame(frame) = &item {

@@ -141,3 +141,30 @@ async fn closing_ends_readers_after_their_queue() {
     assert!(reader.next().await.is_none());
     assert!(hub.subscribe("late", ReaderOptions::default()).next().await.is_none());
 }
+
+#[test]
+fn a_reader_is_woken_for_the_frame_that_it_waits_for() {
+    let hub = Hub::default();
+    let writer = hub.writer();
+    // A codec without reordering: frames are decoded when they are shown.
+    writer.set_tracks([CodecParameters::Video(VideoParameters::new(VideoCodec::Vp8, 4, 2))]);
+    let mut reader = hub.subscribe("part", ReaderOptions::default());
+    assert!(matches!(reader.try_next(), Some(HubItem::Tracks(_))));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let at = Some(MediaTime::from_nanos(3 * 40_000_000));
+    {
+        let mut next = std::pin::pin!(reader.next_from(at));
+        assert!(next.as_mut().poll(&mut context).is_pending());
+        (0..3).for_each(|n| push(&writer, n, 5));
+        assert!(next.as_mut().poll(&mut context).is_pending(), "woken too early");
+        push(&writer, 3, 5);
+        let item = next.as_mut().poll(&mut context);
+        assert!(matches!(item, std::task::Poll::Ready(Some(HubItem::Frame(f))) if number(&f) == 0));
+    }
+    assert_eq!(drain(&mut reader), ["1", "2", "3"]);
+    // What is no frame wakes it at once.
+    let mut next = std::pin::pin!(reader.next_from(Some(MediaTime::from_nanos(i64::MAX))));
+    assert!(next.as_mut().poll(&mut context).is_pending());
+    writer.set_tracks([video(8)]);
+    assert!(matches!(next.as_mut().poll(&mut context), std::task::Poll::Ready(Some(HubItem::Tracks(_)))));
+}

@@ -61,6 +61,10 @@ impl StreamId {
         let hash = self.0.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
+        // MurmurHash3's finalizer: FNV alone hardly reaches the upper bits with names as alike as cam-1, cam-2.
+        let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        let hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        let hash = hash ^ (hash >> 33);
         0.5 + (hash >> 11) as f64 / (1u64 << 54) as f64
     }
 
@@ -138,6 +142,21 @@ mod tests {
                 prop_assert!(path.starts_with("/base"));
                 prop_assert!(path.components().all(|c| !matches!(c, std::path::Component::ParentDir)));
             }
+        }
+    }
+
+    #[test]
+    fn phases_are_spread_and_stay_the_same() {
+        let phase = |id: &str| id.parse::<StreamId>().unwrap().phase();
+        let mut phases: Vec<f64> = (0..100).map(|n| phase(&format!("cam-{n}"))).collect();
+        assert!(phases.iter().all(|p| (0.5..1.0).contains(p)), "{phases:?}");
+        assert_eq!(phases[7], phase("cam-7"));
+        phases.sort_by(f64::total_cmp);
+        // No tenth of the time has more than a quarter of the cameras.
+        for tenth in 0..10 {
+            let from = 0.5 + f64::from(tenth) * 0.05;
+            let inside = phases.iter().filter(|p| (from..from + 0.05).contains(*p)).count();
+            assert!(inside <= 25, "{inside} from {from}");
         }
     }
 }

@@ -378,7 +378,7 @@ impl StreamManager {
 }
 
 fn spawn_sink(mut sink: Box<dyn Sink>, hub: &crate::hub::Hub, id: &StreamId) -> tokio::task::JoinHandle<()> {
-    let reader = hub.subscribe(sink.name(), sink.reader_options());
+    let reader = hub.subscribe(sink.name(), crate::hub::ReaderOptions::default());
     let id = id.clone();
     tokio::spawn(async move {
         // A stream's end closes its hub, which is how sinks learn of it.

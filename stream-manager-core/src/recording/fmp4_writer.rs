@@ -468,6 +468,11 @@ impl SegmentWriter for Fmp4Writer {
         self.split = true;
     }
 
+    fn next_write(&self) -> Option<MediaTime> {
+        let since = self.open.as_ref()?.fragmenter.pending_since()?;
+        Some(since + self.shift + self.recording.part_duration)
+    }
+
     async fn finish(&mut self) -> Result<(), RecordError> {
         self.close(None).await?;
         for done in self.closing.drain(..) {

@@ -30,8 +30,6 @@ use tokio_util::sync::CancellationToken;
 const WAIT_FOR_KEYFRAME: u32 = 2;
 /// A GOP that lasts longer is not waited for when a recording is started again.
 const LONG_GOP: Duration = Duration::from_secs(10);
-/// Media that is collected before the recorder looks at it; a kill costs this much more.
-const MAX_BATCH: Duration = Duration::from_millis(200);
 /// How long a command may take; finishing a large plain MP4 is the slowest.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -148,6 +146,10 @@ pub(super) trait SegmentWriter: Send {
     fn resume(&mut self);
     /// Cut at the next keyframe.
     fn split(&mut self);
+    /// Decoding time of the frame that the next write waits for, if there is one.
+    fn next_write(&self) -> Option<MediaTime> {
+        None
+    }
     /// Finishes what is open.
     async fn finish(&mut self) -> Result<(), RecordError>;
 }
@@ -279,7 +281,7 @@ impl RecorderSink {
             return Ok(());
         }
         self.retry_at = Some(now + self.recording.retry_after / 8);
-        let mut fresh = hub.subscribe(self.name(), self.options());
+        let mut fresh = hub.subscribe(self.name(), ReaderOptions::default());
         let mut waiting = Vec::new();
         while let Some(item) = fresh.try_next() {
             let is_frame = matches!(item, HubItem::Frame(_));
@@ -324,15 +326,11 @@ impl RecorderSink {
     /// are so short that it is worth the wait.
     fn subscribe_again(&self, hub: &Hub) -> HubReader {
         let (kept, Some(end)) = (hub.kept_since(), self.shared.media_end()) else {
-            return hub.subscribe(self.name(), self.options());
+            return hub.subscribe(self.name(), ReaderOptions::default());
         };
         let recorded = kept.is_some_and(|(first, since)| first < end && since.elapsed() < LONG_GOP);
         let start = if recorded { StartAt::NextKeyframe } else { StartAt::KeptGop };
-        hub.subscribe(self.name(), ReaderOptions { start, ..self.options() })
-    }
-
-    fn options(&self) -> ReaderOptions {
-        reader_options(&self.recording)
+        hub.subscribe(self.name(), ReaderOptions { start, ..ReaderOptions::default() })
     }
 
     fn begin_again(&mut self) {
@@ -444,14 +442,9 @@ fn make_writer(
     }
 }
 
-/// A recorder does not need every frame at once: a part is what it writes.
-fn reader_options(recording: &Recording) -> ReaderOptions {
-    ReaderOptions { batch: (recording.part_duration * 2 / 5).min(MAX_BATCH), ..ReaderOptions::default() }
-}
-
-async fn next_item(reader: &mut Option<HubReader>) -> Option<HubItem> {
+async fn next_item(reader: &mut Option<HubReader>, next_write: Option<MediaTime>) -> Option<HubItem> {
     match reader {
-        Some(reader) => reader.next().await,
+        Some(reader) => reader.next_from(next_write).await,
         None => std::future::pending().await,
     }
 }
@@ -462,6 +455,11 @@ impl Sink for RecorderSink {
         let hub = reader.hub();
         let mut reader = (self.shared.state() != RecordingState::Off).then_some(reader);
         while !self.done {
+            // Frames that only wait for their part to be complete need not wake anybody.
+            let next_write = match self.shared.state() {
+                RecordingState::Recording => self.writer.next_write(),
+                _ => None,
+            };
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => break,
@@ -477,7 +475,7 @@ impl Sink for RecorderSink {
                     }
                 },
                 () = hub.closed(), if reader.is_none() => break,
-                item = next_item(&mut reader) => {
+                item = next_item(&mut reader, next_write) => {
                     let Some(item) = item else { break };
                     let mut result = self.item(item).await;
                     if result.is_ok() && self.shared.state() == RecordingState::Blocked {
@@ -515,9 +513,5 @@ impl Sink for RecorderSink {
 
     fn name(&self) -> String {
         "recorder".into()
-    }
-
-    fn reader_options(&self) -> ReaderOptions {
-        reader_options(&self.recording)
     }
 }

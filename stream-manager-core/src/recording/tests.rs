@@ -132,8 +132,8 @@ impl World {
     async fn settle(&self) {
         let life = self.life();
         let deadline = Instant::now() + LIMIT;
-        // Two frames are not worth waking it for.
-        while life.hub.consumers().iter().any(|(_, stats)| stats.queued_frames > 2) {
+        // Frames of a part that is not complete do not wake it.
+        while life.hub.consumers().iter().any(|(_, stats)| stats.queued_frames > 5) {
             assert!(Instant::now() < deadline, "the recorder takes nothing: {:?}", life.recorder.status());
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

@@ -3,7 +3,7 @@
 //! A [`Sink`] reads one stream's hub until it is cancelled or the stream ends. Sinks know the hub and
 //! nothing else: not the source, not each other. One that fails or is slow changes nothing for the rest.
 
-use crate::hub::{HubReader, ReaderOptions};
+use crate::hub::HubReader;
 use tokio_util::sync::CancellationToken;
 
 /// A consumer of one stream.
@@ -38,11 +38,6 @@ pub trait Sink: Send + 'static {
 
     /// Its name in statistics and events.
     fn name(&self) -> String;
-
-    /// How it wants to read: from the kept GOP on, every frame at once, unless it says otherwise.
-    fn reader_options(&self) -> ReaderOptions {
-        ReaderOptions::default()
-    }
 }
 
 /// Why a sink ended early.
