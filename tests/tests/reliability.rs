@@ -392,6 +392,34 @@ fn a_full_disk_blocks_and_room_brings_the_recording_back() {
 }
 
 #[test]
+fn an_index_on_a_full_disk_catches_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(_tmpfs) = Tmpfs::mount(&folder.path().join("small"), "30m") else { return };
+    let cameras = Cameras::start();
+    let head = SHORT.replace("[storage]\n", "[storage]\ndata_dir = \"small/data\"\n");
+    let server = Server::start(folder.path(), Some(&cameras.config(&head, 1)));
+    recording(&server, "cam-0");
+    let ballast = folder.path().join("small/ballast");
+    assert!(std::fs::write(&ballast, vec![1; 40 << 20]).is_err(), "the disk is not full");
+    server.wait_for("cam-0", "blocked", LIMIT, |s| state(s) == "blocked");
+    let frames = server.stream("cam-0")["frames"].as_u64().unwrap();
+    server.wait_for("cam-0", "the stream goes on", LIMIT, |s| s["frames"].as_u64() > Some(frames + 3 * FPS));
+    std::fs::remove_file(&ballast).unwrap();
+    server.wait_for("cam-0", "back", LIMIT, |s| state(s) == "recording");
+    let segments = server.stream("cam-0")["recording"]["segments"].as_u64();
+    server.wait_for("cam-0", "a segment more", LIMIT, |s| s["recording"]["segments"].as_u64() > segments);
+    wait_until("the index is written again", LIMIT, || {
+        server.call("GET", "/api/storage", None).1["index_problem"].is_null()
+    });
+    assert!(items(&server, "cam-0").iter().any(|i| i["reason"] == "disk_full" && i["end"].is_string()));
+    server.stop();
+    for arguments in [&["fsck"][..], &["recordings", "verify"]] {
+        let (code, text) = run(arguments, folder.path());
+        assert_eq!(code, 0, "{text}");
+    }
+}
+
+#[test]
 fn the_oldest_go_before_the_disk_is_full() {
     let folder = tempfile::tempdir().unwrap();
     let Some(_tmpfs) = Tmpfs::mount(&folder.path().join("small"), "30m") else { return };

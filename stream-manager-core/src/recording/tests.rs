@@ -307,6 +307,28 @@ fn run(actions: &[Action]) {
     });
 }
 
+#[test]
+fn a_recorder_that_cannot_keep_up_loses_whole_gops_and_says_so() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut world = World::new();
+        world.push(20).await;
+        // All at once: more than its queue holds, before it has a chance.
+        world.push(3000).await;
+        world.push(20).await;
+        let life = world.life();
+        assert!(life.recorder.status().lost_frames > 500, "{:?}", life.recorder.status());
+        flush(&life.pool, &life.index).await;
+        let (items, _) = life.index.recordings("cam", TimeRange::ALL, 100).await.unwrap();
+        let slow = items.iter().find_map(|item| match item {
+            RecordingItem::Gap { reason: GapReason::DiskSlow, frames, .. } => Some(*frames),
+            _ => None,
+        });
+        assert_eq!(slow, Some(life.recorder.status().lost_frames), "{items:#?}");
+        world.check().await;
+    });
+}
+
 /// More on request: PROPTEST_CASES=1000.
 fn cases() -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(48)
