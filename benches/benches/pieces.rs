@@ -1,14 +1,18 @@
-//! The pieces of the hot path: hub fan-out, timestamps and all; the fragmenter; RTSP to access units.
+//! The pieces of the hot path: hub fan-out, timestamps and all; the fragmenter; RTSP to access units; reading a file's
+//! structure; the index.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use std::io::Cursor;
 use std::sync::Arc;
-use stream_manager_core::fmp4::{Fragmenter, FragmenterOptions};
-use stream_manager_core::frame::{CodecParameters, Frame, MediaTime, VideoCodec, VideoParameters};
+use stream_manager_core::fmp4::{Fragmenter, FragmenterOptions, scan};
+use stream_manager_core::frame::{CodecParameters, Frame, MediaTime, VideoCodec, VideoParameters, WallTime};
 use stream_manager_core::hub::{Hub, HubItem, RawFrame, ReaderOptions};
 use stream_manager_core::source::{RtspSource, Source};
+use stream_manager_core::storage::index::{Catalog, Change, NewSegment, SegmentEnd, SegmentId, TimeRange};
+use stream_manager_core::storage::segment_name;
 use stream_manager_tests::replay::{Loop, Mischief, ReplayServer};
 use tokio_util::sync::CancellationToken;
 
@@ -101,5 +105,56 @@ fn depacketize(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, fan_out, fragmenter, depacketize);
+fn repair(c: &mut Criterion) {
+    let (hub, frames) = frames();
+    let mut fragmenter = Fragmenter::new(&hub.tracks(), FragmenterOptions::default()).unwrap();
+    let mut file = Vec::new();
+    for part in frames.iter().filter_map(|f| fragmenter.push(f.clone()).unwrap()) {
+        part.chunks().for_each(|chunk| file.extend_from_slice(chunk));
+    }
+    let mut group = c.benchmark_group("repair");
+    group.throughput(Throughput::Elements(9));
+    group.bench_function("the structure of 9 parts", |b| {
+        b.iter(|| assert_eq!(scan(&mut Cursor::new(&file)).unwrap().parts.len(), 9));
+    });
+    group.finish();
+}
+
+fn index(c: &mut Criterion) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut catalog = Catalog::open(folder.path()).unwrap();
+    let minute = 60_000_000_000;
+    let mut id = 0;
+    let mut changes = |streams: u64| -> Vec<Change> {
+        (0..streams)
+            .map(|stream| {
+                id += 1;
+                let start = WallTime::from_unix_nanos((id / streams) as i64 * minute);
+                let segment = NewSegment {
+                    id: SegmentId(id),
+                    stream: format!("cam-{stream}").into(),
+                    start,
+                    media_start: MediaTime::ZERO,
+                    folder: format!("/video/cam-{stream}").into(),
+                    name: segment_name(start, "mp4"),
+                    format: "fmp4".into(),
+                    tracks: "[]".into(),
+                    continues: true,
+                    lost_frames: 0,
+                };
+                let end = SegmentEnd { duration_nanos: minute, bytes: 1, ..Default::default() };
+                Change::Finish { segment, end }
+            })
+            .collect()
+    };
+    (0..1440).for_each(|_| catalog.apply(&changes(10)).unwrap());
+    let mut group = c.benchmark_group("index");
+    group.bench_function("a day of one camera, joined", |b| {
+        b.iter(|| assert_eq!(catalog.recordings("cam-3", TimeRange::ALL, 100).unwrap().len(), 1));
+    });
+    group.bench_function("100 segments finished", |b| b.iter(|| catalog.apply(&changes(100)).unwrap()));
+    group.finish();
+}
+
+criterion_group!(benches, fan_out, fragmenter, depacketize, repair, index);
 criterion_main!(benches);
