@@ -43,6 +43,16 @@ pub fn finish(mut command: Command, limit: Duration) -> Output {
     Output { status, stdout: out.join().unwrap(), stderr: err.join().unwrap() }
 }
 
+/// Runs `stream-manager` in a folder to its end. Gives the exit code and all that it has said.
+pub fn run(arguments: &[&str], folder: &Path) -> (i32, String) {
+    let mut command = stream_manager();
+    command.args(arguments).current_dir(folder);
+    let output = finish(command, Duration::from_secs(40));
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.code().unwrap_or(-1), text)
+}
+
 /// Waits for a process to end, or ends it and panics.
 pub fn wait(child: &mut Child, limit: Duration) -> std::process::ExitStatus {
     let start = Instant::now();

@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
 use stream_manager_tests::media::{check, files};
-use stream_manager_tests::program::{Server, finish, stream_manager};
+use stream_manager_tests::program::{Server, run};
 use stream_manager_tests::wait_until;
 
 const LIMIT: Duration = Duration::from_secs(40);
@@ -18,15 +18,6 @@ fn config(storage: &str, stream: &str) -> String {
         "[storage]\nmin_free = 0\n{storage}\n[defaults.recording]\nsegment_duration = \"1s\"\nenabled = true\n\
          [[streams]]\nid = \"yard/cam\"\nsource_url = \"test://smpte?width=192&height=144&audio=false\"\n{stream}\n"
     )
-}
-
-fn run(arguments: &[&str], folder: &Path) -> (i32, String) {
-    let mut command = stream_manager();
-    command.args(arguments).current_dir(folder);
-    let output = finish(command, LIMIT);
-    let text =
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    (output.status.code().unwrap_or(-1), text)
 }
 
 fn get(server: &Server, path: &str) -> Value {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use stream_manager_tests::disk::Disk;
 use stream_manager_tests::media::{check, counters, files};
-use stream_manager_tests::program::{Server, finish, stream_manager};
+use stream_manager_tests::program::{Server, finish, run};
 use stream_manager_tests::replay::{Loop, Mischief, ReplayServer};
 use stream_manager_tests::wait_until;
 
@@ -104,15 +104,6 @@ fn check_files(folder: &Path) -> usize {
         assert!(output.status.success() && !complaint.contains("ERROR"), "{}: {complaint}", file.display());
     }
     total
-}
-
-fn run(arguments: &[&str], folder: &Path) -> (i32, String) {
-    let mut command = stream_manager();
-    command.args(arguments).current_dir(folder);
-    let output = finish(command, LIMIT);
-    let text =
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    (output.status.code().unwrap_or(-1), text)
 }
 
 #[test]

@@ -275,51 +275,34 @@ impl RecorderSink {
     }
 
     /// Tries again, when it is time: with what the hub has kept, so that nothing more is lost than must be.
-    async fn try_again(&mut self, reader: &mut Option<HubReader>, hub: &Hub) -> Result<(), RecordError> {
+    fn try_again(&mut self, reader: &mut Option<HubReader>, hub: &Hub) {
         let now = Instant::now();
         if self.trying || self.retry_at.is_some_and(|at| now < at) {
-            return Ok(());
+            return;
         }
         self.retry_at = Some(now + self.recording.retry_after / 8);
-        let mut fresh = hub.subscribe(self.name(), ReaderOptions::default());
-        let mut waiting = Vec::new();
-        while let Some(item) = fresh.try_next() {
-            let is_frame = matches!(item, HubItem::Frame(_));
-            waiting.push(item);
-            if is_frame {
-                break;
-            }
-        }
-        let Some(HubItem::Frame(first)) = waiting.last() else {
-            // Nothing is kept (a GOP that is too large, or sound alone): the next frame will do if it can.
-            self.begin_again();
-            self.shared.lost(std::mem::take(&mut self.dropped.1));
-            *reader = Some(fresh);
-            for item in waiting {
-                self.item(item).await?;
-            }
-            return Ok(());
-        };
-        let recorded = self.shared.media_end().is_some_and(|end| first.dts < end);
+        let kept = hub.kept_since();
+        let recorded = kept.zip(self.shared.media_end()).is_some_and(|((first, _), end)| first < end);
         let patience = self.recording.retry_after * WAIT_FOR_KEYFRAME;
         let waited = self.blocked_since.is_some_and(|since| now - since >= patience);
         if recorded && !waited {
-            return Ok(());
+            return;
         }
         // What is in the old queue is in the new one too, or lost.
-        while let Some(item) = reader.as_mut().and_then(HubReader::try_next) {
+        let old = reader.replace(hub.subscribe(self.name(), ReaderOptions::default()));
+        for item in old.into_iter().flat_map(|mut old| std::iter::from_fn(move || old.try_next())) {
             if let HubItem::Frame(frame) = item {
                 self.drop_frame(&frame);
             }
         }
-        self.begin_again();
-        // What was dropped since that keyframe is recorded now.
-        self.dropped.1 = 0;
-        *reader = Some(fresh);
-        for item in waiting {
-            self.item(item).await?;
+        // What was dropped since the kept keyframe is recorded now. Without one (a GOP that is too large, or sound
+        // alone) it is lost, and the next frame will do if it can.
+        let dropped = std::mem::take(&mut self.dropped.1);
+        if kept.is_none() {
+            self.shared.lost(dropped);
         }
-        Ok(())
+        self.trying = true;
+        self.writer = make_writer(&self.recording, &self.context, &self.shared);
     }
 
     /// Reads from the kept GOP on, unless that is recorded already: then from the next keyframe on, if GOPs
@@ -331,11 +314,6 @@ impl RecorderSink {
         let recorded = kept.is_some_and(|(first, since)| first < end && since.elapsed() < LONG_GOP);
         let start = if recorded { StartAt::NextKeyframe } else { StartAt::KeptGop };
         hub.subscribe(self.name(), ReaderOptions { start, ..ReaderOptions::default() })
-    }
-
-    fn begin_again(&mut self) {
-        self.trying = true;
-        self.writer = make_writer(&self.recording, &self.context, &self.shared);
     }
 
     /// What an error means. `Err` if the recorder ends with it.
@@ -477,14 +455,14 @@ impl Sink for RecorderSink {
                 () = hub.closed(), if reader.is_none() => break,
                 item = next_item(&mut reader, next_write) => {
                     let Some(item) = item else { break };
-                    let mut result = self.item(item).await;
+                    let result = self.item(item).await;
                     if result.is_ok() && self.shared.state() == RecordingState::Blocked {
                         if self.shared.status.lock().file.is_some() {
                             self.blocked_since = None;
                             self.trying = false;
                             self.shared.set_state(RecordingState::Recording, "writing again");
                         } else {
-                            result = self.try_again(&mut reader, &hub).await;
+                            self.try_again(&mut reader, &hub);
                         }
                     }
                     if let Err(error) = result {

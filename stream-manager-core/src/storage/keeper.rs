@@ -113,6 +113,7 @@ impl Keeper {
     /// Runs until it is cancelled. `rebuild` says that the index is new and has to be filled from the files.
     pub async fn run(self, rebuild: bool, cancel: CancellationToken) {
         let stop = Arc::new(AtomicBool::new(false));
+        // What runs on a blocking thread is told to stop, and safe to be cut off anywhere.
         let _stop_with_me = StopOnDrop(stop.clone());
         let mut events = self.events.subscribe();
         let mut repairing = Some(self.repair(true, rebuild, stop.clone()));
@@ -158,8 +159,6 @@ impl Keeper {
                 }
             }
         }
-        // What runs on a blocking thread is told to stop, and safe to be cut off anywhere.
-        stop.store(true, Ordering::Relaxed);
     }
 
     /// Repairs in the background: all files, or only what is known to be unfinished.

@@ -3,7 +3,8 @@
 use super::catalog::{Catalog, Change, IndexError, insert_gap};
 use super::model::{GapReason, NewSegment, SegmentEnd, SegmentId, SegmentRow, TimeRange};
 use crate::frame::WallTime;
-use rusqlite::{OptionalExtension, TransactionBehavior, params};
+use rusqlite::types::Value;
+use rusqlite::{OptionalExtension, TransactionBehavior, params, params_from_iter};
 use std::path::{Path, PathBuf};
 
 /// Shorter ones come from rounding, in nanoseconds.
@@ -75,50 +76,37 @@ impl Catalog {
                     end: WallTime::from_unix_nanos(row.get(6)?),
                 })
             };
-            let doomed: Vec<Doomed> = match selection {
-                Selection::OlderThan(stream, time) => {
-                    let rest = "AND s.stream = (SELECT id FROM streams WHERE name = ?1) AND s.end < ?2 \
-                        ORDER BY s.start, s.id LIMIT ?3";
-                    transaction
-                        .prepare_cached(&format!("{from}{kept}{rest}"))?
-                        .query_map(params![stream, time.as_unix_nanos(), limit], read)?
-                        .collect::<Result<_, _>>()?
-                }
+            let of_stream = "AND s.stream = (SELECT id FROM streams WHERE name = ?1) ";
+            // What else has to hold, in which order, and the values for it.
+            let (rest, mut values): (String, Vec<Value>) = match selection {
+                Selection::OlderThan(stream, time) => (
+                    format!("{of_stream} AND s.end < ?2 ORDER BY s.start, s.id LIMIT ?3"),
+                    vec![stream.clone().into(), time.as_unix_nanos().into()],
+                ),
                 Selection::OldestOf(stream) => {
-                    let rest = "AND s.stream = (SELECT id FROM streams WHERE name = ?1) \
-                        ORDER BY s.start, s.id LIMIT ?2";
-                    transaction
-                        .prepare_cached(&format!("{from}{kept}{rest}"))?
-                        .query_map(params![stream, limit], read)?
-                        .collect::<Result<_, _>>()?
+                    (format!("{of_stream} ORDER BY s.start, s.id LIMIT ?2"), vec![stream.clone().into()])
                 }
-                Selection::Oldest => transaction
-                    .prepare_cached(&format!("{from}{kept}ORDER BY s.end LIMIT ?1"))?
-                    .query_map([limit], read)?
-                    .collect::<Result<_, _>>()?,
+                Selection::Oldest => ("ORDER BY s.end LIMIT ?1".into(), Vec::new()),
                 Selection::OldestIn(folders) => {
-                    let folders: Vec<String> =
-                        folders.iter().map(|f| f.to_string_lossy().into_owned()).collect();
-                    let folders = serde_json::to_string(&folders).unwrap_or_default();
-                    let rest = "AND s.folder IN (SELECT id FROM folders WHERE path IN \
+                    let folders: Vec<_> = folders.iter().map(|f| f.to_string_lossy()).collect();
+                    let within = "AND s.folder IN (SELECT id FROM folders WHERE path IN \
                         (SELECT value FROM json_each(?1))) ORDER BY s.end LIMIT ?2";
-                    transaction
-                        .prepare_cached(&format!("{from}{kept}{rest}"))?
-                        .query_map(params![folders, limit], read)?
-                        .collect::<Result<_, _>>()?
+                    (within.into(), vec![serde_json::to_string(&folders).unwrap_or_default().into()])
                 }
-                Selection::Within(stream, range) => {
-                    let rest = "AND s.stream = (SELECT id FROM streams WHERE name = ?1) AND s.start >= ?2 \
-                        AND s.end <= ?3 ORDER BY s.start, s.id LIMIT ?4";
-                    transaction
-                        .prepare_cached(&format!("{from}{kept}{rest}"))?
-                        .query_map(
-                            params![stream, range.start.as_unix_nanos(), range.end.as_unix_nanos(), limit],
-                            read,
-                        )?
-                        .collect::<Result<_, _>>()?
-                }
+                Selection::Within(stream, range) => (
+                    format!("{of_stream} AND s.start >= ?2 AND s.end <= ?3 ORDER BY s.start, s.id LIMIT ?4"),
+                    vec![
+                        stream.clone().into(),
+                        range.start.as_unix_nanos().into(),
+                        range.end.as_unix_nanos().into(),
+                    ],
+                ),
             };
+            values.push(limit.into());
+            let doomed: Vec<Doomed> = transaction
+                .prepare_cached(&format!("{from}{kept}{rest}"))?
+                .query_map(params_from_iter(values), read)?
+                .collect::<Result<_, _>>()?;
             for segment in &doomed {
                 transaction
                     .prepare_cached("UPDATE segments SET state = 2 WHERE id = ?1")?

@@ -212,13 +212,9 @@ impl Index {
         &self,
         question: impl FnOnce(&mut Catalog) -> Result<T, IndexError> + Send + 'static,
     ) -> Result<T, IndexError> {
-        let (answer, wait) = oneshot::channel();
-        let question: Question = Box::new(move |catalog| {
-            let _ = answer.send(question(catalog));
-        });
+        let (question, wait) = ask(question);
         self.reader.try_send(question).map_err(|_| IndexError::Gone)?;
-        let answer = tokio::time::timeout(ANSWER_TIMEOUT, wait).await;
-        answer.map_err(|_| IndexError::Gone)?.map_err(|_| IndexError::Gone)?
+        answer(wait).await
     }
 
     /// Asks the writing connection, after all changes that were handed in before.
@@ -229,13 +225,9 @@ impl Index {
         &self,
         question: impl FnOnce(&mut Catalog) -> Result<T, IndexError> + Send + 'static,
     ) -> Result<T, IndexError> {
-        let (answer, wait) = oneshot::channel();
-        let question: Question = Box::new(move |catalog| {
-            let _ = answer.send(question(catalog));
-        });
+        let (question, wait) = ask(question);
         self.writer.try_send(Request::Ask(question)).map_err(|_| IndexError::Gone)?;
-        let answer = tokio::time::timeout(ANSWER_TIMEOUT, wait).await;
-        answer.map_err(|_| IndexError::Gone)?.map_err(|_| IndexError::Gone)?
+        answer(wait).await
     }
 
     /// Waits until everything handed in so far is in the database, or has failed to get there.
@@ -306,10 +298,9 @@ impl Index {
     /// # Errors
     /// If that is not possible.
     pub async fn renew(&self) -> Result<PathBuf, IndexError> {
-        let (answer, wait) = oneshot::channel();
-        self.writer.try_send(Request::Renew(answer)).map_err(|_| IndexError::Gone)?;
-        let answer = tokio::time::timeout(ANSWER_TIMEOUT, wait).await;
-        let aside = answer.map_err(|_| IndexError::Gone)?.map_err(|_| IndexError::Gone)??;
+        let (renewed, wait) = oneshot::channel();
+        self.writer.try_send(Request::Renew(renewed)).map_err(|_| IndexError::Gone)?;
+        let aside = answer(wait).await?;
         let data_dir = self.shared.data_dir.clone();
         self.read(move |catalog| {
             *catalog = Catalog::open(&data_dir)?;
@@ -318,6 +309,25 @@ impl Index {
         .await?;
         Ok(aside)
     }
+}
+
+type Answer<T> = oneshot::Receiver<Result<T, IndexError>>;
+
+/// A question for one of the threads, and where its answer will be.
+fn ask<T: Send + 'static>(
+    question: impl FnOnce(&mut Catalog) -> Result<T, IndexError> + Send + 'static,
+) -> (Question, Answer<T>) {
+    let (sender, wait) = oneshot::channel();
+    let question = move |catalog: &mut Catalog| {
+        // Whoever asked may have gone away.
+        let _ = sender.send(question(catalog));
+    };
+    (Box::new(question), wait)
+}
+
+async fn answer<T>(wait: Answer<T>) -> Result<T, IndexError> {
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, wait).await;
+    answer.map_err(|_| IndexError::Gone)?.map_err(|_| IndexError::Gone)?
 }
 
 #[cfg(test)]
