@@ -139,6 +139,9 @@ pub(crate) struct ServeArgs {
     /// The address to serve HTTP on [default: 127.0.0.1:3000]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<SocketAddr>,
+    /// The address to serve RTSP on [default: 0.0.0.0:8554]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) rtsp_listen: Option<SocketAddr>,
     /// The folder for everything [default: data]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) data_dir: Option<PathBuf>,

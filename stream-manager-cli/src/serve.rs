@@ -3,15 +3,19 @@
 use crate::args::ServeArgs;
 use crate::{exit, output};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use stream_manager_core::api::{self, ApiOptions, Server};
+use stream_manager_core::auth::Users;
 use stream_manager_core::config::{Config, Overrides};
 use stream_manager_core::manager::{StreamManager, check_streams};
+use stream_manager_core::rtsp::{RtspOptions, RtspServer};
 
 pub(crate) async fn run(args: &ServeArgs) -> u8 {
     let file = config_file(args.config.as_deref());
     let overrides = Overrides {
         port: args.port,
         listen: args.listen,
+        rtsp_listen: args.rtsp_listen,
         data_dir: args.data_dir.clone(),
         log: args.log.clone(),
     };
@@ -39,7 +43,24 @@ async fn serve(config: Config, file: Option<&Path>) -> Result<(), Box<dyn std::e
     let cancel = output::cancel_on_signal()?;
     // The port first: if it is taken, no camera has been connected and no file begun.
     let server = Server::bind(config.server.listen).await?;
+    let rtsp = match &config.rtsp {
+        rtsp if rtsp.enabled => {
+            let gop = usize::try_from(config.defaults.gop_max_size.0).unwrap_or(usize::MAX);
+            Some(RtspServer::bind(RtspOptions::from_config(rtsp, &config.auth, gop)).await?)
+        }
+        _ => None,
+    };
     let manager = StreamManager::from_config(&config).await?;
+    let rtsp_cancel = tokio_util::sync::CancellationToken::new();
+    let rtsp = match rtsp {
+        Some(server) => {
+            tracing::info!(udp = ?server.udp_ports(), tls = ?server.tls_address(), "RTSP at rtsp://{}/<id>", server.address());
+            let users = Arc::new(Users::new(config.auth.users()?));
+            let (streams, sessions) = (Arc::new(manager.clone()), manager.sessions().clone());
+            Some(tokio::spawn(server.run(streams, users, sessions, rtsp_cancel.clone())))
+        }
+        None => None,
+    };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         config = file.map_or_else(|| "none".into(), |f| f.display().to_string()),
@@ -51,7 +72,12 @@ async fn serve(config: Config, file: Option<&Path>) -> Result<(), Box<dyn std::e
     let router = api::router(manager.clone(), ApiOptions { defaults: config.defaults });
     let served = server.run(router, cancel).await;
     tracing::info!("stopping: finishing recordings");
+    rtsp_cancel.cancel();
     manager.shutdown().await;
+    if let Some(rtsp) = rtsp {
+        // A panic in there has said so in the log.
+        let _ = rtsp.await;
+    }
     tracing::info!("stopped");
     Ok(served?)
 }

@@ -135,6 +135,25 @@ pub enum EventKind {
         /// Where the old one is.
         kept_as: String,
     },
+    /// Somebody has begun to read or to publish.
+    SessionOpened {
+        /// The session's number.
+        session: u64,
+        /// The protocol.
+        protocol: &'static str,
+        /// What it does.
+        #[serde(rename = "session_kind")]
+        kind: crate::session::SessionKind,
+        /// From where.
+        address: String,
+    },
+    /// A session has ended.
+    SessionClosed {
+        /// The session's number.
+        session: u64,
+        /// Why, in words.
+        reason: String,
+    },
     /// The source lost packets on the way.
     PacketsLost {
         /// How many RTP packets.

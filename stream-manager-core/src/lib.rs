@@ -32,10 +32,12 @@
 //! # Features
 //!
 //! - `http`: the REST control plane as an `axum::Router` (module `api`).
+//! - `rtsp`: the RTSP server (module `rtsp`).
 //! - `tensorrt`: reserved for inference; has no effect yet.
 
 #[cfg(feature = "http")]
 pub mod api;
+pub mod auth;
 pub mod config;
 pub mod error;
 pub mod event;
@@ -45,6 +47,10 @@ pub mod hub;
 pub mod manager;
 pub mod pipeline;
 pub mod recording;
+pub mod rtp;
+#[cfg(feature = "rtsp")]
+pub mod rtsp;
+pub mod session;
 pub mod sink;
 pub mod source;
 pub mod storage;

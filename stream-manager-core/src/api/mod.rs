@@ -10,6 +10,8 @@
 //! | `GET /api/streams/{id}/recordings?start=&end=&limit=&after=` | spans and gaps, joined over segments; `view=segments` gives the segments |
 //! | `DELETE /api/streams/{id}/recordings?start=&end=` | deletes the segments that lie wholly in the range; `protected=true` also the protected ones |
 //! | `POST /api/streams/{id}/recordings/{protect,unprotect}?start=&end=` | protects the segments that touch the range, or no longer does |
+//! | `GET /api/streams/{id}/sessions?limit=&after=`, `GET /api/sessions`, `GET /api/sessions/{number}` | who reads and who publishes, with counters |
+//! | `DELETE /api/sessions/{number}` | ends a session |
 //! | `GET /api/storage` | the disks, what is on them, how long they will do |
 //! | `GET /health/live`, `GET /health/ready` | for supervisors and load balancers |
 //!
@@ -26,6 +28,7 @@
 mod problem;
 mod recordings;
 mod server;
+mod sessions;
 mod streams;
 mod view;
 
@@ -64,6 +67,7 @@ pub fn router(manager: StreamManager, options: ApiOptions) -> Router {
     let state = Arc::new(ApiState { manager, options });
     Router::new()
         .merge(streams::routes())
+        .merge(sessions::routes())
         .route("/api/storage", get(recordings::storage))
         .route("/health/live", get(live))
         .route("/health/ready", get(ready))

@@ -2,6 +2,7 @@
 
 use super::problem::Problem;
 use super::recordings::{self, RecordingsQuery};
+use super::sessions::{self, PageQuery};
 use super::view::{RecordingView, StreamView};
 use super::{ApiState, json};
 use crate::config::{StreamConfig, explain};
@@ -101,8 +102,15 @@ fn query_of(query: Result<Query<RecordingsQuery>, QueryRejection>) -> Result<Rec
 async fn show(
     State(state): Shared,
     Path(path): Path<String>,
+    uri: axum::http::Uri,
     query: Result<Query<RecordingsQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
+    if let Some(id) = path.strip_suffix("/sessions").filter(|_| state.manager.stream(&path).is_err()) {
+        let handle = state.manager.stream(id)?;
+        let Query(page) = Query::<PageQuery>::try_from_uri(&uri)
+            .map_err(|e| Problem::new(StatusCode::BAD_REQUEST, "invalid_query", e.body_text()))?;
+        return sessions::list(&state, &page, Some(handle.id().as_str()));
+    }
     if let Some(id) = recordings_of(&state, &path) {
         return recordings::list(&state, id, &query_of(query)?).await;
     }

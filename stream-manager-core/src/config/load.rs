@@ -11,6 +11,8 @@ pub struct Overrides {
     pub port: Option<u16>,
     /// `--listen`
     pub listen: Option<std::net::SocketAddr>,
+    /// `--rtsp-listen`
+    pub rtsp_listen: Option<std::net::SocketAddr>,
     /// `--data-dir`
     pub data_dir: Option<std::path::PathBuf>,
     /// `--log`
@@ -78,6 +80,16 @@ impl Config {
             key: String::new(),
             problem,
         })?;
+        let whole = |problem| ConfigError::File {
+            place: file.map(|f| format!("{}: ", f.display())).unwrap_or_default(),
+            key: String::new(),
+            problem,
+        };
+        config.rtsp.check().map_err(whole)?;
+        config.auth.check().map_err(whole)?;
+        if let Some(rtsp) = overrides.rtsp_listen {
+            config.rtsp.listen = rtsp;
+        }
         if let Some(listen) = overrides.listen {
             config.server.listen = listen;
         }

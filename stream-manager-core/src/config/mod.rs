@@ -22,6 +22,8 @@ pub use load::{ConfigError, Overrides};
 pub use policy::{MinFreeText, SyncText};
 pub use units::{BytesText, DurationText};
 
+use crate::auth::Secret;
+use crate::auth::digest::AuthMethod;
 use crate::recording::RecordingFormat;
 use crate::source::RtspTransport;
 use crate::storage::SyncPolicy;
@@ -40,6 +42,10 @@ pub struct Config {
     pub server: ServerConfig,
     /// Where things are kept.
     pub storage: StorageConfig,
+    /// The RTSP server.
+    pub rtsp: RtspConfig,
+    /// Who may do what.
+    pub auth: AuthConfig,
     /// What is told about the work.
     pub telemetry: TelemetryConfig,
     /// What holds for every stream that does not say otherwise.
@@ -108,6 +114,198 @@ impl Default for StorageConfig {
     }
 }
 
+/// `[rtsp]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RtspConfig {
+    /// Whether RTSP is served.
+    pub enabled: bool,
+    /// Where it listens.
+    #[serde(deserialize_with = "socket_address")]
+    pub listen: SocketAddr,
+    /// How media may travel.
+    pub transports: Vec<RtspTransport>,
+    /// The port of RTP by UDP, even; RTCP has the next one. 0 lets the system choose.
+    pub udp_port: u16,
+    /// Where RTSPS listens. Not at all if not set.
+    #[serde(deserialize_with = "optional_socket_address", skip_serializing_if = "Option::is_none")]
+    pub tls_listen: Option<SocketAddr>,
+    /// The certificate of RTSPS, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_certificate: Option<PathBuf>,
+    /// Its key, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_key: Option<PathBuf>,
+    /// The largest RTP packet.
+    pub packet_size: BytesText,
+    /// How readers get the kept GOP.
+    pub start: StartText,
+    /// What may wait for one reader.
+    pub queue_size: BytesText,
+    /// A reader that takes nothing for this long is disconnected.
+    pub write_timeout: DurationText,
+    /// A client that shows no sign of life for this long is disconnected.
+    pub session_timeout: DurationText,
+    /// How long a reader waits for a stream that has no tracks yet.
+    pub start_timeout: DurationText,
+    /// Connections in all.
+    pub max_connections: usize,
+    /// Connections from one address.
+    pub max_connections_per_address: usize,
+}
+
+/// How readers get the kept GOP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StartText {
+    /// All at once.
+    #[default]
+    Burst,
+    /// At four times its speed.
+    Paced,
+}
+
+impl Default for RtspConfig {
+    fn default() -> Self {
+        let secs = |s| DurationText(Duration::from_secs(s));
+        Self {
+            enabled: true,
+            listen: SocketAddr::from(([0, 0, 0, 0], 8554)),
+            transports: vec![RtspTransport::Tcp, RtspTransport::Udp],
+            udp_port: 0,
+            tls_listen: None,
+            tls_certificate: None,
+            tls_key: None,
+            packet_size: BytesText(1440),
+            start: StartText::Burst,
+            queue_size: BytesText(4 << 20),
+            write_timeout: secs(10),
+            session_timeout: secs(60),
+            start_timeout: secs(10),
+            max_connections: 4096,
+            max_connections_per_address: 1024,
+        }
+    }
+}
+
+impl RtspConfig {
+    /// What is wrong with it: the key, and what would be right.
+    pub fn check(&self) -> Result<(), String> {
+        let range = |key: &str, ok: bool, value: String, expected: &str| {
+            if ok { Ok(()) } else { Err(format!("rtsp.{key}: it is {value}; expected {expected}")) }
+        };
+        let text = |d: DurationText| d.to_string();
+        range("transports", !self.transports.is_empty(), "empty".into(), "\"tcp\", \"udp\" or both")?;
+        let size = self.packet_size.0;
+        range("packet_size", (200..=65_000).contains(&size), size.to_string(), "200 to 65000 bytes")?;
+        let queue = self.queue_size.0;
+        range("queue_size", queue >= 64 << 10, self.queue_size.to_string(), "at least 64KiB")?;
+        let port = self.udp_port;
+        range("udp_port", port.is_multiple_of(2), port.to_string(), "an even port, or 0")?;
+        let second = Duration::from_secs(1);
+        range("write_timeout", self.write_timeout.0 >= second, text(self.write_timeout), "at least 1s")?;
+        range(
+            "session_timeout",
+            self.session_timeout.0 >= second * 5,
+            text(self.session_timeout),
+            "at least 5s",
+        )?;
+        let tls = (self.tls_listen.is_some(), self.tls_certificate.is_some(), self.tls_key.is_some());
+        match tls {
+            (_, true, true) | (false, false, false) => Ok(()),
+            _ => Err("rtsp.tls_listen, rtsp.tls_certificate and rtsp.tls_key: RTSPS needs all three".into()),
+        }
+    }
+}
+
+fn optional_socket_address<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    socket_address(deserializer).map(Some)
+}
+
+/// `[auth]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuthConfig {
+    /// How passwords may be proved.
+    pub methods: Vec<AuthMethod>,
+    /// The users. Without any, everybody may watch, and publish from this machine.
+    pub users: Vec<UserConfig>,
+}
+
+impl Default for AuthConfig {
+    fn default() -> Self {
+        Self {
+            methods: vec![AuthMethod::Basic, AuthMethod::Digest, AuthMethod::DigestSha256],
+            users: Vec::new(),
+        }
+    }
+}
+
+/// `[[auth.users]]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserConfig {
+    /// The user's name.
+    pub name: String,
+    /// The password.
+    pub password: Secret,
+    /// Which streams the user may watch: ids, in which `*` stands for anything.
+    #[serde(default = "everything")]
+    pub read: Vec<String>,
+    /// Which streams the user may publish.
+    #[serde(default)]
+    pub publish: Vec<String>,
+}
+
+fn everything() -> Vec<String> {
+    vec!["*".into()]
+}
+
+impl AuthConfig {
+    /// What is wrong with it: the key, and what would be right.
+    pub fn check(&self) -> Result<(), String> {
+        self.users().map(drop)
+    }
+
+    /// The users as the authorizer takes them.
+    ///
+    /// # Errors
+    /// Names the key that is wrong.
+    pub fn users(&self) -> Result<Vec<crate::auth::User>, String> {
+        if self.methods.is_empty() {
+            return Err(
+                "auth.methods: it is empty; expected \"basic\", \"digest\", \"digest-sha-256\" or several"
+                    .into(),
+            );
+        }
+        let mut names = std::collections::HashSet::new();
+        let mut users = Vec::new();
+        for (index, user) in self.users.iter().enumerate() {
+            let key = |key: &str, problem: String| format!("auth.users[{index}].{key}: {problem}");
+            if user.name.is_empty() || user.name.contains(':') {
+                return Err(key("name", "expected a name without \":\"".into()));
+            }
+            if !names.insert(&user.name) {
+                return Err(key("name", format!("\"{}\" is an earlier user's already", user.name)));
+            }
+            if user.password.reveal().is_empty() {
+                return Err(key("password", "it is empty; expected a password".into()));
+            }
+            let patterns = |name: &str, list: &[String]| {
+                list.iter().map(|p| p.parse().map_err(|e| key(name, e))).collect::<Result<Vec<_>, _>>()
+            };
+            users.push(
+                crate::auth::User::new(&user.name, user.password.clone())
+                    .read(patterns("read", &user.read)?)
+                    .publish(patterns("publish", &user.publish)?),
+            );
+        }
+        Ok(users)
+    }
+}
+
 /// `[telemetry]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -154,6 +352,8 @@ pub struct Defaults {
     pub retry_reset: DurationText,
     /// The most that is kept of a GOP for viewers that come late.
     pub gop_max_size: BytesText,
+    /// Whether a second publisher takes over from the first.
+    pub override_publisher: bool,
     /// How streams are recorded.
     pub recording: RecordingDefaults,
 }
@@ -169,6 +369,7 @@ impl Default for Defaults {
             retry_max: secs(30),
             retry_reset: secs(30),
             gop_max_size: BytesText(32 << 20),
+            override_publisher: true,
             recording: RecordingDefaults::default(),
         }
     }
@@ -235,10 +436,13 @@ impl Default for RecordingDefaults {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StreamConfig {
-    /// The stream's id.
+    /// The stream's id. With a `*` in it, and `publisher` as source, it stands for every id that is published.
     pub id: String,
     /// Where it comes from.
     pub source_url: String,
+    /// Whether a second publisher takes over from the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub override_publisher: Option<bool>,
     /// How RTP travels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transport: Option<RtspTransport>,

@@ -2,17 +2,17 @@
 //! with emulation prevention bytes already removed by [`unescape`].
 
 /// Reads bits from the most significant one on. `None` means the data ended.
-pub(super) struct BitReader<'a> {
+pub(crate) struct BitReader<'a> {
     data: &'a [u8],
     position: usize,
 }
 
 impl<'a> BitReader<'a> {
-    pub(super) fn new(data: &'a [u8]) -> Self {
+    pub(crate) fn new(data: &'a [u8]) -> Self {
         Self { data, position: 0 }
     }
 
-    pub(super) fn bit(&mut self) -> Option<bool> {
+    pub(crate) fn bit(&mut self) -> Option<bool> {
         let byte = *self.data.get(self.position / 8)?;
         let bit = byte >> (7 - self.position % 8) & 1;
         self.position += 1;
@@ -20,17 +20,17 @@ impl<'a> BitReader<'a> {
     }
 
     /// Up to 32 bits.
-    pub(super) fn bits(&mut self, count: u32) -> Option<u32> {
+    pub(crate) fn bits(&mut self, count: u32) -> Option<u32> {
         (0..count).try_fold(0u32, |value, _| Some(value << 1 | u32::from(self.bit()?)))
     }
 
-    pub(super) fn skip(&mut self, count: usize) -> Option<()> {
+    pub(crate) fn skip(&mut self, count: usize) -> Option<()> {
         self.position = self.position.checked_add(count)?;
         (self.position <= self.data.len() * 8).then_some(())
     }
 
     /// An unsigned Exp-Golomb value, `ue(v)`.
-    pub(super) fn ue(&mut self) -> Option<u32> {
+    pub(crate) fn ue(&mut self) -> Option<u32> {
         let mut zeros = 0;
         while !self.bit()? {
             zeros += 1;

@@ -23,6 +23,7 @@ mod info;
 mod time;
 mod track;
 
+pub(crate) use bits::BitReader;
 pub use codec::{AudioCodec, Codec, DataCodec, UnknownCodec, VideoCodec};
 pub use info::TrackInfo;
 pub use time::{MediaTime, WallTime};

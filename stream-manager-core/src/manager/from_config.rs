@@ -1,11 +1,13 @@
 //! From configuration to streams.
 
-use super::{ManagerError, RetryPolicy, Stream, StreamManager};
+use super::{ManagerError, RetryPolicy, Stream, StreamManager, StreamPattern};
+use crate::auth::PathPattern;
 use crate::config::{Config, Defaults, StreamConfig};
 use crate::hub::HubOptions;
 use crate::recording::{RecordError, Recording};
-use crate::source::{SourceOptions, from_url_with};
+use crate::source::{PUBLISHER, SourceOptions, from_url_with};
 use crate::storage::retention::{RetentionPolicy, StreamLimits};
+use std::time::Duration;
 
 /// A stream's configuration that cannot be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -24,12 +26,46 @@ pub struct BuildError {
 /// # Errors
 /// Names the key that is wrong.
 pub fn stream_from_config(config: &StreamConfig, defaults: &Defaults) -> Result<Stream, BuildError> {
+    make_stream(config, defaults, None)
+}
+
+/// How long a stream that came by a pattern stays without a publisher.
+const PATTERN_LINGER: Duration = Duration::from_secs(60);
+
+/// Makes a pattern from the configuration of a stream whose id has a `*` in it.
+///
+/// # Errors
+/// Names the key that is wrong.
+pub fn pattern_from_config(config: &StreamConfig, defaults: &Defaults) -> Result<StreamPattern, BuildError> {
+    let fail = |key, problem: String| BuildError { id: config.id.chars().take(60).collect(), key, problem };
+    let pattern: PathPattern = config.id.parse().map_err(|e| fail("id", e))?;
+    if config.source_url != PUBLISHER {
+        let problem = "has a * in it, which is for streams with source_url = \"publisher\"".to_owned();
+        return Err(fail("id", problem));
+    }
+    let (config, defaults) = (config.clone(), defaults.clone());
+    let make = move |id: &str| {
+        let config = StreamConfig { id: id.to_owned(), ..config.clone() };
+        make_stream(&config, &defaults, Some(PATTERN_LINGER))
+    };
+    // Any id will do to see whether the rest is right.
+    make("x")?;
+    Ok(StreamPattern::new(pattern, make))
+}
+
+fn make_stream(
+    config: &StreamConfig,
+    defaults: &Defaults,
+    linger: Option<Duration>,
+) -> Result<Stream, BuildError> {
     let fail = |key, problem: String| BuildError { id: config.id.chars().take(60).collect(), key, problem };
     let stream = Stream::builder(&config.id);
     stream.checked_id().map_err(|e| fail("id", e.to_string()))?;
     let options = SourceOptions {
         transport: config.transport.unwrap_or(defaults.transport),
         connect_timeout: Some(config.connect_timeout.unwrap_or(defaults.connect_timeout).0),
+        override_publisher: config.override_publisher.unwrap_or(defaults.override_publisher),
+        linger,
     };
     let source =
         from_url_with(&config.source_url, &options).map_err(|e| fail("source_url", e.to_string()))?;
@@ -82,7 +118,12 @@ pub fn check_streams(config: &Config) -> Vec<(usize, BuildError)> {
     let mut errors = Vec::new();
     for (index, stream) in config.streams.iter().enumerate() {
         let directory = stream.recording.directory.as_ref().or(config.defaults.recording.directory.as_ref());
-        if let Err(error) = stream_from_config(stream, &config.defaults) {
+        let made = if stream.id.contains('*') {
+            pattern_from_config(stream, &config.defaults).map(drop)
+        } else {
+            stream_from_config(stream, &config.defaults).map(drop)
+        };
+        if let Err(error) = made {
             errors.push((index, error));
         } else if let Some(name) = directory.filter(|name| !config.storage.directories.contains_key(*name)) {
             let known: Vec<&str> = config.storage.directories.keys().map(String::as_str).collect();
@@ -124,7 +165,11 @@ impl StreamManager {
             builder = builder.directory(name, path);
         }
         for stream in &config.streams {
-            builder = builder.stream(stream_from_config(stream, &config.defaults)?);
+            builder = if stream.id.contains('*') {
+                builder.pattern(pattern_from_config(stream, &config.defaults)?)
+            } else {
+                builder.stream(stream_from_config(stream, &config.defaults)?)
+            };
         }
         builder.build().await
     }

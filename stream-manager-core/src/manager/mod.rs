@@ -32,6 +32,7 @@ mod fsck;
 mod id;
 mod job;
 mod probe;
+mod publish;
 mod recordings;
 mod storage;
 mod stream;
@@ -39,17 +40,19 @@ mod supervisor;
 
 pub use crate::frame::TrackInfo;
 pub use backoff::RetryPolicy;
-pub use from_config::{BuildError, check_streams, stream_from_config};
+pub use from_config::{BuildError, check_streams, pattern_from_config, stream_from_config};
 pub use fsck::{FsckOptions, FsckReport, fsck};
 pub use id::{InvalidStreamId, StreamId};
 pub use job::{JobError, JobReport, Progress, RecordJob};
 pub use probe::{ProbeReport, ProbeTrack, probe};
+pub use publish::StreamPattern;
 pub use recordings::{DirectoryReport, StorageReport, StreamReport};
 pub use stream::{NoSource, Stream, StreamHandle, StreamStatus};
 pub use supervisor::StateInfo;
 
 use crate::event::EventBus;
 use crate::recording::{Destination, RecordError, RecorderContext, RecorderSink, Recording};
+use crate::session::Sessions;
 use crate::sink::Sink;
 use crate::storage::index::{Index, IndexError};
 use crate::storage::retention::RetentionPolicy;
@@ -123,6 +126,7 @@ pub struct StreamManagerBuilder {
     max_connects: usize,
     disk_threads: usize,
     streams: Vec<Stream>,
+    patterns: Vec<StreamPattern>,
 }
 
 impl StreamManagerBuilder {
@@ -176,6 +180,13 @@ impl StreamManagerBuilder {
         self
     }
 
+    /// Adds streams that come into being when they are published.
+    #[must_use]
+    pub fn pattern(mut self, pattern: StreamPattern) -> Self {
+        self.patterns.push(pattern);
+        self
+    }
+
     /// Starts the manager and its streams. Must be called on a tokio runtime.
     ///
     /// # Errors
@@ -199,8 +210,10 @@ impl StreamManagerBuilder {
             inner: Arc::new(Inner {
                 storage,
                 connects: Arc::new(Semaphore::new(self.max_connects)),
+                sessions: Sessions::new(events.clone()),
                 events,
                 streams: RwLock::default(),
+                patterns: self.patterns,
                 cancel,
             }),
         };
@@ -229,7 +242,9 @@ struct Inner {
     storage: Storage,
     connects: Arc<Semaphore>,
     events: EventBus,
+    sessions: Sessions,
     streams: RwLock<BTreeMap<StreamId, StreamHandle>>,
+    patterns: Vec<StreamPattern>,
     cancel: CancellationToken,
 }
 
@@ -251,6 +266,7 @@ impl StreamManager {
             max_connects: 16,
             disk_threads: 2,
             streams: Vec::new(),
+            patterns: Vec::new(),
         }
     }
 
@@ -259,6 +275,11 @@ impl StreamManager {
     /// # Errors
     /// If its id is wrong or taken, or its recording's settings do not make sense.
     pub fn add_stream(&self, stream: Stream) -> Result<StreamHandle, ManagerError> {
+        self.forget_ended();
+        self.add(stream, false)
+    }
+
+    fn add(&self, stream: Stream, by_pattern: bool) -> Result<StreamHandle, ManagerError> {
         let id = stream.checked_id()?;
         let mut streams = self.inner.streams.write();
         if self.inner.cancel.is_cancelled() {
@@ -267,12 +288,12 @@ impl StreamManager {
         if streams.contains_key(&id) {
             return Err(ManagerError::Exists(id));
         }
-        let handle = self.start(id.clone(), stream)?;
+        let handle = self.start(id.clone(), stream, by_pattern)?;
         streams.insert(id, handle.clone());
         Ok(handle)
     }
 
-    fn start(&self, id: StreamId, stream: Stream) -> Result<StreamHandle, ManagerError> {
+    fn start(&self, id: StreamId, stream: Stream, by_pattern: bool) -> Result<StreamHandle, ManagerError> {
         let hub = crate::hub::Hub::new(stream.hub);
         let events = self.inner.events.for_stream(id.shared());
         let mut recording = stream.recording.unwrap_or_else(Recording::fmp4);
@@ -297,7 +318,7 @@ impl StreamManager {
         let mut sinks: Vec<Box<dyn Sink>> = stream.sinks;
         sinks.push(Box::new(sink));
         let sinks = sinks.into_iter().map(|sink| spawn_sink(sink, &hub, &id)).collect();
-        let address = stream.source.address();
+        let (address, publish) = (stream.source.address(), stream.source.publish_slot());
         let supervisor = Supervisor {
             source: stream.source,
             hub: hub.clone(),
@@ -309,7 +330,7 @@ impl StreamManager {
         };
         let supervisor = tokio::spawn(supervisor.run());
         let tasks = parking_lot::Mutex::new(Some(Tasks { supervisor, sinks }));
-        let shared = StreamShared { id, address, hub, state, recorder, cancel, tasks };
+        let shared = StreamShared { id, address, hub, state, recorder, publish, by_pattern, cancel, tasks };
         Ok(StreamHandle { shared: Arc::new(shared) })
     }
 
@@ -337,7 +358,13 @@ impl StreamManager {
 
     /// All streams, by id.
     pub fn streams(&self) -> Vec<StreamHandle> {
+        self.forget_ended();
         self.inner.streams.read().values().cloned().collect()
+    }
+
+    /// Who reads and who publishes, over all protocols.
+    pub fn sessions(&self) -> &Sessions {
+        &self.inner.sessions
     }
 
     /// The events of all streams.

@@ -8,7 +8,7 @@ use crate::frame::TrackInfo;
 use crate::hub::{ConsumerStats, Hub, HubOptions, HubStats};
 use crate::recording::{RecordError, Recorder, RecorderHandle, RecorderStatus, Recording, Segment};
 use crate::sink::Sink;
-use crate::source::{Source, SourceError};
+use crate::source::{PublishSlot, Source, SourceError};
 use crate::storage::retention::StreamLimits;
 use parking_lot::Mutex;
 use std::time::Duration;
@@ -163,6 +163,9 @@ pub(super) struct StreamShared {
     pub(super) hub: Hub,
     pub(super) state: watch::Receiver<StateInfo>,
     pub(super) recorder: RecorderHandle,
+    pub(super) publish: Option<PublishSlot>,
+    /// Made because somebody published it.
+    pub(super) by_pattern: bool,
     pub(super) cancel: CancellationToken,
     pub(super) tasks: Mutex<Option<Tasks>>,
 }
@@ -186,6 +189,20 @@ impl StreamHandle {
     /// Its recorder.
     pub fn recorder(&self) -> &RecorderHandle {
         &self.shared.recorder
+    }
+
+    /// The place for its publisher, if it is published.
+    pub fn publish_slot(&self) -> Option<PublishSlot> {
+        self.shared.publish.clone()
+    }
+
+    /// Whether its source and its sinks have ended.
+    pub(super) fn is_finished(&self) -> bool {
+        self.shared
+            .tasks
+            .lock()
+            .as_ref()
+            .is_none_or(|t| t.supervisor.is_finished() && t.sinks.iter().all(JoinHandle::is_finished))
     }
 
     /// Where it stands.

@@ -7,6 +7,9 @@
 //!              └───────── error, silence ───────────────────────────┘
 //! any ── cancelled, or the source has an end ─► Stopped
 //! ```
+//!
+//! A source that has to be waited for, such as a publisher, leaves the stream in `Idle` until it is there, and
+//! brings it back there when it leaves.
 
 use super::backoff::{Backoff, RetryPolicy};
 use crate::event::{EventKind, EventSender, StreamState};
@@ -68,6 +71,7 @@ pub(super) struct Supervisor {
 enum Outcome {
     Cancelled,
     Finished,
+    Waiting,
     Failed(SourceError),
 }
 
@@ -77,6 +81,14 @@ impl Supervisor {
         let mut backoff = Backoff::new(self.policy);
         let mut failing_since: Option<Instant> = None;
         let result = loop {
+            if let Some(outcome) = self.wait_until_ready().await {
+                let reason = match outcome {
+                    Outcome::Cancelled => "stopped by request",
+                    _ => "nobody publishes it any more",
+                };
+                self.set(StreamState::Stopped, reason, None);
+                break Ok(());
+            }
             let started = Instant::now();
             let (outcome, ran_for) = self.session().await;
             let error = match outcome {
@@ -87,6 +99,11 @@ impl Supervisor {
                 Outcome::Finished => {
                     self.set(StreamState::Stopped, "the source has ended", None);
                     break Ok(());
+                }
+                Outcome::Waiting => {
+                    failing_since = None;
+                    backoff.reset();
+                    continue;
                 }
                 Outcome::Failed(error) => error,
             };
@@ -114,6 +131,26 @@ impl Supervisor {
         };
         self.hub.close();
         result
+    }
+
+    /// Waits for a source that is not there all the time. `Some` if the stream ends instead.
+    async fn wait_until_ready(&mut self) -> Option<Outcome> {
+        let (state, events) = (&self.state, &self.events);
+        let mut ready = AssertUnwindSafe(self.source.ready()).catch_unwind();
+        let result = tokio::select! {
+            biased;
+            result = &mut ready => Some(result),
+            () = std::future::ready(()) => {
+                change(state, events, StreamState::Idle, "waiting for a publisher", None);
+                self.cancel.run_until_cancelled(ready).await
+            }
+        };
+        match result {
+            None => Some(Outcome::Cancelled),
+            Some(Ok(Some(_))) => Some(Outcome::Finished),
+            // A panic in here comes up again when it is run.
+            Some(Ok(None) | Err(_)) => None,
+        }
     }
 
     /// One connection, from waiting for a turn to its end. Also says for how long frames came, if any did.
@@ -156,6 +193,7 @@ impl Supervisor {
         let ran_for = watch.ran_for();
         let outcome = match result {
             Ok(Ok(SourceEnd::Finished)) => Outcome::Finished,
+            Ok(Ok(SourceEnd::Waiting)) => Outcome::Waiting,
             Ok(Ok(SourceEnd::Cancelled)) if self.cancel.is_cancelled() => Outcome::Cancelled,
             Ok(Ok(SourceEnd::Cancelled)) => Outcome::Failed(SourceError::Ended),
             Ok(Err(error)) => Outcome::Failed(error),

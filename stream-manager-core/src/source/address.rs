@@ -1,13 +1,15 @@
 //! From an address to the source that can open it.
 
-use super::{LaunchSource, RtspSource, RtspTransport, Source, TestSource, UriSource};
+use super::{LaunchSource, PublishSource, RtspSource, RtspTransport, Source, TestSource, UriSource};
 use crate::error::redact_url;
 use crate::pipeline::PipelineError;
 use std::time::Duration;
 use url::Url;
 
 /// The forms of address there are, for error messages.
-const FORMS: &str = "rtsp://, rtsps://, http://, https://, file://, test:// or gst:";
+const FORMS: &str = "rtsp://, rtsps://, http://, https://, file://, test://, gst: or publisher";
+/// Instead of an address: the stream is published to us.
+pub(crate) const PUBLISHER: &str = "publisher";
 
 /// An address that no source can be made from.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -68,12 +70,27 @@ pub fn from_url(address: &str) -> Result<Box<dyn Source>, AddressError> {
 }
 
 /// What can be said of a source beside its address. What does not apply to its kind is ignored.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct SourceOptions {
     /// How RTP travels (RTSP).
     pub transport: RtspTransport,
     /// How long connecting may take (RTSP); the source's own default if not set.
     pub connect_timeout: Option<Duration>,
+    /// Whether a second publisher takes over from the first (`publisher`).
+    pub override_publisher: bool,
+    /// How long a published stream stays without a publisher; for good if not set (`publisher`).
+    pub linger: Option<Duration>,
+}
+
+impl Default for SourceOptions {
+    fn default() -> Self {
+        Self {
+            transport: RtspTransport::default(),
+            connect_timeout: None,
+            override_publisher: true,
+            linger: None,
+        }
+    }
 }
 
 /// Makes the source for an address, with options.
@@ -81,6 +98,13 @@ pub struct SourceOptions {
 /// # Errors
 /// As [`from_url`].
 pub fn from_url_with(address: &str, options: &SourceOptions) -> Result<Box<dyn Source>, AddressError> {
+    if address == PUBLISHER {
+        let source = PublishSource::new(options.override_publisher);
+        return Ok(Box::new(match options.linger {
+            Some(linger) => source.linger(linger),
+            None => source,
+        }));
+    }
     if let Some(line) = address.strip_prefix("gst:") {
         return Ok(Box::new(LaunchSource::new(line)?));
     }

@@ -10,6 +10,7 @@
 //! | `rtsps://` | [`RtspSource`] through `rtspsrc` |
 //! | `http://`, `https://`, `file://` | [`UriSource`]: GStreamer, demuxed and parsed, never decoded |
 //! | `test://smpte`, `test://ball` | [`TestSource`]: a picture with a clock and a frame counter, and a tone |
+//! | `publisher` | [`PublishSource`]: waits for somebody who publishes the stream |
 //! | `gst:` launch line | [`LaunchSource`]: any GStreamer elements; raw media is encoded |
 //!
 //! [`from_url`] chooses by the address. A source of one's own is an implementation of the trait:
@@ -39,13 +40,16 @@
 mod address;
 mod gst_source;
 mod launch;
+mod publish;
 mod reach;
 mod rtsp;
 mod test_pattern;
 mod uri;
 
+pub(crate) use address::PUBLISHER;
 pub use address::{AddressError, SourceOptions, from_url, from_url_with};
 pub use launch::LaunchSource;
+pub use publish::{Publication, PublishError, PublishSlot, PublishSource};
 pub use rtsp::{RtspSource, RtspTransport};
 pub use test_pattern::{TestPattern, TestSource, read_counter};
 pub use uri::UriSource;
@@ -62,16 +66,29 @@ pub enum SourceEnd {
     Finished,
     /// It was cancelled.
     Cancelled,
+    /// It is over for now; [`Source::ready`] says when there is something again.
+    Waiting,
 }
 
 /// Something that frames come from.
 #[async_trait::async_trait]
 pub trait Source: Send + 'static {
+    /// Waits until there is something to connect to, for sources that are not there all the time. The stream is
+    /// idle meanwhile. `Some` says that there will be nothing any more. Must be cancel safe.
+    async fn ready(&mut self) -> Option<SourceEnd> {
+        None
+    }
+
     /// Connects and delivers until the end, an error, or `cancel`. Called again for every attempt.
     async fn run(&mut self, hub: &HubWriter, cancel: CancellationToken) -> Result<SourceEnd, SourceError>;
 
     /// Where it comes from, for people; without secrets.
     fn address(&self) -> String;
+
+    /// The place for a publisher, if that is what it waits for.
+    fn publish_slot(&self) -> Option<PublishSlot> {
+        None
+    }
 }
 
 /// Why a source failed.

@@ -8,12 +8,11 @@ use super::gst_source::{self, GstOptions};
 use super::reach;
 use super::{AddressError, SUPPORTED_CODECS, Source, SourceEnd, SourceError};
 use crate::error::redact_url;
-use crate::frame::{
-    AudioCodec, AudioParameters, CodecParameters, DataCodec, DataParameters, MediaTime, VideoCodec,
-    VideoParameters, WallTime,
-};
+use crate::frame::{CodecParameters, MediaTime, WallTime};
 use crate::hub::{HubWriter, RawFrame};
 use crate::pipeline::{self, make_element};
+use crate::rtp::format::translate_retina;
+use crate::rtp::shrink;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use gstreamer::prelude::*;
@@ -21,7 +20,7 @@ use retina::client::{
     Credentials, Demuxed, InitialTimestampPolicy, PlayOptions, Session, SessionOptions, SetupOptions,
     TcpTransportOptions, Transport, UdpTransportOptions,
 };
-use retina::codec::{CodecItem, FrameFormat, ParametersRef, VideoParametersCodec};
+use retina::codec::{CodecItem, FrameFormat};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -392,7 +391,7 @@ impl Receiver {
         let stream = &self.demuxed.streams()[index];
         let frame_rate = stream.framerate().filter(|r| *r > 0.0).map(|r| ((r * 1000.0).round() as u32, 1000));
         if let Some(found) =
-            stream.parameters().and_then(|p| translate_parameters(p, stream, frame_rate, frame))
+            stream.parameters().and_then(|p| translate_retina(p, stream.encoding_name(), frame_rate, frame))
         {
             self.tracks[index].parameters = Some(found);
         }
@@ -431,60 +430,6 @@ impl Receiver {
 fn report_loss(hub: &HubWriter, packets: u16) {
     if packets > 0 {
         hub.report_loss(u64::from(packets));
-    }
-}
-
-/// Frames are kept for a whole GOP; memory that was only reserved is given back where it is much.
-fn shrink(mut data: Vec<u8>) -> Bytes {
-    if data.capacity() > data.len() + data.len() / 8 + 1024 {
-        data.shrink_to_fit();
-    }
-    data.into()
-}
-
-fn translate_parameters(
-    parameters: ParametersRef<'_>,
-    stream: &retina::client::Stream,
-    frame_rate: Option<(u32, u32)>,
-    frame: Option<&[u8]>,
-) -> Option<CodecParameters> {
-    match parameters {
-        ParametersRef::Video(video) => {
-            let extra = Bytes::copy_from_slice(video.extra_data());
-            let found = match video.codec_params() {
-                VideoParametersCodec::H264 { .. } => VideoParameters::h264(extra),
-                VideoParametersCodec::H265 { .. } => VideoParameters::h265(extra),
-                VideoParametersCodec::Jpeg => {
-                    // Known only once there has been a picture.
-                    frame?;
-                    let (width, height) = video.pixel_dimensions();
-                    Ok(VideoParameters::new(VideoCodec::Mjpeg, width, height))
-                }
-                _ => return None,
-            };
-            match found {
-                Ok(found) => Some(CodecParameters::Video(found.with_frame_rate(frame_rate))),
-                Err(error) => {
-                    tracing::warn!(%error, "a camera sends parameter sets that cannot be read");
-                    None
-                }
-            }
-        }
-        ParametersRef::Audio(audio) => {
-            let (rate, channels) = (audio.clock_rate(), audio.channels().get());
-            let plain = |codec| Some(CodecParameters::Audio(AudioParameters::new(codec, rate, channels)));
-            match stream.encoding_name() {
-                "mpeg4-generic" => {
-                    let config = Bytes::copy_from_slice(audio.extra_data());
-                    AudioParameters::aac(config).ok().map(CodecParameters::Audio)
-                }
-                "pcma" => plain(AudioCodec::Pcma),
-                "pcmu" => plain(AudioCodec::Pcmu),
-                "l16" => plain(AudioCodec::L16),
-                _ => None,
-            }
-        }
-        ParametersRef::Message(_) => Some(CodecParameters::Data(DataParameters { codec: DataCodec::Onvif })),
     }
 }
 

@@ -1,0 +1,115 @@
+//! The payload formats that retina knows.
+
+use super::super::format::{Description, translate_retina};
+use super::super::packet::RtpPacket;
+use super::AccessUnit;
+use crate::frame::CodecParameters;
+use bytes::Bytes;
+use retina::codec::{CodecItem, Depacketizer, FrameFormat};
+use retina::testutil::DepacketizeBuf;
+use std::num::{NonZeroU16, NonZeroU32};
+
+/// What its buffer begins with; it grows to hold an access unit.
+const BUFFER_BYTES: usize = 64 << 10;
+
+pub(super) struct ByRetina {
+    inner: Depacketizer,
+    buffer: DepacketizeBuf,
+    encoding: String,
+    clock_rate: NonZeroU32,
+    start: Option<i64>,
+    known: Option<CodecParameters>,
+}
+
+impl std::fmt::Debug for ByRetina {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ByRetina").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl ByRetina {
+    pub(super) fn new(description: &Description) -> Result<Self, String> {
+        let encoding = description.encoding.clone();
+        let mut inner = Depacketizer::new(
+            &description.media,
+            &encoding,
+            description.clock_rate,
+            NonZeroU16::new(description.channels),
+            description.fmtp.as_deref(),
+        )?;
+        inner.set_frame_format(FrameFormat::MP4);
+        let clock_rate = NonZeroU32::new(description.clock_rate).ok_or("the clock rate is zero")?;
+        let buffer = DepacketizeBuf::new(BUFFER_BYTES);
+        let known = inner.parameters().and_then(|p| translate_retina(p, &encoding, None, None));
+        Ok(Self { inner, buffer, encoding, clock_rate, start: None, known })
+    }
+
+    pub(super) fn parameters(&self) -> Option<CodecParameters> {
+        self.known.clone()
+    }
+
+    pub(super) fn push(&mut self, packet: &RtpPacket, ticks: i64, lost: u16) -> Result<(), String> {
+        let start = *self.start.get_or_insert(ticks);
+        let timestamp = retina::Timestamp::new(ticks, self.clock_rate, start as u32)
+            .ok_or("the timestamp is out of all range")?;
+        let meta = retina::rtp::PacketMeta {
+            ctx: retina::PacketContext::dummy(),
+            stream_id: 0,
+            timestamp,
+            sequence_number: packet.sequence,
+            ssrc: packet.ssrc,
+            mark: packet.marker,
+            loss: lost,
+        };
+        self.buffer.push(&mut self.inner, meta, &packet.payload)
+    }
+
+    pub(super) fn pull(&mut self) -> Option<AccessUnit> {
+        loop {
+            let unit = match self.inner.pull()? {
+                Ok(CodecItem::VideoFrame(frame)) => {
+                    let changed = frame.has_new_parameters() || self.known.is_none();
+                    let parameters = if changed { self.learn(Some(frame.data())) } else { None };
+                    AccessUnit {
+                        ticks: frame.timestamp().timestamp(),
+                        keyframe: frame.is_random_access_point(),
+                        data: shrink(frame.into_data()),
+                        parameters,
+                    }
+                }
+                Ok(CodecItem::AudioFrame(frame)) => AccessUnit {
+                    ticks: frame.timestamp().timestamp(),
+                    keyframe: true,
+                    data: Bytes::copy_from_slice(frame.data()),
+                    parameters: None,
+                },
+                Ok(CodecItem::MessageFrame(frame)) => AccessUnit {
+                    ticks: frame.timestamp().timestamp(),
+                    keyframe: true,
+                    data: Bytes::copy_from_slice(frame.data()),
+                    parameters: None,
+                },
+                // A unit that cannot be put together is left out.
+                Ok(_) | Err(_) => continue,
+            };
+            return Some(unit);
+        }
+    }
+
+    fn learn(&mut self, frame: Option<&[u8]>) -> Option<CodecParameters> {
+        let found = translate_retina(self.inner.parameters()?, &self.encoding, None, frame)?;
+        if self.known.as_ref() == Some(&found) {
+            return None;
+        }
+        self.known = Some(found.clone());
+        Some(found)
+    }
+}
+
+/// Frames are kept for a whole GOP; memory that was only reserved is given back where it is much.
+pub(crate) fn shrink(mut data: Vec<u8>) -> Bytes {
+    if data.capacity() > data.len() + data.len() / 8 + 1024 {
+        data.shrink_to_fit();
+    }
+    data.into()
+}

@@ -1,0 +1,238 @@
+//! A client that publishes: its session description, its packets, its hold on the stream.
+
+use super::message::Answer;
+use super::session::{Setup, bad, refused};
+use super::udp::{Datagram, Registration, UdpPair};
+use crate::rtp::format::{Description, SdpError, parse};
+use crate::rtp::{Packets, Receiver, ReceiverStats};
+use crate::session::{NewSession, SessionGuard, SessionKind, SessionStats, Sessions};
+use crate::source::{Publication, PublishSlot};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// How many packets of a track may wait for one that comes late by UDP.
+const REORDER: usize = 64;
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A publisher's part of a session.
+pub(super) struct Publishing {
+    stream: Arc<str>,
+    descriptions: Vec<Description>,
+    setups: Vec<Option<Setup>>,
+    slot: PublishSlot,
+    user: Option<String>,
+    recording: Option<Recording>,
+}
+
+struct Recording {
+    publication: Publication,
+    receiver: Receiver,
+    /// A copy for whoever asks.
+    stats: Arc<Mutex<ReceiverStats>>,
+    guard: SessionGuard,
+    _registration: Option<Registration>,
+    reported: Instant,
+}
+
+/// What a session is opened with.
+pub(super) struct Opening<'a> {
+    pub(super) sessions: &'a Sessions,
+    pub(super) protocol: &'static str,
+    pub(super) peer: SocketAddr,
+    pub(super) user_agent: Option<String>,
+}
+
+impl Publishing {
+    pub(super) fn new(
+        stream: &str,
+        sdp: &[u8],
+        slot: PublishSlot,
+        user: Option<String>,
+    ) -> Result<Self, Answer> {
+        let descriptions = parse(sdp).map_err(|error| match &error {
+            SdpError::UnknownCodec { .. } => Answer::new(415, format!("Unsupported Media Type: {error}")),
+            _ => bad(&error.to_string()),
+        })?;
+        // Looked at now, so that it is refused before anything is set up.
+        Receiver::new(&descriptions, 0).map_err(|e| bad(&e.to_string()))?;
+        let setups = vec![None; descriptions.len()];
+        Ok(Self { stream: stream.into(), descriptions, setups, slot, user, recording: None })
+    }
+
+    pub(super) fn is_recording(&self) -> bool {
+        self.recording.is_some()
+    }
+
+    pub(super) fn setups(&self) -> &[Option<Setup>] {
+        &self.setups
+    }
+
+    /// The track that an address of SETUP means: by its control, which the publisher chose.
+    pub(super) fn track(&self, url: &str) -> Result<usize, Answer> {
+        if self.recording.is_some() {
+            return Err(Answer::new(455, "Method Not Valid in This State"));
+        }
+        let matches =
+            |control: &str| !control.is_empty() && (url == control || url.ends_with(&format!("/{control}")));
+        let by_control = self.descriptions.iter().position(|d| matches(d.control.trim_matches('/')));
+        match by_control {
+            Some(track) => Ok(track),
+            // Without controls, the next one.
+            None if self.descriptions.iter().all(|d| d.control.is_empty() || d.control == "*") => self
+                .setups
+                .iter()
+                .position(Option::is_none)
+                .ok_or_else(|| Answer::new(404, "Not Found: all tracks are set up")),
+            None => Err(Answer::new(404, "Not Found: no such track was announced")),
+        }
+    }
+
+    pub(super) fn set_up(&mut self, track: usize, setup: Setup) {
+        self.setups[track] = Some(setup);
+    }
+
+    pub(super) async fn record(
+        &mut self,
+        opening: Opening<'_>,
+        udp: Option<(&Arc<UdpPair>, &mpsc::Sender<Datagram>)>,
+    ) -> Result<(), Answer> {
+        if self.recording.is_some() {
+            return Ok(());
+        }
+        if self.setups.iter().any(Option::is_none) {
+            return Err(Answer::new(
+                455,
+                "Method Not Valid in This State: not all announced tracks are set up",
+            ));
+        }
+        let addresses: Vec<SocketAddr> = self
+            .setups
+            .iter()
+            .flatten()
+            .filter_map(|s| match s {
+                Setup::Udp { rtp, rtcp } => Some([*rtp, *rtcp]),
+                Setup::Tcp { .. } => None,
+            })
+            .flatten()
+            .collect();
+        let registration = match udp.filter(|_| !addresses.is_empty()) {
+            Some((pair, inbox)) => Some(
+                pair.register(&addresses, inbox)
+                    .map_err(|_| bad("another session uses these client ports"))?,
+            ),
+            None => None,
+        };
+        let reorder = if addresses.is_empty() { 0 } else { REORDER };
+        let receiver = Receiver::new(&self.descriptions, reorder).map_err(|e| bad(&e.to_string()))?;
+        let by = format!("{} {}", opening.protocol, opening.peer);
+        let publication = self.slot.publish(&by).await.map_err(|e| refused(&e))?;
+        let stats: Arc<Mutex<ReceiverStats>> = Arc::default();
+        let shown = stats.clone();
+        let guard = opening.sessions.open(
+            NewSession {
+                protocol: opening.protocol,
+                kind: SessionKind::Publisher,
+                stream: self.stream.clone(),
+                address: opening.peer,
+                user: self.user.clone(),
+                user_agent: opening.user_agent,
+                transport: if addresses.is_empty() { "tcp" } else { "udp" },
+            },
+            Arc::new(move || {
+                let stats = *shown.lock();
+                SessionStats {
+                    bytes: stats.bytes,
+                    packets: stats.packets,
+                    packets_lost: stats.lost,
+                    ..SessionStats::default()
+                }
+            }),
+        );
+        let reported = Instant::now();
+        self.recording =
+            Some(Recording { publication, receiver, stats, guard, _registration: registration, reported });
+        Ok(())
+    }
+
+    /// Takes an interleaved packet; one that belongs to no track is dropped.
+    pub(super) fn data(&mut self, channel: u8, payload: &Bytes) {
+        let Some(recording) = &mut self.recording else { return };
+        for (track, setup) in self.setups.iter().enumerate() {
+            let Some(Setup::Tcp { rtp, rtcp }) = setup else { continue };
+            if *rtp == channel {
+                recording.rtp(track, payload);
+            } else if *rtcp == channel {
+                recording.receiver.rtcp(track, payload);
+            }
+        }
+    }
+
+    /// Takes a datagram.
+    pub(super) fn datagram(&mut self, datagram: &Datagram) {
+        let Some(recording) = &mut self.recording else { return };
+        for (track, setup) in self.setups.iter().enumerate() {
+            let Some(Setup::Udp { rtp, rtcp }) = setup else { continue };
+            if *rtp == datagram.from {
+                recording.rtp(track, &datagram.data);
+            } else if *rtcp == datagram.from {
+                recording.receiver.rtcp(track, &datagram.data);
+            }
+        }
+    }
+
+    /// Sends receiver reports by UDP, and gives those for TCP, if they are due.
+    pub(super) fn reports(&mut self, udp: Option<&Arc<UdpPair>>) -> Vec<Bytes> {
+        let Some(recording) = &mut self.recording else { return Vec::new() };
+        if recording.reported.elapsed() < REPORT_INTERVAL {
+            return Vec::new();
+        }
+        recording.reported = Instant::now();
+        let mut reports = Vec::new();
+        for (track, setup) in self.setups.iter().enumerate() {
+            let Some(report) = recording.receiver.report(track) else { continue };
+            let packets = Packets::rtcp(track, &report);
+            match setup {
+                Some(Setup::Tcp { rtcp, .. }) => {
+                    let packets = packets.with_channel(*rtcp);
+                    reports
+                        .push(packets.slices(0).iter().flat_map(|s| s.to_vec()).collect::<Vec<u8>>().into());
+                }
+                Some(Setup::Udp { rtcp, .. }) => {
+                    // One that is lost is followed by another.
+                    let _ = udp.map(|pair| pair.send(&packets, *rtcp));
+                }
+                None => {}
+            }
+        }
+        reports
+    }
+
+    /// Returns when the stream has been taken away, or somebody ends the session; says why.
+    pub(super) async fn ended(&mut self) -> String {
+        let Some(recording) = &self.recording else { return std::future::pending().await };
+        let reason = tokio::select! {
+            () = recording.publication.ended() => "another publisher has taken over, or the stream has ended",
+            () = recording.guard.kicked() => "ended by request",
+        };
+        recording.guard.ends_because(reason);
+        reason.into()
+    }
+
+    pub(super) fn end(self, reason: Option<String>) {
+        if let (Some(recording), Some(reason)) = (&self.recording, reason) {
+            recording.guard.ends_because(reason);
+        }
+    }
+}
+
+impl Recording {
+    fn rtp(&mut self, track: usize, data: &Bytes) {
+        // A packet that is none is counted; the next may be one.
+        let _ = self.receiver.rtp(track, data, self.publication.writer());
+        *self.stats.lock() = self.receiver.stats();
+    }
+}

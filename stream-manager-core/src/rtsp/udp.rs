@@ -1,0 +1,368 @@
+//! Media by UDP: one pair of sockets for all sessions, and a session's way out through it.
+//!
+//! A frame goes out with one system call per run of packets of the same size (generic segmentation offload), or, where the
+//! system cannot do that, with one per frame (`sendmmsg`). What a socket does not take is lost, as datagrams are;
+//! a reader that lost part of its video goes on with the next keyframe.
+
+use super::outlet::{QueueRule, Sent};
+use crate::rtp::Packets;
+use crate::session::SessionStats;
+use bytes::Bytes;
+use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg, sendmsg};
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+use tokio::sync::{Notify, mpsc};
+
+/// What the system keeps of datagrams that are not read yet: a few keyframes of a few publishers.
+const RECEIVE_BUFFER: usize = 4 << 20;
+const SEND_BUFFER: usize = 4 << 20;
+/// One system call's limits: UDP_MAX_SEGMENTS is 64 on older kernels, and all of it is one IP packet at first.
+const MAX_SEGMENTS: usize = 60;
+const MAX_SEGMENTS_BYTES: usize = 60_000;
+/// The kept GOP goes out frame by frame with this between, so that the receiver's buffer is not overrun.
+const BURST_GAP: Duration = Duration::from_millis(2);
+
+/// A datagram for a session.
+#[derive(Debug)]
+pub(super) struct Datagram {
+    pub(super) from: SocketAddr,
+    pub(super) data: Bytes,
+}
+
+/// RTP and RTCP sockets of the server.
+#[derive(Debug)]
+pub(super) struct UdpPair {
+    rtp: UdpSocket,
+    rtcp: UdpSocket,
+    ports: (u16, u16),
+    offload: AtomicBool,
+    inboxes: Mutex<HashMap<SocketAddr, mpsc::Sender<Datagram>>>,
+    /// Datagrams that came faster than they were taken.
+    dropped: AtomicU64,
+}
+
+impl UdpPair {
+    /// Binds an even port and the next one; `port` 0 lets the system choose.
+    pub(super) fn bind(address: IpAddr, port: u16) -> io::Result<Self> {
+        let mut last = io::Error::other("no pair of ports is free");
+        for _ in 0..if port == 0 { 64 } else { 1 } {
+            match Self::bind_once(address, port) {
+                Ok(pair) => return Ok(pair),
+                Err(e) => last = e,
+            }
+        }
+        Err(last)
+    }
+
+    fn bind_once(address: IpAddr, port: u16) -> io::Result<Self> {
+        let rtp = socket(SocketAddr::new(address, port))?;
+        let first = rtp.local_addr()?.port();
+        if first % 2 != 0 {
+            return Err(io::Error::other("the port is odd; RTP takes an even one (RFC 3550 section 11)"));
+        }
+        let second = first.checked_add(1).ok_or_else(|| io::Error::other("there is no next port"))?;
+        let rtcp = socket(SocketAddr::new(address, second))?;
+        Ok(Self {
+            rtp,
+            rtcp,
+            ports: (first, second),
+            offload: AtomicBool::new(true),
+            inboxes: Mutex::default(),
+            dropped: AtomicU64::new(0),
+        })
+    }
+
+    pub(super) fn ports(&self) -> (u16, u16) {
+        self.ports
+    }
+
+    /// Takes datagrams from these addresses for a session.
+    pub(super) fn register(
+        self: &Arc<Self>,
+        addresses: &[SocketAddr],
+        inbox: &mpsc::Sender<Datagram>,
+    ) -> io::Result<Registration> {
+        let mut inboxes = self.inboxes.lock();
+        if addresses.iter().any(|a| inboxes.contains_key(&canonical(*a))) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        let addresses: Vec<SocketAddr> = addresses.iter().map(|a| canonical(*a)).collect();
+        inboxes.extend(addresses.iter().map(|a| (*a, inbox.clone())));
+        Ok(Registration { pair: self.clone(), addresses })
+    }
+
+    /// Hands arriving datagrams to their sessions until it is dropped.
+    pub(super) async fn receive(self: Arc<Self>) {
+        tokio::join!(self.receive_from(&self.rtp), self.receive_from(&self.rtcp));
+    }
+
+    async fn receive_from(&self, socket: &UdpSocket) {
+        let mut buffer = vec![0u8; 65_536];
+        loop {
+            match socket.recv_from(&mut buffer).await {
+                Ok((length, from)) => {
+                    let from = canonical(from);
+                    let inbox = self.inboxes.lock().get(&from).cloned();
+                    // From a stranger: nobody has said that it would come.
+                    let Some(inbox) = inbox else { continue };
+                    let data = Bytes::copy_from_slice(&buffer[..length]);
+                    if inbox.try_send(Datagram { from, data }).is_err() {
+                        self.dropped.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                // An answer that a port is closed comes up here; the session finds out by itself.
+                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+    }
+
+    /// Sends packets; how many of them went.
+    pub(super) fn send(&self, packets: &Packets, to: SocketAddr) -> io::Result<usize> {
+        let socket = if packets.rtcp { &self.rtcp } else { &self.rtp };
+        let to = SockaddrStorage::from(self.mapped(to));
+        let mut sent = 0;
+        while sent < packets.len() {
+            let result = if self.offload.load(Ordering::Relaxed) {
+                segments(socket, packets, sent, &to)
+            } else {
+                many(socket, packets, sent, &to)
+            };
+            match result {
+                Ok(count) => sent += count.max(1),
+                Err(e) if is_unsupported(&e) && self.offload.swap(false, Ordering::Relaxed) => {
+                    tracing::info!(error = %e, "UDP segmentation offload does not work here; going on without");
+                }
+                Err(e) => return if sent == 0 { Err(e) } else { Ok(sent) },
+            }
+        }
+        Ok(sent)
+    }
+
+    /// An IPv4 address as an IPv6 socket wants it.
+    fn mapped(&self, address: SocketAddr) -> SocketAddr {
+        match (self.rtp.local_addr(), address) {
+            (Ok(SocketAddr::V6(_)), SocketAddr::V4(v4)) => {
+                SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port())
+            }
+            _ => address,
+        }
+    }
+}
+
+/// An address by which one host is known, whatever the socket's family.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // The system gives what it allows.
+    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+    let _ = socket.set_send_buffer_size(SEND_BUFFER);
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    UdpSocket::from_std(socket.into())
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    use nix::errno::Errno;
+    [Errno::EINVAL, Errno::EIO, Errno::EOPNOTSUPP, Errno::ENOPROTOOPT, Errno::EMSGSIZE]
+        .iter()
+        .any(|e| error.raw_os_error() == Some(*e as i32))
+}
+
+/// Sends a run of packets of the same size, of which the last one may be shorter, in one call.
+fn segments(socket: &UdpSocket, packets: &Packets, first: usize, to: &SockaddrStorage) -> io::Result<usize> {
+    let size = packets.datagram_bytes(first);
+    let mut count = 1;
+    let mut total = size;
+    while first + count < packets.len() && count < MAX_SEGMENTS {
+        let next = packets.datagram_bytes(first + count);
+        if next > size || total + next > MAX_SEGMENTS_BYTES {
+            break;
+        }
+        total += next;
+        count += 1;
+        if next < size {
+            break;
+        }
+    }
+    let mut slices = Vec::with_capacity(count * 3);
+    for index in first..first + count {
+        packets.datagram(index, &mut slices);
+    }
+    let size = size as u16;
+    let controls = [ControlMessage::UdpGsoSegments(&size)];
+    let controls = if count > 1 { &controls[..] } else { &[] };
+    socket.try_io(Interest::WRITABLE, || {
+        sendmsg(socket.as_raw_fd(), &slices, controls, MsgFlags::MSG_DONTWAIT, Some(to))
+            .map_err(io::Error::from)
+    })?;
+    Ok(count)
+}
+
+/// Sends packets one by one, in one call.
+fn many(socket: &UdpSocket, packets: &Packets, first: usize, to: &SockaddrStorage) -> io::Result<usize> {
+    let count = (packets.len() - first).min(MAX_SEGMENTS);
+    let slices: Vec<Vec<IoSlice<'_>>> = (first..first + count)
+        .map(|index| {
+            let mut slices = Vec::with_capacity(3);
+            packets.datagram(index, &mut slices);
+            slices
+        })
+        .collect();
+    let addresses = vec![Some(*to); count];
+    let mut headers = MultiHeaders::preallocate(count, None);
+    socket.try_io(Interest::WRITABLE, || {
+        let none: [ControlMessage<'_>; 0] = [];
+        sendmmsg(socket.as_raw_fd(), &mut headers, slices.iter(), addresses, none, MsgFlags::MSG_DONTWAIT)
+            .map(|sent| sent.count())
+            .map_err(io::Error::from)
+    })
+}
+
+/// While it lives, datagrams from its addresses go to a session.
+#[derive(Debug)]
+pub(super) struct Registration {
+    pair: Arc<UdpPair>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut inboxes = self.pair.inboxes.lock();
+        self.addresses.iter().for_each(|a| drop(inboxes.remove(a)));
+    }
+}
+
+/// A reader's way out by UDP.
+#[derive(Debug)]
+pub(super) struct UdpOutlet {
+    pair: Arc<UdpPair>,
+    /// By track: where RTP and RTCP go.
+    targets: Vec<Option<(SocketAddr, SocketAddr)>>,
+    rule: QueueRule,
+    notify: Notify,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pending: VecDeque<(Arc<Packets>, Instant)>,
+    bytes: usize,
+    skipping: bool,
+    untold: u64,
+    stats: SessionStats,
+}
+
+impl UdpOutlet {
+    pub(super) fn new(
+        pair: Arc<UdpPair>,
+        targets: Vec<Option<(SocketAddr, SocketAddr)>>,
+        rule: QueueRule,
+    ) -> Self {
+        Self { pair, targets, rule, notify: Notify::new(), state: Mutex::default() }
+    }
+
+    pub(super) async fn notified(&self) {
+        self.notify.notified().await;
+    }
+
+    pub(super) fn media(&self, packets: &Arc<Packets>) {
+        let mut state = self.state.lock();
+        if state.skipping {
+            if !packets.sync || packets.rtcp {
+                let lost = u64::from(!packets.rtcp);
+                state.lose(lost);
+                return;
+            }
+            state.skipping = false;
+        }
+        if state.pending.is_empty() {
+            self.send(&mut state, packets);
+            return;
+        }
+        if state.bytes + packets.bytes() > self.rule.bytes {
+            let lost = state.pending.drain(..).filter(|(p, _)| !p.rtcp).count() as u64 + 1;
+            (state.bytes, state.skipping) = (0, true);
+            state.lose(lost);
+            return;
+        }
+        let due = state.pending.back().map_or_else(Instant::now, |(_, due)| *due + BURST_GAP);
+        state.bytes += packets.bytes();
+        state.pending.push_back((packets.clone(), due));
+    }
+
+    pub(super) fn begin(&self, frames: impl Iterator<Item = (Arc<Packets>, Option<Instant>)>, skip: bool) {
+        let mut state = self.state.lock();
+        state.skipping = skip;
+        let mut next = Instant::now();
+        for (packets, due) in frames {
+            state.bytes += packets.bytes();
+            state.pending.push_back((packets, due.unwrap_or(next)));
+            next += BURST_GAP;
+        }
+        drop(state);
+        self.notify.notify_one();
+    }
+
+    pub(super) fn clear(&self) {
+        let mut state = self.state.lock();
+        state.pending.clear();
+        state.bytes = 0;
+    }
+
+    /// Sends what is due.
+    pub(super) fn drain(&self) -> Sent {
+        let mut state = self.state.lock();
+        while let Some((packets, due)) = state.pending.front() {
+            if *due > Instant::now() {
+                return Sent::Until(*due);
+            }
+            let packets = packets.clone();
+            state.bytes -= packets.bytes();
+            state.pending.pop_front();
+            self.send(&mut state, &packets);
+        }
+        Sent::All
+    }
+
+    fn send(&self, state: &mut State, packets: &Arc<Packets>) {
+        let Some(Some((rtp, rtcp))) = self.targets.get(packets.track) else { return };
+        let sent = self.pair.send(packets, if packets.rtcp { *rtcp } else { *rtp }).unwrap_or(0);
+        state.stats.packets += sent as u64;
+        state.stats.bytes += packets.bytes() as u64 * sent as u64 / packets.len().max(1) as u64;
+        if sent < packets.len() && !packets.rtcp {
+            state.lose(1);
+            state.skipping = true;
+        }
+    }
+
+    pub(super) fn stats(&self) -> SessionStats {
+        let state = self.state.lock();
+        SessionStats { queued_bytes: state.bytes as u64, ..state.stats }
+    }
+
+    pub(super) fn dropped(&self) -> u64 {
+        std::mem::take(&mut self.state.lock().untold)
+    }
+}
+
+impl State {
+    fn lose(&mut self, frames: u64) {
+        self.stats.dropped_frames += frames;
+        self.untold += frames;
+    }
+}
