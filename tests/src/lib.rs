@@ -5,6 +5,7 @@
 //!   demand credentials. Its pictures carry a counter that shows a lost, doubled or reordered frame.
 //! - [`replay`]: a small RTSP server that plays one encoded loop to any number of clients and can lie about
 //!   its clock or send garbage; cheap enough for load benches.
+//! - [`client`]: an RTSP client that says exactly what a test wants.
 //! - [`disk`]: a disk that forgets what was not synced, refuses or is slow.
 //! - [`media`]: ffprobe and ffmpeg, and what they say about a file.
 //! - [`program`]: starts `stream-manager` and talks to it.
@@ -12,6 +13,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test kit: a failure is to end the test
 
 pub mod camera;
+pub mod client;
 pub mod disk;
 pub mod media;
 pub mod program;

@@ -21,6 +21,8 @@ pub fn stream_manager() -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STREAM_MANAGER_")) {
         command.env_remove(name);
     }
+    // Tests run beside each other.
+    command.env("STREAM_MANAGER_RTSP__LISTEN", "127.0.0.1:0");
     command.stdin(Stdio::null());
     command
 }
@@ -79,6 +81,8 @@ pub struct Server {
     /// The process.
     pub child: Child,
     url: String,
+    /// Where it serves RTSP, such as `127.0.0.1:8554`; empty if it does not.
+    pub rtsp: String,
     log: Arc<Mutex<String>>,
     /// Its working folder, with `config.toml` if there is one.
     pub folder: PathBuf,
@@ -104,25 +108,34 @@ impl Server {
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let shared = log.clone();
         std::thread::spawn(move || {
+            let mut rtsp = String::new();
             for line in lines.map_while(Result::ok) {
+                if let Some((_, rest)) = line.split_once("RTSP at rtsp://") {
+                    rtsp = rest.split('/').next().unwrap().to_owned();
+                }
                 if let Some((_, rest)) = line.split_once("listening on ") {
-                    let _ = sender.send(rest.split_whitespace().next().unwrap().to_owned());
+                    let _ = sender.send((rest.split_whitespace().next().unwrap().to_owned(), rtsp.clone()));
                 }
                 let mut log = shared.lock().unwrap();
                 log.push_str(&line);
                 log.push('\n');
             }
         });
-        let url = receiver.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| {
+        let (url, rtsp) = receiver.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| {
             let _ = child.kill();
             panic!("the server does not listen: {}", log.lock().unwrap())
         });
-        Self { child, url, log, folder: folder.to_owned() }
+        Self { child, url, rtsp, log, folder: folder.to_owned() }
     }
 
     /// The address of a path.
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.url)
+    }
+
+    /// The RTSP address of a stream.
+    pub fn rtsp_url(&self, id: &str) -> String {
+        format!("rtsp://{}/{id}", self.rtsp)
     }
 
     /// What it has logged.

@@ -139,6 +139,8 @@ pub struct Mischief {
     pub no_rtp_info: bool,
     /// Frames are sent as fast as they are taken.
     pub unpaced: bool,
+    /// In front of each frame a unit of user data says when it was sent; see [`read_stamp`].
+    pub stamped: bool,
     /// Sessions begin at different times within this, as cameras do, and not all at once.
     pub spread: Duration,
 }
@@ -263,6 +265,33 @@ async fn serve(socket: TcpStream, media: Arc<Loop>, mischief: Mischief, number: 
     Ok(())
 }
 
+/// What a stamp is recognized by.
+const STAMP: &[u8; 16] = b"sent at monoton:";
+
+/// A packet with one SEI unit (ITU-T H.264 section D.1.7) that tells the time in hexadecimal digits.
+fn stamp() -> Vec<u8> {
+    let digits = format!("{:016x}", monotonic_nanos());
+    let unit = [&[0x06, 0x05, 32][..], STAMP, digits.as_bytes(), &[0x80]].concat();
+    let mut packet = vec![b'$', 0];
+    packet.extend_from_slice(&((unit.len() + 12) as u16).to_be_bytes());
+    packet.extend_from_slice(&[0x80, 96, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    packet.extend_from_slice(&unit);
+    packet
+}
+
+/// Nanoseconds of a clock that all processes of this machine share.
+pub fn monotonic_nanos() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// When a frame was sent, if this packet of it tells.
+pub fn read_stamp(packet: &[u8]) -> Option<u64> {
+    let head = &packet[..packet.len().min(400)];
+    let at = head.windows(STAMP.len()).position(|w| w == STAMP)? + STAMP.len();
+    u64::from_str_radix(std::str::from_utf8(head.get(at..at + 16)?).ok()?, 16).ok()
+}
+
 async fn play(
     mut reader: BufReader<OwnedReadHalf>,
     mut writer: OwnedWriteHalf,
@@ -305,8 +334,10 @@ async fn play(
         }
         let index = (number % media.frames.len() as u64) as usize;
         let ticks = number as i64 * i64::from(RATE / media.fps) + jump + i64::from(mischief.first_timestamp);
-        let mut data = media.frames[index].clone();
-        for offset in &media.offsets[index] {
+        let (front, at) = if mischief.stamped { (stamp(), 1) } else { (Vec::new(), 0) };
+        let mut data = [front.as_slice(), &media.frames[index]].concat();
+        let offsets = std::iter::repeat_n(0, at).chain(media.offsets[index].iter().map(|o| o + front.len()));
+        for offset in offsets {
             let packet = &mut data[offset + 4..];
             packet[2..4].copy_from_slice(&sequence.to_be_bytes());
             packet[4..8].copy_from_slice(&(ticks as u32).to_be_bytes());

@@ -151,7 +151,8 @@ impl Challenges {
             // RFC 2326 clients expect no algorithm where it is MD5.
             let name = match algorithm {
                 DigestAlgorithm::Md5 => String::new(),
-                DigestAlgorithm::Sha256 => format!(", algorithm={}", algorithm.name()),
+                // RFC 7616 section 3.3: with qop, which those older ones do not all know.
+                DigestAlgorithm::Sha256 => format!(", qop=\"auth\", algorithm={}", algorithm.name()),
             };
             format!("Digest realm=\"{realm}\", nonce=\"{nonce}\"{name}{stale}")
         };

@@ -356,7 +356,7 @@ fn parse_media(media: &Media) -> Result<Description, SdpError> {
         ("video", "vp8") => Codec::Video(VideoCodec::Vp8),
         ("video", "vp9") => Codec::Video(VideoCodec::Vp9),
         ("video" | "image", "jpeg") => Codec::Video(VideoCodec::Mjpeg),
-        ("audio", "mpeg4-generic") => Codec::Audio(AudioCodec::Aac),
+        ("audio", "mpeg4-generic" | "mp4a-latm") => Codec::Audio(AudioCodec::Aac),
         ("audio", "opus") => Codec::Audio(AudioCodec::Opus),
         ("audio", "pcma") => Codec::Audio(AudioCodec::Pcma),
         ("audio", "pcmu") => Codec::Audio(AudioCodec::Pcmu),

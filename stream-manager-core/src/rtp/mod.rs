@@ -14,7 +14,7 @@
 //! | AV1 | "RTP Payload Format For AV1", AOMedia |
 //! | VP8, VP9 | RFC 7741, RFC 9628 |
 //! | MJPEG | RFC 2435 |
-//! | AAC | RFC 3640, mode AAC-hbr |
+//! | AAC | RFC 3640, mode AAC-hbr; inward also RFC 6416 (LATM) |
 //! | Opus | RFC 7587 |
 //! | G.711, L16 | RFC 3551 |
 //! | MP3, AC-3 | RFC 2250, RFC 4184 |

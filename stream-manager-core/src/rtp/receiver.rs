@@ -139,7 +139,7 @@ impl Receiver {
         let mut dropped = 0;
         let mut lost_now = 0;
         let (depacketizer, last) = (&mut state.depacketizer, &mut state.ticks);
-        state.reorder.push(packet, |packet, lost| {
+        state.reorder.push(packet, now, |packet, lost| {
             lost_now += u64::from(lost);
             let ticks = unwrap(*last, packet.timestamp);
             *last = Some(ticks);

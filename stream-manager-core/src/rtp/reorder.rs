@@ -1,20 +1,24 @@
 //! Packets that come by datagrams, put back into order.
 //!
-//! A packet that is ahead of the one that is missing waits until that one comes or until as many wait as the
-//! length allows; what is missing then is lost. Doubles and packets that come too late are dropped.
+//! A packet that is ahead of the one that is missing waits until that one comes, until as many wait as the length
+//! allows, or until it has waited for [`PATIENCE`]; what is missing then is lost. Doubles and packets that come too late are dropped.
 
 use super::packet::RtpPacket;
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 /// Packets further than this from the expected one belong to another run of numbers: the sender began anew.
 const RESTART: u16 = 3000;
+
+/// Longer than this nothing waits; looked at whenever a packet comes.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Puts one sender's packets into order.
 #[derive(Debug)]
 pub struct Reorder {
     length: usize,
     next: Option<u16>,
-    waiting: VecDeque<RtpPacket>,
+    waiting: VecDeque<(RtpPacket, Instant)>,
     lost: u64,
     dropped: u64,
 }
@@ -40,8 +44,9 @@ impl Reorder {
         self.waiting.len()
     }
 
-    /// Takes a packet, and gives those whose turn it is to `out`, each with the number of those missing before.
-    pub fn push(&mut self, packet: RtpPacket, mut out: impl FnMut(RtpPacket, u16)) {
+    /// Takes a packet that came at `now`, and gives those whose turn it is to `out`, each with the number of those
+    /// missing before.
+    pub fn push(&mut self, packet: RtpPacket, now: Instant, mut out: impl FnMut(RtpPacket, u16)) {
         let next = *self.next.get_or_insert(packet.sequence);
         let ahead = packet.sequence.wrapping_sub(next);
         let behind = next.wrapping_sub(packet.sequence);
@@ -60,14 +65,15 @@ impl Reorder {
             self.next = Some(next.wrapping_add(1));
             return out(packet, 0);
         }
-        let place = self.waiting.partition_point(|w| w.sequence.wrapping_sub(next) < ahead);
-        if self.waiting.get(place).is_some_and(|w| w.sequence == packet.sequence) {
+        let place = self.waiting.partition_point(|(w, _)| w.sequence.wrapping_sub(next) < ahead);
+        if self.waiting.get(place).is_some_and(|(w, _)| w.sequence == packet.sequence) {
             self.dropped += 1;
             return;
         }
-        self.waiting.insert(place, packet);
+        self.waiting.insert(place, (packet, now));
         self.drain(false, &mut out);
-        while self.waiting.len() > self.length {
+        let late = |(_, came): &(RtpPacket, Instant)| now.saturating_duration_since(*came) >= PATIENCE;
+        while self.waiting.len() > self.length || self.waiting.iter().any(late) {
             self.drain(true, &mut out);
         }
     }
@@ -81,14 +87,14 @@ impl Reorder {
 
     /// Gives what follows without a hole; with `skip` the first hole is passed over.
     fn drain(&mut self, mut skip: bool, out: &mut impl FnMut(RtpPacket, u16)) {
-        while let Some(first) = self.waiting.front() {
+        while let Some((first, _)) = self.waiting.front() {
             let next = self.next.unwrap_or(first.sequence);
             let missing = first.sequence.wrapping_sub(next);
             if missing > 0 && !skip {
                 return;
             }
             skip = false;
-            let Some(packet) = self.waiting.pop_front() else { return };
+            let Some((packet, _)) = self.waiting.pop_front() else { return };
             self.next = Some(packet.sequence.wrapping_add(1));
             self.lost += u64::from(missing);
             out(packet, missing);
@@ -110,7 +116,8 @@ mod tests {
     fn run(length: usize, numbers: &[u16]) -> Vec<(u16, u16)> {
         let mut reorder = Reorder::new(length);
         let mut out = Vec::new();
-        numbers.iter().for_each(|n| reorder.push(packet(*n), |p, lost| out.push((p.sequence, lost))));
+        let now = Instant::now();
+        numbers.iter().for_each(|n| reorder.push(packet(*n), now, |p, lost| out.push((p.sequence, lost))));
         reorder.flush(|p, lost| out.push((p.sequence, lost)));
         out
     }
@@ -122,6 +129,19 @@ mod tests {
         assert_eq!(run(2, &[1, 3, 4, 5, 2]), [(1, 0), (3, 1), (4, 0), (5, 0)]);
         assert_eq!(run(0, &[1, 3, 2]), [(1, 0), (3, 1)]);
         assert_eq!(run(4, &[1, 40_000, 40_001]), [(1, 0), (40_000, 1), (40_001, 0)]);
+    }
+
+    #[test]
+    fn nothing_waits_for_long() {
+        let mut reorder = Reorder::new(64);
+        let (mut out, now) = (Vec::new(), Instant::now());
+        let mut push = |number, at| reorder.push(packet(number), at, |p, lost| out.push((p.sequence, lost)));
+        push(1, now);
+        push(3, now);
+        push(4, now + PATIENCE / 2);
+        push(6, now + PATIENCE);
+        push(5, now + PATIENCE);
+        assert_eq!(out, [(1, 0), (3, 1), (4, 0), (5, 0), (6, 0)]);
     }
 
     proptest! {

@@ -21,10 +21,11 @@ use tokio::task::JoinHandle;
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// A paced start goes through the kept GOP this much faster than it was recorded.
 const PACE: u32 = 4;
-/// The clock of arrival is followed this slowly, so that a network's jitter does not show in reports.
-const CLOCK_WEIGHT: i64 = 128;
-/// A step of it that is taken over at once.
-const CLOCK_STEP: i64 = 500_000_000;
+/// The clock of arrival is followed by at most one part in so many of the time that passes: faster than any camera's
+/// clock drifts, and so slowly that neither a network's jitter nor an outage makes players jump.
+const CLOCK_SLEW: i64 = 2000;
+/// A difference that is taken over at once.
+const CLOCK_STEP: i64 = 2_000_000_000;
 /// After so many readers written to in one go, others on this thread have their turn.
 const READERS_PER_TURN: usize = 64;
 
@@ -125,6 +126,8 @@ struct Shared {
     tracks: Arc<[Track]>,
     ended: watch::Sender<Option<&'static str>>,
     start: StartMode,
+    /// The track whose keyframes readers may begin with.
+    main_video: Option<TrackId>,
     state: Mutex<State>,
 }
 
@@ -138,20 +141,27 @@ struct State {
     readers: Arc<Vec<Arc<Reader>>>,
     /// Wall clock less timeline, in nanoseconds.
     clock: Option<i64>,
+    /// When that was last looked at.
+    clock_followed: i64,
     /// Whether a picture is needed to begin: there is video.
     keyed: bool,
+    /// When the last reports went out.
+    reported: Option<Instant>,
+    /// Frames that their payload format cannot carry.
+    refused: u64,
 }
 
 impl Feed {
     fn start(hub: &Hub, tracks: Arc<[Track]>, options: &FeedOptions) -> Self {
         // The reader first: what it gets begins with the tracks, which tells whether they are still these.
-        let reader = hub.subscribe("rtsp", ReaderOptions::default());
+        let mut reader = hub.subscribe("rtsp", ReaderOptions::default());
         let packetizer = PacketizerOptions { packet_bytes: options.packet_bytes, ..Default::default() };
         let packetizers =
             tracks.iter().enumerate().map(|(n, t)| Packetizer::new(n, &t.parameters, packetizer)).collect();
         let shared = Arc::new(Shared {
             ended: watch::Sender::new(None),
             start: options.start,
+            main_video: tracks.iter().find(|t| t.parameters.video().is_some()).map(|t| t.id),
             state: Mutex::new(State {
                 packetizers,
                 gop: Vec::new(),
@@ -159,10 +169,20 @@ impl Feed {
                 gop_max_bytes: options.gop_max_bytes,
                 readers: Arc::default(),
                 clock: None,
+                clock_followed: 0,
                 keyed: tracks.iter().any(|t| matches!(&*t.parameters, CodecParameters::Video(_))),
+                reported: None,
+                refused: 0,
             }),
             tracks,
         });
+        // What is kept already is there for the first reader at once.
+        while let Some(item) = reader.try_next() {
+            if let Err(reason) = shared.take(item) {
+                shared.ended.send_replace(Some(reason));
+                break;
+            }
+        }
         let task = tokio::spawn(run(shared.clone(), reader));
         Self { shared, task }
     }
@@ -250,9 +270,15 @@ impl State {
     }
 
     fn follow_clock(&mut self, frame: &Frame) {
-        let now = frame.wall_clock.as_unix_nanos().saturating_sub(frame.pts.as_nanos());
+        let arrived = frame.wall_clock.as_unix_nanos();
+        let now = arrived.saturating_sub(frame.pts.as_nanos());
+        let passed = arrived.saturating_sub(self.clock_followed).clamp(0, 1_000_000_000);
+        self.clock_followed = arrived;
         self.clock = Some(match self.clock {
-            Some(clock) if now.abs_diff(clock) < CLOCK_STEP as u64 => clock + (now - clock) / CLOCK_WEIGHT,
+            Some(clock) if now.abs_diff(clock) < CLOCK_STEP as u64 => {
+                let most = passed / CLOCK_SLEW;
+                clock + (now - clock).clamp(-most, most)
+            }
             _ => now,
         });
     }
@@ -276,48 +302,55 @@ impl State {
     }
 }
 
-async fn run(shared: Arc<Shared>, mut reader: HubReader) {
-    let main_video: Option<TrackId> =
-        shared.tracks.iter().find(|t| t.parameters.video().is_some()).map(|t| t.id);
-    let mut reported: Option<Instant> = None;
-    let mut refused: HashMap<TrackId, u64> = HashMap::new();
-    let reason = loop {
-        let Some(item) = reader.next().await else { break "the stream has ended" };
+/// A frame's packets, reports that are due with them, and who gets them.
+type Batch = (Vec<Arc<Packets>>, Arc<Vec<Arc<Reader>>>);
+
+impl Shared {
+    /// Takes what the hub gives; an error says why the feed ends.
+    fn take(&self, item: HubItem) -> Result<Option<Batch>, &'static str> {
         let frame = match item {
             HubItem::Frame(frame) => frame,
-            HubItem::Tracks(tracks) if compatible(&shared.tracks, &tracks) => continue,
-            HubItem::Tracks(_) => break "the stream's tracks have changed",
-            HubItem::Discontinuity | HubItem::Lagged { .. } => continue,
+            HubItem::Tracks(tracks) if compatible(&self.tracks, &tracks) => return Ok(None),
+            HubItem::Tracks(_) => return Err("the stream's tracks have changed"),
+            HubItem::Discontinuity | HubItem::Lagged { .. } => return Ok(None),
         };
-        let sync = frame.keyframe && main_video.is_none_or(|video| video == frame.track);
-        let (batch, readers) = {
-            let mut state = shared.state.lock();
-            state.follow_clock(&frame);
-            let Some(packetizer) = state.packetizers.get_mut(frame.track.0 as usize) else { continue };
-            let packets = match packetizer.packetize(&frame, sync) {
-                Ok(packets) if packets.is_empty() => continue,
-                Ok(packets) => Arc::new(packets),
-                Err(error) => {
-                    let count = refused.entry(frame.track).or_default();
-                    *count += 1;
-                    // Once, and then again when it has become ten times as many.
-                    if count.checked_ilog10().is_some_and(|log| 10u64.pow(log) == *count) {
-                        tracing::warn!(%error, frames = *count, "frames are left out for RTSP readers");
-                    }
-                    continue;
+        let mut state = self.state.lock();
+        state.follow_clock(&frame);
+        let sync = frame.keyframe && self.main_video.is_none_or(|video| video == frame.track);
+        let Some(packetizer) = state.packetizers.get_mut(frame.track.0 as usize) else { return Ok(None) };
+        let packets = match packetizer.packetize(&frame, sync) {
+            Ok(packets) if packets.is_empty() => return Ok(None),
+            Ok(packets) => Arc::new(packets),
+            Err(error) => {
+                state.refused += 1;
+                let count = state.refused;
+                // Once, and then again when it has become ten times as many.
+                if count.checked_ilog10().is_some_and(|log| 10u64.pow(log) == count) {
+                    tracing::warn!(%error, frames = count, "frames are left out for RTSP readers");
                 }
-            };
-            state.keep(&packets, frame.pts);
-            let mut batch = vec![packets];
-            if reported.is_none_or(|at| at.elapsed() >= REPORT_INTERVAL) {
-                reported = Some(Instant::now());
-                batch.extend(state.reports());
+                return Ok(None);
             }
-            (batch, state.readers.clone())
+        };
+        state.keep(&packets, frame.pts);
+        let mut batch = vec![packets];
+        if state.reported.is_none_or(|at| at.elapsed() >= REPORT_INTERVAL) {
+            state.reported = Some(Instant::now());
+            batch.extend(state.reports());
+        }
+        Ok(Some((batch, state.readers.clone())))
+    }
+}
+
+async fn run(shared: Arc<Shared>, mut reader: HubReader) {
+    let reason = loop {
+        let Some(item) = reader.next().await else { break "the stream has ended" };
+        let (batch, readers) = match shared.take(item) {
+            Ok(Some(batch)) => batch,
+            Ok(None) => continue,
+            Err(reason) => break reason,
         };
         for packets in &batch {
             for turn in readers.chunks(READERS_PER_TURN) {
-                // Not kept over the turn's end: pointers into memory are not sent between threads.
                 write(packets, turn);
                 if turn.len() == READERS_PER_TURN {
                     tokio::task::yield_now().await;

@@ -158,6 +158,13 @@ impl Publishing {
         Ok(())
     }
 
+    /// Gives the stream free until the next RECORD.
+    pub(super) fn pause(&mut self) {
+        if let Some(recording) = self.recording.take() {
+            recording.guard.ends_because("paused");
+        }
+    }
+
     /// Takes an interleaved packet; one that belongs to no track is dropped.
     pub(super) fn data(&mut self, channel: u8, payload: &Bytes) {
         let Some(recording) = &mut self.recording else { return };
@@ -203,7 +210,7 @@ impl Publishing {
                 }
                 Some(Setup::Udp { rtcp, .. }) => {
                     // One that is lost is followed by another.
-                    let _ = udp.map(|pair| pair.send(&packets, *rtcp));
+                    let _ = udp.map(|pair| pair.send(&packets, 0, 1, *rtcp));
                 }
                 None => {}
             }

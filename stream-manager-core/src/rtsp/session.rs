@@ -599,6 +599,10 @@ impl Session {
     }
 
     fn pause(&mut self) -> Reply {
+        if let Role::Publisher(publishing) = &mut self.role {
+            publishing.pause();
+            return Ok(Answer::ok());
+        }
         let Role::Reader(reading) = &mut self.role else {
             return Err(Answer::new(455, "Method Not Valid in This State"));
         };

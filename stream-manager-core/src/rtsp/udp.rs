@@ -1,7 +1,8 @@
 //! Media by UDP: one pair of sockets for all sessions, and a session's way out through it.
 //!
-//! A frame goes out with one system call per run of packets of the same size (generic segmentation offload), or, where the
-//! system cannot do that, with one per frame (`sendmmsg`). What a socket does not take is lost, as datagrams are;
+//! Packets of the same size go out with one system call (generic segmentation offload), or, where the system cannot do
+//! that, whatever their size with one `sendmmsg`. A large frame is sent in parts with a millisecond between, so that it
+//! does not overrun the receiver's buffer. What a socket does not take is lost, as datagrams are;
 //! a reader that lost part of its video goes on with the next keyframe.
 
 use super::outlet::{QueueRule, Sent};
@@ -13,6 +14,7 @@ use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,8 +29,10 @@ const SEND_BUFFER: usize = 4 << 20;
 /// One system call's limits: UDP_MAX_SEGMENTS is 64 on older kernels, and all of it is one IP packet at first.
 const MAX_SEGMENTS: usize = 60;
 const MAX_SEGMENTS_BYTES: usize = 60_000;
-/// The kept GOP goes out frame by frame with this between, so that the receiver's buffer is not overrun.
-const BURST_GAP: Duration = Duration::from_millis(2);
+/// So many packets go out at once: a receiver whose buffer is the system's usual 208 KiB has room for about ninety.
+const BURST_PACKETS: usize = 32;
+/// The next ones follow after this.
+const BURST_GAP: Duration = Duration::from_millis(1);
 
 /// A datagram for a session.
 #[derive(Debug)]
@@ -124,23 +128,30 @@ impl UdpPair {
         }
     }
 
-    /// Sends packets; how many of them went.
-    pub(super) fn send(&self, packets: &Packets, to: SocketAddr) -> io::Result<usize> {
+    /// Sends packets from `first` on, up to `end`; the number of the first that did not go.
+    pub(super) fn send(
+        &self,
+        packets: &Packets,
+        first: usize,
+        end: usize,
+        to: SocketAddr,
+    ) -> io::Result<usize> {
+        let end = end.min(packets.len());
         let socket = if packets.rtcp { &self.rtcp } else { &self.rtp };
         let to = SockaddrStorage::from(self.mapped(to));
-        let mut sent = 0;
-        while sent < packets.len() {
+        let mut sent = first;
+        while sent < end {
             let result = if self.offload.load(Ordering::Relaxed) {
-                segments(socket, packets, sent, &to)
+                segments(socket, packets, sent..end, &to)
             } else {
-                many(socket, packets, sent, &to)
+                many(socket, packets, sent..end, &to)
             };
             match result {
                 Ok(count) => sent += count.max(1),
                 Err(e) if is_unsupported(&e) && self.offload.swap(false, Ordering::Relaxed) => {
                     tracing::info!(error = %e, "UDP segmentation offload does not work here; going on without");
                 }
-                Err(e) => return if sent == 0 { Err(e) } else { Ok(sent) },
+                Err(e) => return if sent == first { Err(e) } else { Ok(sent) },
             }
         }
         Ok(sent)
@@ -184,11 +195,17 @@ fn is_unsupported(error: &io::Error) -> bool {
 }
 
 /// Sends a run of packets of the same size, of which the last one may be shorter, in one call.
-fn segments(socket: &UdpSocket, packets: &Packets, first: usize, to: &SockaddrStorage) -> io::Result<usize> {
+fn segments(
+    socket: &UdpSocket,
+    packets: &Packets,
+    range: Range<usize>,
+    to: &SockaddrStorage,
+) -> io::Result<usize> {
+    let first = range.start;
     let size = packets.datagram_bytes(first);
     let mut count = 1;
     let mut total = size;
-    while first + count < packets.len() && count < MAX_SEGMENTS {
+    while first + count < range.end && count < MAX_SEGMENTS {
         let next = packets.datagram_bytes(first + count);
         if next > size || total + next > MAX_SEGMENTS_BYTES {
             break;
@@ -214,9 +231,15 @@ fn segments(socket: &UdpSocket, packets: &Packets, first: usize, to: &SockaddrSt
 }
 
 /// Sends packets one by one, in one call.
-fn many(socket: &UdpSocket, packets: &Packets, first: usize, to: &SockaddrStorage) -> io::Result<usize> {
-    let count = (packets.len() - first).min(MAX_SEGMENTS);
-    let slices: Vec<Vec<IoSlice<'_>>> = (first..first + count)
+fn many(
+    socket: &UdpSocket,
+    packets: &Packets,
+    range: Range<usize>,
+    to: &SockaddrStorage,
+) -> io::Result<usize> {
+    let count = range.len().min(MAX_SEGMENTS);
+    let slices: Vec<Vec<IoSlice<'_>>> = range
+        .take(count)
         .map(|index| {
             let mut slices = Vec::with_capacity(3);
             packets.datagram(index, &mut slices);
@@ -260,11 +283,19 @@ pub(super) struct UdpOutlet {
 
 #[derive(Debug, Default)]
 struct State {
-    pending: VecDeque<(Arc<Packets>, Instant)>,
+    pending: VecDeque<Waiting>,
     bytes: usize,
     skipping: bool,
     untold: u64,
     stats: SessionStats,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    packets: Arc<Packets>,
+    /// The first that has not been sent.
+    first: usize,
+    due: Instant,
 }
 
 impl UdpOutlet {
@@ -290,29 +321,33 @@ impl UdpOutlet {
             }
             state.skipping = false;
         }
+        let now = Instant::now();
         if state.pending.is_empty() {
-            self.send(&mut state, packets);
+            if let Some(first) = self.send(&mut state, packets, 0) {
+                state.bytes += packets.bytes();
+                state.pending.push_back(Waiting { packets: packets.clone(), first, due: now + BURST_GAP });
+                drop(state);
+                self.notify.notify_one();
+            }
             return;
         }
         if state.bytes + packets.bytes() > self.rule.bytes {
-            let lost = state.pending.drain(..).filter(|(p, _)| !p.rtcp).count() as u64 + 1;
+            let lost = state.pending.drain(..).filter(|w| !w.packets.rtcp).count() as u64 + 1;
             (state.bytes, state.skipping) = (0, true);
             state.lose(lost);
             return;
         }
-        let due = state.pending.back().map_or_else(Instant::now, |(_, due)| *due + BURST_GAP);
         state.bytes += packets.bytes();
-        state.pending.push_back((packets.clone(), due));
+        state.pending.push_back(Waiting { packets: packets.clone(), first: 0, due: now });
     }
 
     pub(super) fn begin(&self, frames: impl Iterator<Item = (Arc<Packets>, Option<Instant>)>, skip: bool) {
         let mut state = self.state.lock();
         state.skipping = skip;
-        let mut next = Instant::now();
+        let now = Instant::now();
         for (packets, due) in frames {
             state.bytes += packets.bytes();
-            state.pending.push_back((packets, due.unwrap_or(next)));
-            next += BURST_GAP;
+            state.pending.push_back(Waiting { packets, first: 0, due: due.unwrap_or(now) });
         }
         drop(state);
         self.notify.notify_one();
@@ -324,30 +359,48 @@ impl UdpOutlet {
         state.bytes = 0;
     }
 
-    /// Sends what is due.
+    /// Sends what is due, at most one burst.
     pub(super) fn drain(&self) -> Sent {
         let mut state = self.state.lock();
-        while let Some((packets, due)) = state.pending.front() {
-            if *due > Instant::now() {
+        let now = Instant::now();
+        let mut budget = BURST_PACKETS;
+        while let Some(Waiting { packets, first, due }) = state.pending.front() {
+            if *due > now {
                 return Sent::Until(*due);
             }
-            let packets = packets.clone();
-            state.bytes -= packets.bytes();
-            state.pending.pop_front();
-            self.send(&mut state, &packets);
+            if budget == 0 {
+                return Sent::Until(now + BURST_GAP);
+            }
+            let (packets, first) = (packets.clone(), *first);
+            budget = budget.saturating_sub(packets.len() - first);
+            let next = self.send(&mut state, &packets, first);
+            match (next, state.pending.front_mut()) {
+                (Some(next), Some(front)) => (front.first, front.due) = (next, now + BURST_GAP),
+                _ => {
+                    state.bytes -= packets.bytes();
+                    state.pending.pop_front();
+                }
+            }
         }
         Sent::All
     }
 
-    fn send(&self, state: &mut State, packets: &Arc<Packets>) {
-        let Some(Some((rtp, rtcp))) = self.targets.get(packets.track) else { return };
-        let sent = self.pair.send(packets, if packets.rtcp { *rtcp } else { *rtp }).unwrap_or(0);
-        state.stats.packets += sent as u64;
-        state.stats.bytes += packets.bytes() as u64 * sent as u64 / packets.len().max(1) as u64;
-        if sent < packets.len() && !packets.rtcp {
-            state.lose(1);
-            state.skipping = true;
+    /// Sends one burst of a frame; `Some` is the first packet of the next one.
+    fn send(&self, state: &mut State, packets: &Arc<Packets>, first: usize) -> Option<usize> {
+        let (rtp, rtcp) = self.targets.get(packets.track).copied().flatten()?;
+        let end = (first + BURST_PACKETS).min(packets.len());
+        let to = if packets.rtcp { rtcp } else { rtp };
+        let sent = self.pair.send(packets, first, end, to).unwrap_or(first);
+        state.stats.packets += (sent - first) as u64;
+        state.stats.bytes += (packets.bytes() * (sent - first) / packets.len().max(1)) as u64;
+        if sent < end {
+            if !packets.rtcp {
+                state.lose(1);
+                state.skipping = true;
+            }
+            return None;
         }
+        (end < packets.len()).then_some(end)
     }
 
     pub(super) fn stats(&self) -> SessionStats {

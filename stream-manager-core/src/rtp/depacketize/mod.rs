@@ -7,6 +7,7 @@
 
 pub mod av1;
 mod by_retina;
+mod latm;
 mod simple;
 mod vpx;
 
@@ -59,6 +60,7 @@ enum Inner {
     Av1(av1::Av1),
     Vpx(vpx::Vpx),
     Simple(simple::Simple),
+    Latm(latm::Latm),
 }
 
 impl Depacketizer {
@@ -69,7 +71,11 @@ impl Depacketizer {
     pub fn new(description: &Description) -> Result<Self, DepacketizeError> {
         let codec = description.codec;
         let simple = |kind| Inner::Simple(simple::Simple::new(kind));
+        let wrong = |problem| DepacketizeError { codec, problem };
         let inner = match codec {
+            Codec::Audio(AudioCodec::Aac) if description.encoding == "mp4a-latm" => {
+                Inner::Latm(latm::Latm::new(description.fmtp.as_deref()).map_err(wrong)?)
+            }
             Codec::Video(VideoCodec::H264 | VideoCodec::H265 | VideoCodec::Mjpeg)
             | Codec::Audio(AudioCodec::Aac)
             | Codec::Data(DataCodec::Onvif) => Inner::Retina(Box::new(
@@ -86,6 +92,7 @@ impl Depacketizer {
         };
         let parameters = match (&inner, codec) {
             (Inner::Retina(retina), _) => retina.parameters(),
+            (Inner::Latm(latm), _) => Some(latm.parameters()),
             (_, Codec::Audio(AudioCodec::Mp3)) => None,
             (_, Codec::Audio(audio)) => Some(CodecParameters::Audio(AudioParameters::new(
                 audio,
@@ -118,6 +125,7 @@ impl Depacketizer {
             Inner::Av1(inner) => inner.push(packet, ticks, lost),
             Inner::Vpx(inner) => inner.push(packet, ticks, lost),
             Inner::Simple(inner) => inner.push(packet, ticks, lost),
+            Inner::Latm(inner) => inner.push(packet, ticks, lost),
         };
         result.map_err(|problem| DepacketizeError { codec: self.codec, problem })
     }
@@ -129,6 +137,7 @@ impl Depacketizer {
             Inner::Av1(inner) => inner.pull(),
             Inner::Vpx(inner) => inner.pull(),
             Inner::Simple(inner) => inner.pull(),
+            Inner::Latm(inner) => inner.pull(),
         }?;
         if let Some(parameters) = &unit.parameters {
             self.parameters = Some(parameters.clone());
