@@ -139,11 +139,6 @@ fn other_codecs_arrive_as_they_left() {
             "vp8",
         ),
         (
-            "vp9",
-            "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 ! vp9enc deadline=1 cpu-used=8 keyframe-max-dist=25 ! rtpvp9pay name=pay0 pt=96",
-            "vp9",
-        ),
-        (
             "opus",
             "audiotestsrc is-live=true ! audio/x-raw,rate=48000,channels=2 ! opusenc ! rtpopuspay name=pay0 pt=96",
             "opus",
@@ -165,15 +160,12 @@ fn other_codecs_arrive_as_they_left() {
         ),
     ];
     let folder = tempfile::tempdir().unwrap();
-    let cameras: Vec<Camera> =
-        cases.iter().map(|(_, line, _)| Camera::start(Feed::custom(format!("( {line} )")))).collect();
-    let config: String = cases
-        .iter()
-        .zip(&cameras)
-        .map(|((id, ..), camera)| format!("[[streams]]\nid = \"{id}\"\nsource_url = \"{}\"\n", camera.url()))
-        .collect();
-    let server = Server::start(folder.path(), Some(&config));
-    for (id, _, codec) in cases {
+    let server = Server::start(folder.path(), None);
+    // One after the other: encoders are slow on small machines.
+    for (id, line, codec) in cases {
+        let camera = Camera::start(Feed::custom(format!("( {line} )")));
+        let body = json!({"id": id, "source_url": camera.url()});
+        assert_eq!(server.call("POST", "/api/streams", Some(&body)).0, 201);
         server.wait_for(id, "running", LIMIT, |s| s["state"] == "running");
         let file = folder.path().join(format!("{id}.mkv"));
         let (good, complaint) = ffmpeg(&server.rtsp_url(id), &["-rtsp_transport", "tcp"], "2", &file);
@@ -185,7 +177,25 @@ fn other_codecs_arrive_as_they_left() {
         let output = finish(decode, LIMIT);
         let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success() && complaint.is_empty(), "{id}: {complaint}");
+        assert_eq!(server.call("DELETE", &format!("/api/streams/{id}"), None).0, 204);
     }
+    server.stop();
+}
+
+#[test]
+fn vp9_reaches_gstreamer() {
+    // ffmpeg calls its own support of VP9 by RTP experimental.
+    let line = "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 \
+        ! vp9enc deadline=1 cpu-used=8 keyframe-max-dist=25 ! rtpvp9pay name=pay0 pt=96";
+    let camera = Camera::start(Feed::custom(format!("( {line} )")));
+    let folder = tempfile::tempdir().unwrap();
+    let server = server(folder.path(), "", &camera.url());
+    let mut command = Command::new("gst-launch-1.0");
+    command.args(["-v", "rtspsrc", &format!("location={}", server.rtsp_url("cam")), "protocols=tcp"]);
+    command.args("! rtpvp9depay ! vp9dec ! fakesink silent=false num-buffers=50".split(' '));
+    let output = finish(command, LIMIT);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.matches("chain  ").count() >= 50 && text.contains("width=(int)320"), "{text}");
     server.stop();
 }
 

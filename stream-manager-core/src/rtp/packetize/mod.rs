@@ -67,7 +67,6 @@ pub struct Packetizer {
     offset: u32,
     sequence: u16,
     max: usize,
-    picture: u16,
     packets: u32,
     octets: u32,
 }
@@ -84,7 +83,6 @@ impl Packetizer {
             offset: options.timestamp.unwrap_or_else(|| fastrand::u32(..)),
             sequence: options.sequence.unwrap_or_else(|| fastrand::u16(..)),
             max: options.packet_bytes.clamp(MIN_PACKET_BYTES, 65_000) - HEADER_BYTES,
-            picture: fastrand::u16(..),
             packets: 0,
             octets: 0,
         }
@@ -150,9 +148,8 @@ impl Packetizer {
                 av1::packetize(&data, frame.keyframe, &mut out).map_err(fail)?;
             }
             (Codec::Video(VideoCodec::Vp8), _) => vpx::vp8(data.len(), &mut out),
-            (Codec::Video(VideoCodec::Vp9), _) => {
-                self.picture = self.picture.wrapping_add(1);
-                vpx::vp9(data.len(), frame.keyframe, self.picture & 0x7fff, &mut out);
+            (Codec::Video(VideoCodec::Vp9), CodecParameters::Video(p)) => {
+                vpx::vp9(data.len(), frame.keyframe, (p.width, p.height), &mut out);
             }
             (Codec::Video(VideoCodec::Mjpeg), _) => jpeg::packetize(&data, &mut out).map_err(fail)?,
             (Codec::Audio(codec), CodecParameters::Audio(p)) => {

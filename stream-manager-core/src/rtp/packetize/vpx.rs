@@ -9,11 +9,16 @@ pub(super) fn vp8(length: usize, out: &mut Output) {
     });
 }
 
-pub(super) fn vp9(length: usize, keyframe: bool, picture: u16, out: &mut Output) {
-    split(length, out, 3, |first, last| {
-        // I: picture id, P: not a keyframe, B and E: first and last packet of the frame (RFC 9628 section 4.2).
-        let flags = 0x80 | u8::from(!keyframe) << 6 | u8::from(first) << 3 | u8::from(last) << 2;
-        vec![flags, 0x80 | (picture >> 8) as u8, picture as u8]
+pub(super) fn vp9(length: usize, keyframe: bool, size: (u32, u32), out: &mut Output) {
+    // Behind a keyframe's first descriptor stands the size of the picture, which receivers wait for (RFC 9628
+    // section 4.2.1): one spatial layer, no description of groups.
+    let [w1, w0] = (size.0 as u16).to_be_bytes();
+    let [h1, h0] = (size.1 as u16).to_be_bytes();
+    let scalability = [0x10, w1, w0, h1, h0];
+    split(length, out, 1 + scalability.len(), |first, last| {
+        // P: not a keyframe, B and E: first and last packet of the frame, V: the size follows (section 4.2).
+        let flags = u8::from(!keyframe) << 6 | u8::from(first) << 3 | u8::from(last) << 2;
+        if keyframe && first { [&[flags | 0x02][..], &scalability].concat() } else { vec![flags] }
     });
 }
 
