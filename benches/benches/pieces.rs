@@ -1,4 +1,5 @@
-//! The pieces of the hot path: hub fan-out, timestamps and all; the fragmenter; RTSP to access units; reading a file's
+//! The pieces of the hot path: hub fan-out, timestamps and all; the fragmenter; RTSP to access units; access units to
+//! RTP and back; reading a file's
 //! structure; the index.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
@@ -8,8 +9,12 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::io::Cursor;
 use std::sync::Arc;
 use stream_manager_core::fmp4::{Fragmenter, FragmenterOptions, scan};
-use stream_manager_core::frame::{CodecParameters, Frame, MediaTime, VideoCodec, VideoParameters, WallTime};
+use stream_manager_core::frame::{
+    CodecParameters, Frame, MediaTime, Track, TrackId, VideoCodec, VideoParameters, WallTime,
+};
 use stream_manager_core::hub::{Hub, HubItem, RawFrame, ReaderOptions};
+use stream_manager_core::rtp::format::{describe, parse};
+use stream_manager_core::rtp::{Packetizer, PacketizerOptions, Receiver};
 use stream_manager_core::source::{RtspSource, Source};
 use stream_manager_core::storage::index::{Catalog, Change, NewSegment, SegmentEnd, SegmentId, TimeRange};
 use stream_manager_core::storage::segment_name;
@@ -105,6 +110,54 @@ fn depacketize(c: &mut Criterion) {
     group.finish();
 }
 
+/// A frame of a 4 Mbit/s camera to packets, and back.
+fn rtp(c: &mut Criterion) {
+    let avcc = [
+        0x01, 0x64, 0x00, 0x1e, 0xff, 0xe1, 0x00, 0x1a, 0x67, 0x64, 0x00, 0x1e, 0xac, 0xd9, 0x40, 0xa0, 0x2f,
+        0xf9, 0x70, 0x11, 0x00, 0x00, 0x03, 0x00, 0x01, 0x00, 0x00, 0x03, 0x00, 0x32, 0x0f, 0x16, 0x2d, 0x96,
+        0x01, 0x00, 0x06, 0x68, 0xeb, 0xe3, 0xcb, 0x22, 0xc0, 0xfd, 0xf8, 0xf8, 0x00,
+    ];
+    let parameters = VideoParameters::h264(Bytes::copy_from_slice(&avcc)).unwrap();
+    let parameters = Arc::new(CodecParameters::Video(parameters));
+    let mut data = 20_000u32.to_be_bytes().to_vec();
+    data.push(0x41);
+    data.extend((1..20_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8 | 1));
+    let frame = Frame {
+        track: TrackId(0),
+        parameters: parameters.clone(),
+        pts: MediaTime::ZERO,
+        dts: MediaTime::ZERO,
+        wall_clock: WallTime::from_unix_nanos(0),
+        ntp: None,
+        keyframe: false,
+        data: data.into(),
+    };
+    let mut packetizer = Packetizer::new(0, &parameters, PacketizerOptions::default());
+    let mut group = c.benchmark_group("rtp");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("a frame of 20 kB to packets", |b| {
+        b.iter(|| packetizer.packetize(&frame, false).unwrap().bytes());
+    });
+    let packets = packetizer.packetize(&frame, false).unwrap();
+    group.bench_function("the pieces of such packets for one write", |b| b.iter(|| packets.slices(0).len()));
+    let track = Track { id: TrackId(0), parameters };
+    let sdp = describe(&[track], std::net::Ipv4Addr::LOCALHOST.into(), "bench");
+    let mut receiver = Receiver::new(&parse(sdp.as_bytes()).unwrap(), 0).unwrap();
+    let writer = Hub::default().writer();
+    group.bench_function("a frame of 20 kB from packets into the hub", |b| {
+        b.iter(|| {
+            let packets = packetizer.packetize(&frame, false).unwrap();
+            for index in 0..packets.len() {
+                let mut slices = Vec::new();
+                packets.datagram(index, &mut slices);
+                let data: Vec<u8> = slices.iter().flat_map(|s| s.iter().copied()).collect();
+                receiver.rtp(0, &data.into(), &writer).unwrap();
+            }
+        });
+    });
+    group.finish();
+}
+
 fn repair(c: &mut Criterion) {
     let (hub, frames) = frames();
     let mut fragmenter = Fragmenter::new(&hub.tracks(), FragmenterOptions::default()).unwrap();
@@ -156,5 +209,5 @@ fn index(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, fan_out, fragmenter, depacketize, repair, index);
+criterion_group!(benches, fan_out, fragmenter, depacketize, rtp, repair, index);
 criterion_main!(benches);

@@ -37,6 +37,7 @@ fn sources_that_cannot_be_opened() {
         ("camera", 2, &["is no URL", "expected rtsp://"]),
         ("gopher://x/y", 2, &["unknown scheme \"gopher\"", "expected rtsp://"]),
         ("rtsp:///x", 2, &["no host"]),
+        ("publisher", 3, &["no address to read from"]),
         ("test://plaid", 2, &["expected smpte or ball"]),
         ("gst:videotestsrc ! nosuchelement", 2, &["\"nosuchelement\" is missing"]),
         ("gst:videotestsrc ! fakesink", 2, &["without a sink"]),

@@ -56,3 +56,15 @@ fn the_router_lives_in_another_program() {
     assert_eq!(list["items"][0]["id"], "demo");
     assert!(wait(&mut child, Duration::from_secs(40)).success());
 }
+
+#[test]
+fn a_program_serves_rtsp() {
+    let mut child = Command::new(binary("rtsp_server")).arg("12").stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let mut probe = Command::new("ffprobe");
+    probe.args(["-v", "error", "-show_entries", "stream=codec_name", "-of", "csv=p=0", line.trim()]);
+    let output = finish(probe, Duration::from_secs(30));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "h264\naac\n");
+    assert!(wait(&mut child, Duration::from_secs(40)).success());
+}

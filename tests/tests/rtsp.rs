@@ -7,6 +7,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use stream_manager_core::frame::WallTime;
+use stream_manager_core::hub::{Hub, HubItem, ReaderOptions};
+use stream_manager_core::rtp::Receiver;
+use stream_manager_core::rtp::format::parse;
 use stream_manager_core::rtp::rtcp::{self, Reception, Report};
 use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::client::{Client, Received};
@@ -532,5 +535,108 @@ fn a_stream_that_has_no_tracks_yet_is_waited_for() {
     server.call("POST", "/api/streams", Some(&json!({"id": "late", "source_url": "test://smpte"})));
     let (good, complaint) = ffmpeg(&server.rtsp_url("late"), &["-rtsp_transport", "tcp"], "1", &file);
     assert!(good, "{complaint}");
+    server.stop();
+}
+
+/// A reader by UDP behind a network that swaps packets, and then one that also loses some.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_by_udp_on_a_bad_network() {
+    let camera = Camera::start(Feed::h264());
+    let folder = tempfile::tempdir().unwrap();
+    let server = server(folder.path(), "", &camera.url());
+    let url = server.rtsp_url("cam");
+    for lossy in [false, true] {
+        let mut client = Client::connect(server.rtsp.parse().unwrap()).await;
+        let described = client.request("DESCRIBE", &url, &[], "").await;
+        let mut receiver = Receiver::new(&parse(described.body.as_bytes()).unwrap(), 64).unwrap();
+        let (rtp, rtcp) = client.play_udp(&url).await;
+        let hub = Hub::default();
+        let mut frames = hub.subscribe("test", ReaderOptions::default());
+        let writer = hub.writer();
+        let (mut held, mut count, mut dropped) = (Vec::new(), 0u64, 0u64);
+        let mut buffer = vec![0u8; 2048];
+        let mut other = vec![0u8; 2048];
+        let mut to = None;
+        while count < 400 {
+            tokio::select! {
+                packet = rtp.recv_from(&mut buffer) => {
+                    let (length, _) = packet.unwrap();
+                    count += 1;
+                    if lossy && count % 20 == 7 {
+                        dropped += 1;
+                        continue;
+                    }
+                    held.push(bytes::Bytes::copy_from_slice(&buffer[..length]));
+                    // Four at a time, the wrong way round.
+                    if held.len() == 4 {
+                        for packet in held.drain(..).rev() {
+                            receiver.rtp(0, &packet, &writer).unwrap();
+                        }
+                    }
+                }
+                report = rtcp.recv_from(&mut other) => to = Some(report.unwrap().1),
+            }
+        }
+        let mut last = None;
+        let mut jumps = 0;
+        while let Some(item) = frames.try_next() {
+            if let HubItem::Frame(frame) = item
+                && let Some(last) = last.replace(frame.pts.as_nanos())
+            {
+                jumps += u32::from(frame.pts.as_nanos() - last > 50_000_000);
+            }
+        }
+        let lost = receiver.stats().lost;
+        if lossy {
+            // The first hole may lie before the first packet that counts, the last one behind the last.
+            assert!(lost >= dropped - 2 && lost <= dropped, "{lost} of {dropped}");
+            // What the receiver reports shows with the session.
+            let report = receiver.report(0).unwrap();
+            rtcp.send_to(&report, to.expect("no sender report came")).await.unwrap();
+            let start = Instant::now();
+            loop {
+                let (_, sessions) = server.call("GET", "/api/sessions", None);
+                if sessions["items"][0]["packets_lost"].as_u64() > Some(10) {
+                    assert_eq!(sessions["items"][0]["transport"], "udp");
+                    break;
+                }
+                assert!(start.elapsed() < LIMIT, "{sessions}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        } else {
+            assert_eq!((lost, jumps), (0, 0));
+        }
+        client.request("TEARDOWN", &url, &[], "").await;
+    }
+    server.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_socket_for_both_families() {
+    let folder = tempfile::tempdir().unwrap();
+    let listens = std::net::TcpListener::bind("[::1]:0").is_ok();
+    if !listens {
+        println!("SKIPPED: there is no IPv6 here");
+        return;
+    }
+    let config = "[[streams]]\nid = \"cam\"\nsource_url = \"test://smpte\"\n";
+    let server = Server::start_with(folder.path(), Some(config), |command| {
+        command.env("STREAM_MANAGER_RTSP__LISTEN", "[::]:0");
+    });
+    server.wait_for("cam", "running", LIMIT, |s| s["state"] == "running");
+    let port = server.rtsp.rsplit(':').next().unwrap().to_owned();
+    for host in ["127.0.0.1", "[::1]"] {
+        let url = format!("rtsp://{host}:{port}/cam");
+        let mut client = Client::connect(format!("{host}:{port}").parse().unwrap()).await;
+        let (rtp, _rtcp) = client.play_udp(&url).await;
+        let mut buffer = [0u8; 2048];
+        let received =
+            tokio::time::timeout(LIMIT, rtp.recv_from(&mut buffer)).await.expect("no media").unwrap();
+        assert!(received.0 > 12);
+        let file = folder.path().join("six.mkv");
+        let (good, complaint) = ffmpeg(&url, &["-rtsp_transport", "tcp"], "1", &file);
+        assert!(good, "{host}: {complaint}");
+        client.request("TEARDOWN", &url, &[], "").await;
+    }
     server.stop();
 }

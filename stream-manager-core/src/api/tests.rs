@@ -123,3 +123,49 @@ async fn health() {
     assert_eq!(call(&app, "GET", "/health/live", "").await, (200, json!({"status": "ok"})));
     assert_eq!(call(&app, "GET", "/health/ready", "").await.0, 200);
 }
+
+#[tokio::test]
+async fn sessions_are_listed_and_ended() {
+    use crate::session::{NewSession, SessionKind, SessionStats};
+    let folder = tempfile::tempdir().unwrap();
+    let manager = StreamManager::builder().data_dir(folder.path()).build().await.unwrap();
+    let app = router(manager.clone(), ApiOptions::default());
+    let body = json!({"id": "yard/door", "source_url": "publisher"}).to_string();
+    let (status, stream) = call(&app, "POST", "/api/streams", &body).await;
+    assert_eq!((status, &stream["source_url"]), (201, &json!("publisher")));
+    let open = |stream: &str| {
+        let new = NewSession {
+            protocol: "rtsp",
+            kind: SessionKind::Reader,
+            stream: stream.into(),
+            address: "192.0.2.1:9".parse().unwrap(),
+            user: Some("u".into()),
+            user_agent: None,
+            transport: "tcp",
+        };
+        manager.sessions().open(new, Arc::new(|| SessionStats { bytes: 7, ..Default::default() }))
+    };
+    let (first, _second) = (open("yard/door"), open("other"));
+    let (status, list) = call(&app, "GET", "/api/streams/yard/door/sessions", "").await;
+    assert_eq!((status, list["items"].as_array().unwrap().len()), (200, 1));
+    assert_eq!(list["items"][0]["address"], "192.0.2.1:9");
+    assert_eq!((&list["items"][0]["bytes"], &list["items"][0]["user"]), (&json!(7), &json!("u")));
+    let (_, page) = call(&app, "GET", "/api/sessions?limit=1", "").await;
+    assert_eq!(page["next"], first.id().to_string());
+    let (_, page) = call(&app, "GET", &format!("/api/sessions?limit=1&after={}", first.id()), "").await;
+    assert_eq!((page["items"][0]["stream"].clone(), &page["next"]), (json!("other"), &Value::Null));
+    assert_eq!(call(&app, "DELETE", &format!("/api/sessions/{}", first.id()), "").await.0, 204);
+    first.kicked().await;
+    drop(first);
+    for (method, path, code) in [
+        ("GET", "/api/sessions/1", "session_not_found"),
+        ("DELETE", "/api/sessions/x", "session_not_found"),
+        ("GET", "/api/sessions?limit=0", "invalid_query"),
+        ("GET", "/api/streams/yard/door/sessions?colour=red", "invalid_query"),
+        ("GET", "/api/streams/none/sessions", "stream_not_found"),
+    ] {
+        assert_eq!(call(&app, method, path, "").await.1["code"], code, "{path}");
+    }
+    let body = json!({"id": "cam/*", "source_url": "publisher"}).to_string();
+    assert_eq!(call(&app, "POST", "/api/streams", &body).await.0, 422);
+}

@@ -87,6 +87,34 @@ fn a_file_that_cannot_be_read_is_named() {
 }
 
 #[test]
+fn what_contradicts_itself_is_named() {
+    let cases = [
+        ("[rtsp]\ntransports = []", "rtsp.transports: it is empty; expected \"tcp\""),
+        ("[rtsp]\npacket_size = 10", "rtsp.packet_size: it is 10; expected 200 to 65000"),
+        ("[rtsp]\nudp_port = 8001", "rtsp.udp_port: it is 8001; expected an even port"),
+        ("[rtsp]\nsession_timeout = \"1s\"", "rtsp.session_timeout: it is 1s; expected at least 5s"),
+        ("[rtsp]\ntls_listen = \"127.0.0.1:1\"", "RTSPS needs all three"),
+        ("[rtsp]\nstart = \"slow\"", "\"slow\" is not possible; expected \"burst\" or \"paced\""),
+        ("[auth]\nmethods = []", "auth.methods: it is empty"),
+        ("[[auth.users]]\nname = \"a:b\"\npassword = \"x\"", "auth.users[0].name"),
+        ("[[auth.users]]\nname = \"a\"\npassword = \"\"", "auth.users[0].password: it is empty"),
+        (
+            "[[auth.users]]\nname = \"a\"\npassword = \"x\"\nread = [\"a b\"]",
+            "auth.users[0].read: \"a b\" is no pattern",
+        ),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c.toml");
+    for (text, expected) in cases {
+        std::fs::write(&path, text).unwrap();
+        let error = Config::load(Some(&path), [], &Overrides::default()).unwrap_err().to_string();
+        assert!(error.contains("c.toml") && error.contains(expected), "{text}: {error}");
+    }
+    let secret = Config::from_toml("[[auth.users]]\nname = \"a\"\npassword = \"geheim\"").unwrap();
+    assert!(!format!("{secret:?}{}", toml::to_string(&secret).unwrap()).contains("geheim"));
+}
+
+#[test]
 fn lines_of_streams() {
     let text = "\n[[streams]]\nid=\"a\"\nsource_url=\"x\"\n\n[[streams]]\nid=\"b\"\nsource_url=\"y\"\n";
     assert_eq!((Config::line_of_stream(text, 0), Config::line_of_stream(text, 1)), (Some(2), Some(6)));
@@ -105,6 +133,21 @@ fn the_example_is_the_default() {
         storage: StorageConfig {
             recordings_dir: Some("x".into()),
             max_size: Some(BytesText(1)),
+            ..Default::default()
+        },
+        rtsp: RtspConfig {
+            tls_listen: Some(([0, 0, 0, 0], 8322).into()),
+            tls_certificate: Some("x".into()),
+            tls_key: Some("x".into()),
+            ..Default::default()
+        },
+        auth: AuthConfig {
+            users: vec![UserConfig {
+                name: "x".into(),
+                password: crate::auth::Secret::new("x"),
+                read: Vec::new(),
+                publish: Vec::new(),
+            }],
             ..Default::default()
         },
         defaults: Defaults {

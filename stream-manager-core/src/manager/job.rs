@@ -113,6 +113,9 @@ impl RecordJob {
         cancel: CancellationToken,
         mut tell: impl FnMut(&Progress),
     ) -> Result<JobReport, JobError> {
+        if self.source.publish_slot().is_some() {
+            return Err(SourceError::Published.into());
+        }
         let manager = StreamManager::builder().disk_threads(1).build().await?;
         let stream =
             Stream::builder("job").boxed_source(self.source).retry(self.retry).record(self.recording);

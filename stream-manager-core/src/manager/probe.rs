@@ -59,6 +59,9 @@ struct Seen {
 /// # Errors
 /// If it cannot be opened, or sends nothing within ten seconds.
 pub async fn probe(mut source: Box<dyn Source>, duration: Duration) -> Result<ProbeReport, SourceError> {
+    if source.publish_slot().is_some() {
+        return Err(SourceError::Published);
+    }
     let hub = Hub::default();
     let (writer, cancel) = (hub.writer(), CancellationToken::new());
     writer.begin_session();

@@ -155,6 +155,9 @@ pub enum SourceError {
         /// The system's words.
         problem: String,
     },
+    /// It is waited for, which only a server does.
+    #[error("\"publisher\" is no address to read from; it is for streams of a server that others publish")]
+    Published,
     /// Something did not happen in time.
     #[error("{what} took longer than {timeout:?}")]
     Timeout {
