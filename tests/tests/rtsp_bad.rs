@@ -76,7 +76,7 @@ async fn bytes_that_are_no_rtsp() {
         ("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), 400),
         ("HTTP", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), 400),
         ("RTSP/2.0", b"OPTIONS * RTSP/2.0\r\nCSeq: 1\r\n\r\n".to_vec(), 505),
-        ("noise", (0..5000u32).map(|n| (n * 7919 >> 3) as u8 | 0x80).collect(), 400),
+        ("noise", (0..5000u32).map(|n| ((n * 7919) >> 3) as u8 | 0x80).collect(), 400),
     ];
     for (name, bytes, status) in cases {
         let mut client = connect(&server).await;
@@ -113,7 +113,8 @@ async fn requests_at_the_wrong_time_or_for_the_wrong_thing() {
 
     let absent = server.rtsp_url("none");
     let transports = |t: &'static str| [("Transport", t)];
-    let cases: Vec<(&str, &str, Vec<(&str, &str)>, u16)> = vec![
+    type Headers<'a> = Vec<(&'a str, &'a str)>;
+    let cases: Vec<(&str, &str, Headers<'_>, u16)> = vec![
         ("PLAY", &url, vec![], 455),
         ("RECORD", &url, vec![], 455),
         ("PAUSE", &url, vec![], 455),

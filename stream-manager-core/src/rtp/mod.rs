@@ -4,7 +4,7 @@
 //! many readers there are. The headers are written into one small buffer; the payload stays where it is, in the
 //! frame's own memory, and what is sent is a list of pieces of both. Inward, [`Reorder`] puts packets into order, a
 //! [`Depacketizer`] makes access units of them, and a [`Receiver`] brings the tracks of one sender into the hub.
-//! [`format`] says how a codec is named in a session description (RFC 8866), both ways, [`rtcp`] makes
+//! [`format`](mod@format) says how a codec is named in a session description (RFC 8866), both ways, [`rtcp`] makes
 //! and reads the reports.
 //!
 //! | codec | payload format |

@@ -7,9 +7,9 @@
 //!           packets of each frame, made once      bounded queue, only filled while the socket takes nothing
 //! ```
 //!
-//! A [feed](feed) reads the hub, packetizes each frame once, and writes it to every reader's socket by itself: one vectored
+//! A feed reads the hub, packetizes each frame once, and writes it to every reader's socket by itself: one vectored
 //! write per frame and reader, without waking a task per reader. Only what a socket does not take at once waits in
-//! that reader's queue, for its [connection](connection)'s task to send. Readers never wait for each other.
+//! that reader's queue, for its connection's task to send. Readers never wait for each other.
 //!
 //! # A slow reader
 //!
