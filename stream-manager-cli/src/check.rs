@@ -5,6 +5,7 @@ use crate::{exit, output, serve};
 use std::collections::BTreeSet;
 use stream_manager_core::config::Overrides;
 use stream_manager_core::pipeline;
+use stream_manager_core::rtsp::RtspOptions;
 
 pub(crate) fn run(args: &CheckArgs) -> u8 {
     let file = serve::config_file(args.config.as_deref());
@@ -13,6 +14,12 @@ pub(crate) fn run(args: &CheckArgs) -> u8 {
         Ok(config) => {
             let name = file.map_or_else(|| "defaults".into(), |f| f.display().to_string());
             output::line(&format!("configuration: ok ({name}, {} streams)", config.streams.len()));
+            if config.rtsp.enabled
+                && let Err(error) = RtspOptions::from_config(&config.rtsp, &config.auth, 0).check()
+            {
+                output::error(&error.to_string());
+                code = exit::USAGE;
+            }
         }
         Err(problems) => {
             problems.iter().for_each(|p| output::error(p));

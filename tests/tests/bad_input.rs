@@ -133,6 +133,16 @@ fn configurations_that_are_wrong() {
             &stream("[streams.recording]\npart_duration = \"1h\"\n"),
             &["part_duration is 3600s; expected between"],
         ),
+        (
+            "[[streams]]\nid = \"cam/*\"\nsource_url = \"test://smpte\"\n",
+            &["c.toml:1: stream \"cam/*\": id: has a * in it"],
+        ),
+        ("[rtsp]\nqueue_size = \"1KiB\"\n", &["c.toml: rtsp.queue_size: it is 1KiB", "at least 64KiB"]),
+        ("[rtsp]\ntls_key = \"k.pem\"\n", &["RTSPS needs all three"]),
+        (
+            "[[auth.users]]\nname = \"u\"\npassword = \"p\"\npublish = [\"a b\"]\n",
+            &["auth.users[0].publish: \"a b\" is no pattern"],
+        ),
     ];
     for (text, words) in cases {
         std::fs::write(folder.join("c.toml"), text).unwrap();
@@ -144,6 +154,14 @@ fn configurations_that_are_wrong() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     fails(folder, &["--port", &port], 1, &["cannot listen on", &port, "the port is in use"]);
+    let rtsp = format!("127.0.0.1:{port}");
+    let words = ["cannot listen for RTSP on", &port, "choose another port with rtsp.listen"];
+    fails(folder, &["--port", "0", "--rtsp-listen", &rtsp], 1, &words);
+    let tls = "[rtsp]\ntls_listen = \"127.0.0.1:0\"\ntls_certificate = \"c.toml\"\ntls_key = \"k.pem\"\n";
+    std::fs::write(folder.join("c.toml"), tls).unwrap();
+    let words = ["rtsp.tls_certificate", "c.toml: there is no certificate in it"];
+    fails(folder, &["--config", "c.toml", "--port", "0"], 1, &words);
+    fails(folder, &["check", "--config", "c.toml"], 2, &words);
     let mut command = stream_manager();
     command.env("STREAM_MANAGER_SERVER__LISSEN", "x");
     let output = finish(command, Duration::from_secs(20));

@@ -116,6 +116,12 @@ impl Supervisor {
             // A session that ran has only just begun to fail.
             let since =
                 *failing_since.get_or_insert(if ran_for.is_some() { Instant::now() } else { started });
+            if self.source.publish_slot().is_some() {
+                // The publisher was at fault; the next one does not have to wait for that.
+                tracing::warn!(stream = self.events.stream(), %error, "a publisher failed");
+                self.state.send_modify(|s| s.last_error = Some(error.to_string()));
+                continue;
+            }
             let never_ran = self.hub.stats().frames == 0;
             if self.policy.give_up_after.is_some_and(|limit| never_ran || since.elapsed() >= limit) {
                 self.set(StreamState::Stopped, &error.to_string(), None);
@@ -156,11 +162,15 @@ impl Supervisor {
     /// One connection, from waiting for a turn to its end. Also says for how long frames came, if any did.
     async fn session(&mut self) -> (Outcome, Option<Duration>) {
         self.set(StreamState::Connecting, "connecting", None);
-        let connects = self.connects.clone();
-        let permit = match self.cancel.run_until_cancelled(connects.acquire_owned()).await {
-            None => return (Outcome::Cancelled, None),
-            // The semaphore is never closed; without a permit there is no limit to keep.
-            Some(permit) => permit.ok(),
+        let permit = if self.source.publish_slot().is_some() {
+            // It connects to us; how many do is not limited by how many cameras may be connected to at one time.
+            None
+        } else {
+            match self.cancel.run_until_cancelled(self.connects.clone().acquire_owned()).await {
+                None => return (Outcome::Cancelled, None),
+                // The semaphore is never closed; without a permit there is no limit to keep.
+                Some(permit) => permit.ok(),
+            }
         };
         let writer = self.hub.writer();
         writer.begin_session();

@@ -7,7 +7,7 @@
 use super::message::{Answer, Incoming, next_message};
 use super::outlet::{Outlet, QueueRule, Sent};
 use super::server::Shared;
-use super::session::{After, Session};
+use super::session::Session;
 use bytes::BytesMut;
 use std::io;
 use std::net::SocketAddr;
@@ -87,7 +87,7 @@ impl Output {
                 Output::Tls(half) => match outlet.next_bytes() {
                     Ok(bytes) => match half.write(&bytes).await {
                         Ok(count) => outlet.taken(count),
-                        Err(_) => return outlet.taken(usize::MAX / 2),
+                        Err(error) => return outlet.broken(&error.to_string()),
                     },
                     Err(Sent::Until(due)) => tokio::time::sleep_until(due.into()).await,
                     Err(_) => {
@@ -191,11 +191,9 @@ impl Connection {
                 Ok(Some(Incoming::Request(request))) => {
                     self.heard = Instant::now();
                     self.requests += 1;
-                    let after = session.request(&request, outlet).await;
+                    session.request(&request).await;
+                    // Answering may have taken long.
                     self.heard = Instant::now();
-                    if after == After::Close {
-                        return Err(None);
-                    }
                 }
                 Err(error) => {
                     let (status, reason) = error.status();

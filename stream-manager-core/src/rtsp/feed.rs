@@ -41,10 +41,20 @@ pub(super) enum Way {
 /// A reader that plays.
 #[derive(Debug)]
 pub(super) struct Reader {
-    pub(super) way: Way,
+    way: Way,
+    /// Whether it needs a keyframe of this track to begin with; one that only listens does not.
+    main_video: Option<usize>,
 }
 
 impl Reader {
+    /// A reader of some of a feed's tracks.
+    pub(super) fn new(way: Way, feed: &Feed) -> Self {
+        let mut reader = Self { way, main_video: None };
+        let main_video = feed.shared.main_video.map(|track| track.0 as usize);
+        reader.main_video = main_video.filter(|track| reader.wants(*track));
+        reader
+    }
+
     fn wants(&self, track: usize) -> bool {
         match &self.way {
             Way::Tcp(_, channels) => channels.get(track).is_some_and(Option::is_some),
@@ -72,15 +82,16 @@ impl Reader {
         if !self.wants(packets.track) {
             return;
         }
+        let sync = packets.sync || self.main_video.is_none();
         match &self.way {
             Way::Tcp(outlet, _) => match self.channel(packets) {
-                None => outlet.media(packets, slices),
+                None => outlet.media(packets, slices, sync),
                 Some(_) => {
                     let adapted = self.adapt(packets);
-                    outlet.media(&adapted, &adapted.slices(0));
+                    outlet.media(&adapted, &adapted.slices(0), sync);
                 }
             },
-            Way::Udp(outlet, _) => outlet.media(packets),
+            Way::Udp(outlet, _) => outlet.media(packets, sync),
         }
     }
 
@@ -232,7 +243,7 @@ impl Feed {
             let origin = origin.filter(|_| paced)?;
             Some(begin + pts.saturating_since(origin) / PACE)
         };
-        let skip = state.keyed && state.gop.is_empty();
+        let skip = reader.main_video.is_some() && state.gop.is_empty();
         let frames = state.gop.iter().map(|(packets, pts)| (packets.clone(), due(*pts)));
         let reports = state.reports().into_iter().map(|packets| (packets, None));
         reader.begin(frames.chain(reports), skip);

@@ -42,14 +42,17 @@
 //! # }
 //! ```
 
+mod address;
 mod connection;
 mod feed;
 mod message;
 mod outlet;
 mod publish;
+mod reading;
 mod server;
 mod session;
 mod tls;
+mod transport;
 mod udp;
 
 pub use message::{Incoming, MessageError, next_message};

@@ -117,10 +117,11 @@ impl Outlet {
         self.notify.notify_one();
     }
 
-    /// Sends a frame's packets, whose pieces are `slices`, or queues or drops them.
-    pub(super) fn media(&self, packets: &Arc<Packets>, slices: &[IoSlice<'_>]) {
+    /// Sends a frame's packets, whose pieces are `slices`, or queues or drops them. `sync` says that the reader may
+    /// begin with it.
+    pub(super) fn media(&self, packets: &Arc<Packets>, slices: &[IoSlice<'_>], sync: bool) {
         let mut state = self.state.lock();
-        if state.failure.is_some() || !state.admit(packets, self.rule.bytes) {
+        if state.failure.is_some() || !state.admit(packets, sync, self.rule.bytes) {
             return;
         }
         let total = packets.bytes();
@@ -225,6 +226,13 @@ impl Outlet {
         state.take(bytes);
     }
 
+    /// The connection is broken.
+    pub(super) fn broken(&self, problem: &str) {
+        let mut state = self.state.lock();
+        state.in_flight = false;
+        state.fail(problem);
+    }
+
     pub(super) fn pending(&self) -> bool {
         !self.state.lock().pending.is_empty()
     }
@@ -264,9 +272,9 @@ impl State {
     }
 
     /// Whether a frame is taken; makes room first if there is none.
-    fn admit(&mut self, packets: &Packets, limit: usize) -> bool {
+    fn admit(&mut self, packets: &Packets, sync: bool, limit: usize) -> bool {
         if self.skipping {
-            if packets.rtcp || !packets.sync || self.bytes * 2 > limit {
+            if packets.rtcp || !sync || self.bytes * 2 > limit {
                 self.lose(u64::from(!packets.rtcp));
                 return false;
             }
@@ -341,5 +349,160 @@ impl State {
     fn sent(&mut self, packets: &Packets) {
         self.stats.bytes += packets.bytes() as u64;
         self.stats.packets += packets.len() as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{CodecParameters, DataCodec, DataParameters, Frame, MediaTime, TrackId, WallTime};
+    use crate::rtp::{Packetizer, PacketizerOptions};
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    const RULE: QueueRule = QueueRule { bytes: 100_000, timeout: Duration::from_millis(300) };
+
+    fn frames(count: usize, bytes: usize) -> Vec<Arc<Packets>> {
+        let parameters = Arc::new(CodecParameters::Data(DataParameters { codec: DataCodec::Klv }));
+        let mut packetizer = Packetizer::new(0, &parameters, PacketizerOptions::default());
+        (0..count)
+            .map(|number| {
+                let frame = Frame {
+                    track: TrackId(0),
+                    parameters: parameters.clone(),
+                    pts: MediaTime::ZERO,
+                    dts: MediaTime::ZERO,
+                    wall_clock: WallTime::from_unix_nanos(0),
+                    ntp: None,
+                    keyframe: true,
+                    data: vec![number as u8; bytes].into(),
+                };
+                Arc::new(packetizer.packetize(&frame, true).unwrap())
+            })
+            .collect()
+    }
+
+    async fn pair() -> (Outlet, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        (Outlet::new(Some(Arc::new(server)), RULE), client)
+    }
+
+    fn send(outlet: &Outlet, packets: &Arc<Packets>, sync: bool) {
+        outlet.media(packets, &packets.slices(0), sync);
+    }
+
+    /// Sends until the socket takes nothing more; gives the bytes that went.
+    fn fill(outlet: &Outlet, frame: &Arc<Packets>) -> usize {
+        let mut sent = 0;
+        while !outlet.pending() {
+            send(outlet, frame, true);
+            sent += frame.bytes();
+        }
+        sent
+    }
+
+    async fn read(client: &mut TcpStream, bytes: usize) -> Vec<u8> {
+        let mut data = vec![0; bytes];
+        client.read_exact(&mut data).await.unwrap();
+        data
+    }
+
+    #[tokio::test]
+    async fn what_does_not_go_at_once_goes_later_and_nothing_is_mixed() {
+        let (outlet, mut client) = pair().await;
+        let frames = frames(8, 3000);
+        let first = fill(&outlet, &frames[0]);
+        outlet.control(Bytes::from_static(b"answer"));
+        send(&outlet, &frames[1], true);
+        let expected: usize = first + 6 + frames[1].bytes();
+        let reading = async {
+            let data = read(&mut client, expected).await;
+            let packets = frames[1].slices(0).iter().flat_map(|s| s.to_vec()).collect::<Vec<u8>>();
+            assert_eq!(data[first..first + 6], *b"answer");
+            assert_eq!(data[first + 6..], packets);
+        };
+        let writing = async {
+            while outlet.drain() != Sent::All {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::join!(reading, writing);
+        let stats = outlet.stats();
+        assert_eq!((stats.bytes as usize, stats.queued_bytes, stats.dropped_frames), (expected - 6, 0, 0));
+        assert_eq!(outlet.verdict(), None);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_is_emptied_up_to_the_next_keyframe() {
+        let (outlet, mut client) = pair().await;
+        let frames = frames(2, 3000);
+        let begun = fill(&outlet, &frames[0]);
+        // As much as there is room for, then one more.
+        let room = (RULE.bytes - outlet.stats().queued_bytes as usize) / frames[0].bytes();
+        for _ in 0..room {
+            send(&outlet, &frames[0], false);
+        }
+        assert_eq!(outlet.stats().dropped_frames, 0);
+        send(&outlet, &frames[0], false);
+        assert_eq!(outlet.stats().dropped_frames, room as u64 + 1);
+        assert!(outlet.stats().queued_bytes as usize <= frames[0].bytes(), "what is begun stays");
+        send(&outlet, &frames[0], false);
+        assert_eq!(outlet.dropped(), room as u64 + 2);
+        assert_eq!(outlet.dropped(), 0, "told once");
+        send(&outlet, &frames[1], true);
+        let reading = async {
+            let data = read(&mut client, begun + frames[1].bytes()).await;
+            assert_eq!(data[data.len() - 1], 1, "the keyframe comes after what had begun");
+        };
+        let writing = async {
+            while outlet.drain() != Sent::All {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::join!(reading, writing);
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_or_falls_behind_again_and_again_is_cut_off() {
+        let (outlet, _client) = pair().await;
+        let frames = frames(1, 3000);
+        fill(&outlet, &frames[0]);
+        assert_eq!(outlet.verdict(), None);
+        tokio::time::sleep(RULE.timeout + Duration::from_millis(50)).await;
+        assert!(outlet.verdict().unwrap().contains("it has taken nothing for 300ms"));
+
+        let (outlet, _client) = pair().await;
+        fill(&outlet, &frames[0]);
+        while outlet.verdict().is_none_or(|v| v.contains("taken nothing")) {
+            send(&outlet, &frames[0], true);
+        }
+        assert!(outlet.verdict().unwrap().contains("more than ten times"));
+        assert_eq!(outlet.stats().queued_bytes, 0);
+    }
+
+    #[tokio::test]
+    async fn answers_that_nobody_reads_are_bounded() {
+        let (outlet, _client) = pair().await;
+        fill(&outlet, &frames(1, 3000)[0]);
+        let answer = Bytes::from(vec![b'x'; 10_000]);
+        for _ in 0..30 {
+            outlet.control(answer.clone());
+        }
+        assert!(outlet.verdict().unwrap().contains("does not read its answers"));
+    }
+
+    #[tokio::test]
+    async fn a_paced_start_waits_for_its_time() {
+        let (outlet, mut client) = pair().await;
+        let frames = frames(2, 500);
+        let due = Instant::now() + Duration::from_millis(100);
+        outlet.begin([(frames[0].clone(), None), (frames[1].clone(), Some(due))].into_iter(), false);
+        assert_eq!(outlet.drain(), Sent::Until(due));
+        read(&mut client, frames[0].bytes()).await;
+        tokio::time::sleep_until(due.into()).await;
+        assert_eq!(outlet.drain(), Sent::All);
+        read(&mut client, frames[1].bytes()).await;
     }
 }

@@ -1,11 +1,12 @@
 //! A client that publishes: its session description, its packets, its hold on the stream.
 
 use super::message::Answer;
-use super::session::{Setup, bad, refused};
+use super::session::{Opening, bad, refused};
+use super::transport::Setup;
 use super::udp::{Datagram, Registration, UdpPair};
 use crate::rtp::format::{Description, SdpError, parse};
 use crate::rtp::{Packets, Receiver, ReceiverStats};
-use crate::session::{NewSession, SessionGuard, SessionKind, SessionStats, Sessions};
+use crate::session::{SessionGuard, SessionKind, SessionStats};
 use crate::source::{Publication, PublishSlot};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -24,7 +25,6 @@ pub(super) struct Publishing {
     descriptions: Vec<Description>,
     setups: Vec<Option<Setup>>,
     slot: PublishSlot,
-    user: Option<String>,
     recording: Option<Recording>,
 }
 
@@ -38,21 +38,8 @@ struct Recording {
     reported: Instant,
 }
 
-/// What a session is opened with.
-pub(super) struct Opening<'a> {
-    pub(super) sessions: &'a Sessions,
-    pub(super) protocol: &'static str,
-    pub(super) peer: SocketAddr,
-    pub(super) user_agent: Option<String>,
-}
-
 impl Publishing {
-    pub(super) fn new(
-        stream: &str,
-        sdp: &[u8],
-        slot: PublishSlot,
-        user: Option<String>,
-    ) -> Result<Self, Answer> {
+    pub(super) fn new(stream: &str, sdp: &[u8], slot: PublishSlot) -> Result<Self, Answer> {
         let descriptions = parse(sdp).map_err(|error| match &error {
             SdpError::UnknownCodec { .. } => Answer::new(415, format!("Unsupported Media Type: {error}")),
             _ => bad(&error.to_string()),
@@ -60,7 +47,7 @@ impl Publishing {
         // Looked at now, so that it is refused before anything is set up.
         Receiver::new(&descriptions, 0).map_err(|e| bad(&e.to_string()))?;
         let setups = vec![None; descriptions.len()];
-        Ok(Self { stream: stream.into(), descriptions, setups, slot, user, recording: None })
+        Ok(Self { stream: stream.into(), descriptions, setups, slot, recording: None })
     }
 
     pub(super) fn is_recording(&self) -> bool {
@@ -132,26 +119,17 @@ impl Publishing {
         let publication = self.slot.publish(&by).await.map_err(|e| refused(&e))?;
         let stats: Arc<Mutex<ReceiverStats>> = Arc::default();
         let shown = stats.clone();
-        let guard = opening.sessions.open(
-            NewSession {
-                protocol: opening.protocol,
-                kind: SessionKind::Publisher,
-                stream: self.stream.clone(),
-                address: opening.peer,
-                user: self.user.clone(),
-                user_agent: opening.user_agent,
-                transport: if addresses.is_empty() { "tcp" } else { "udp" },
-            },
-            Arc::new(move || {
-                let stats = *shown.lock();
-                SessionStats {
-                    bytes: stats.bytes,
-                    packets: stats.packets,
-                    packets_lost: stats.lost,
-                    ..SessionStats::default()
-                }
-            }),
-        );
+        let source = move || {
+            let stats = *shown.lock();
+            SessionStats {
+                bytes: stats.bytes,
+                packets: stats.packets,
+                packets_lost: stats.lost,
+                ..SessionStats::default()
+            }
+        };
+        let guard =
+            opening.open(SessionKind::Publisher, &self.stream, !addresses.is_empty(), Arc::new(source));
         let reported = Instant::now();
         self.recording =
             Some(Recording { publication, receiver, stats, guard, _registration: registration, reported });
@@ -238,6 +216,10 @@ impl Publishing {
 
 impl Recording {
     fn rtp(&mut self, track: usize, data: &Bytes) {
+        // From the moment another has taken over nothing of this one may come between.
+        if self.publication.is_over() {
+            return;
+        }
         // A packet that is none is counted; the next may be one.
         let _ = self.receiver.rtp(track, data, self.publication.writer());
         *self.stats.lock() = self.receiver.stats();

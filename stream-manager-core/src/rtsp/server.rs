@@ -22,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// After this long without a packet the system asks whether the client is still there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long connections have to end when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -106,6 +108,18 @@ impl Default for RtspOptions {
 }
 
 impl RtspOptions {
+    /// Whether certificate and key can be used, without listening anywhere. Reads files.
+    ///
+    /// # Errors
+    /// Says what is wrong with them.
+    pub fn check(&self) -> Result<(), RtspError> {
+        match (self.tls_listen, &self.tls) {
+            (None, _) => Ok(()),
+            (Some(_), None) => Err(RtspError::NoCertificate),
+            (Some(_), Some(files)) => files.acceptor().map(drop).map_err(RtspError::Tls),
+        }
+    }
+
     /// From the sections of the configuration.
     pub fn from_config(rtsp: &RtspConfig, auth: &AuthConfig, gop_max_bytes: usize) -> Self {
         let bytes = |b: crate::config::BytesText| usize::try_from(b.0).unwrap_or(usize::MAX);
@@ -259,19 +273,11 @@ impl RtspServer {
             addresses: Mutex::default(),
         });
         let mut connections = JoinSet::new();
-        let udp = shared.udp.clone();
-        let datagrams = async move {
-            match udp {
-                Some(pair) => pair.receive().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::pin!(datagrams);
+        let datagrams = shared.udp.clone().map(|pair| tokio::spawn(pair.receive()));
         let (plain, tls) = (self.listener, self.tls);
         loop {
             let (socket, peer, acceptor) = tokio::select! {
                 () = cancel.cancelled() => break,
-                () = &mut datagrams => continue,
                 Some(_) = connections.join_next(), if !connections.is_empty() => continue,
                 (socket, peer) = accept(plain.as_ref()) => (socket, peer, None),
                 (socket, peer) = accept(tls.as_ref().map(|(l, _)| l)) => {
@@ -285,6 +291,9 @@ impl RtspServer {
         let ended = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(STOP_TIMEOUT, ended).await.is_err() {
             connections.shutdown().await;
+        }
+        if let Some(datagrams) = datagrams {
+            datagrams.abort();
         }
     }
 }
@@ -377,6 +386,9 @@ async fn serve(
 ) {
     // A frame is one write: nothing is gained by waiting for more.
     let _ = socket.set_nodelay(true);
+    // A client that vanishes while its stream has nothing to send is noticed all the same.
+    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
+    let _ = socket2::SockRef::from(&socket).set_tcp_keepalive(&keepalive);
     let Ok(local) = socket.local_addr() else { return };
     let stream = match acceptor {
         None => connection::Stream::Plain(Arc::new(socket)),

@@ -7,55 +7,64 @@
 //! ```
 
 use super::FoundStream;
-use super::feed::{Feed, FirstPacket, Reader, Way};
+use super::address::{Target, content_base, is_track, target};
 use super::message::Answer;
-use super::outlet::{Outlet, QueueRule, Sent};
+use super::outlet::{Outlet, QueueRule};
 use super::publish::Publishing;
+use super::reading::{Play, Reading};
 use super::server::Shared;
-use super::udp::{Datagram, Registration, UdpOutlet, canonical};
+use super::transport::Possible;
+use super::udp::{Datagram, canonical};
 use crate::auth::digest::{Challenges, HeaderError};
 use crate::auth::{Access, Action, Credentials, Denied, Grant};
-use crate::frame::WallTime;
 use crate::hub::HubItem;
 use crate::rtp::format::describe;
-use crate::rtp::rtcp::{self, Report};
-use crate::session::{NewSession, SessionGuard, SessionKind, SessionStats, StatsSource};
+use crate::session::{NewSession, SessionGuard, SessionKind, Sessions, StatsSource};
 use crate::source::PublishError;
 use bytes::Bytes;
-use parking_lot::Mutex;
-use rtsp_types::headers::{self, RtpLowerTransport, RtpProfile, Transport, TransportMode};
+use rtsp_types::headers;
 use rtsp_types::{HeaderName, Method, Request};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 /// A wrong password is answered this much later, so that trying many takes long.
 const WRONG_CREDENTIALS_DELAY: Duration = Duration::from_secs(1);
 const METHODS: &str =
     "OPTIONS, DESCRIBE, ANNOUNCE, SETUP, PLAY, PAUSE, RECORD, GET_PARAMETER, SET_PARAMETER, TEARDOWN";
 
-/// Whether the connection goes on after an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum After {
-    GoOn,
-    Close,
+/// Datagrams that wait for a session's task; more are dropped. A publisher's keyframe has hundreds.
+const INBOX: usize = 2048;
+
+/// What a session is opened with.
+pub(super) struct Opening<'a> {
+    pub(super) sessions: &'a Sessions,
+    pub(super) protocol: &'static str,
+    pub(super) peer: SocketAddr,
+    pub(super) user: Option<String>,
+    pub(super) user_agent: Option<String>,
 }
 
-/// What an address asks for.
-#[derive(Debug, PartialEq, Eq)]
-struct Target {
-    stream: String,
-    /// What stands behind the stream's name: `trackID=0`.
-    control: Option<String>,
-    query: Option<String>,
-}
-
-/// How a track's media travels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Setup {
-    Tcp { rtp: u8, rtcp: u8 },
-    Udp { rtp: SocketAddr, rtcp: SocketAddr },
+impl Opening<'_> {
+    pub(super) fn open(
+        self,
+        kind: SessionKind,
+        stream: &Arc<str>,
+        udp: bool,
+        stats: StatsSource,
+    ) -> SessionGuard {
+        let new = NewSession {
+            protocol: self.protocol,
+            kind,
+            stream: stream.clone(),
+            address: canonical(self.peer),
+            user: self.user,
+            user_agent: self.user_agent,
+            transport: if udp { "udp" } else { "tcp" },
+        };
+        self.sessions.open(new, stats)
+    }
 }
 
 /// A client's session.
@@ -80,22 +89,6 @@ enum Role {
     None,
     Reader(Box<Reading>),
     Publisher(Box<Publishing>),
-}
-
-struct Reading {
-    stream: FoundStream,
-    feed: Arc<Feed>,
-    ended: watch::Receiver<Option<&'static str>>,
-    setups: Vec<Option<Setup>>,
-    reports: Arc<Mutex<SessionStats>>,
-    playing: Option<Playing>,
-}
-
-struct Playing {
-    reader: Arc<Reader>,
-    guard: SessionGuard,
-    udp: Option<Arc<UdpOutlet>>,
-    _registration: Option<Registration>,
 }
 
 type Reply = Result<Answer, Answer>;
@@ -132,7 +125,7 @@ impl Session {
     /// Whether it shows without requests that the client is there: it takes what is sent by TCP, or sends.
     pub(super) fn is_alive_by_itself(&self) -> bool {
         match &self.role {
-            Role::Reader(reading) => reading.playing.as_ref().is_some_and(|p| p.udp.is_none()),
+            Role::Reader(reading) => reading.plays_by_tcp(),
             // Its stream's supervisor watches for silence.
             Role::Publisher(publishing) => publishing.is_recording(),
             Role::None => false,
@@ -145,13 +138,12 @@ impl Session {
     }
 
     /// Answers a request.
-    pub(super) async fn request(&mut self, request: &Request<Vec<u8>>, outlet: &Outlet) -> After {
+    pub(super) async fn request(&mut self, request: &Request<Vec<u8>>) {
         let header = |name: &HeaderName| request.header(name).map(|v| v.as_str().trim().to_owned());
         let sequence =
             header(&headers::CSEQ).filter(|s| s.len() <= 10 && s.bytes().all(|b| b.is_ascii_digit()));
         let Some(sequence) = sequence else {
-            outlet.control(bad("CSeq is missing or no number").into_bytes(None, None));
-            return After::GoOn;
+            return self.outlet.control(bad("CSeq is missing or no number").into_bytes(None, None));
         };
         if self.user_agent.is_none() {
             self.user_agent = header(&headers::USER_AGENT)
@@ -163,17 +155,17 @@ impl Session {
             // PLAY answers by itself, in front of the first packet.
             Ok(None) => (Answer::ok(), true),
         };
-        if answer.status() >= 400 {
+        let refused = answer.status() >= 400;
+        if refused {
             tracing::debug!(peer = %self.peer, method = ?request.method(), status = answer.status(), reason = answer.reason(), "refused");
         }
         if !sent {
             let session = self.session_header();
-            outlet.control(answer.into_bytes(Some(&sequence), session.as_deref()));
+            self.outlet.control(answer.into_bytes(Some(&sequence), session.as_deref()));
         }
-        if *request.method() == Method::Teardown {
-            self.finish(None);
+        if *request.method() == Method::Teardown && !refused {
+            self.end(None);
         }
-        After::GoOn
     }
 
     fn session_header(&self) -> Option<String> {
@@ -329,14 +321,14 @@ impl Session {
             return Err(Answer::new(455, "Method Not Valid in This State"));
         }
         let target = target(request, |_| false)?;
-        let grant = self.authorize(Action::Publish, &target, request).await?;
+        self.authorize(Action::Publish, &target, request).await?;
         let kind = request.header(&headers::CONTENT_TYPE).map_or("", |v| v.as_str());
         if !kind.trim().to_ascii_lowercase().starts_with("application/sdp") {
             return Err(Answer::new(415, "Unsupported Media Type: expected application/sdp"));
         }
         let slot = self.shared.streams.publish(&target.stream).map_err(|e| refused(&e))?;
         slot.check().map_err(|e| refused(&e))?;
-        let publishing = Publishing::new(&target.stream, request.body(), slot, grant.user)?;
+        let publishing = Publishing::new(&target.stream, request.body(), slot)?;
         self.role = Role::Publisher(Box::new(publishing));
         self.begin();
         Ok(Answer::ok())
@@ -363,18 +355,18 @@ impl Session {
                 let url = request.request_uri().map_or("", |u| u.as_str());
                 let track = publishing.track(url)?;
                 let taken = publishing.setups().to_vec();
-                let (setup, transport) = self.choose(&transports, track, &taken, true)?;
+                let (setup, transport) = self.possible(true).choose(&transports, track, &taken)?;
                 if let Role::Publisher(publishing) = &mut self.role {
                     publishing.set_up(track, setup);
                 }
                 Ok(Answer::ok().header("Transport", transport))
             }
             Role::Reader(reading) => {
-                if reading.playing.is_some() {
+                if reading.is_playing() {
                     return Err(Answer::new(455, "Method Not Valid in This State"));
                 }
                 let target = target(request, is_track)?;
-                if *target.stream != *reading.stream.id {
+                if *target.stream != **reading.stream() {
                     return Err(Answer::new(459, "Aggregate Operation Not Allowed"));
                 }
                 self.set_up_reader(&target, &transports)
@@ -383,17 +375,8 @@ impl Session {
                 let target = target(request, is_track)?;
                 self.authorize(Action::Read, &target, request).await?;
                 let stream = self.wait_for_tracks(&target).await?;
-                let tracks = stream.hub.tracks();
-                let feed = self.shared.feeds.get(&stream.id, &stream.hub, &tracks);
-                let reading = Reading {
-                    ended: feed.ended(),
-                    setups: vec![None; feed.tracks().len()],
-                    stream,
-                    feed,
-                    reports: Arc::default(),
-                    playing: None,
-                };
-                self.role = Role::Reader(Box::new(reading));
+                let feed = self.shared.feeds.get(&stream.id, &stream.hub, &stream.hub.tracks());
+                self.role = Role::Reader(Box::new(Reading::new(stream, feed)));
                 let reply = self.set_up_reader(&target, &transports);
                 match reply {
                     Ok(_) => self.begin(),
@@ -404,198 +387,66 @@ impl Session {
         }
     }
 
+    fn possible(&self, record: bool) -> Possible<'_> {
+        let options = &self.shared.options;
+        // Media that nobody protects is not sent beside TLS.
+        let udp = self.shared.udp.as_ref().filter(|_| self.protocol == "rtsp");
+        Possible { tcp: options.tcp, udp, peer: self.peer, record }
+    }
+
     fn set_up_reader(&mut self, target: &Target, transports: &headers::Transports) -> Reply {
         let Role::Reader(reading) = &self.role else {
             return Err(Answer::new(455, "Method Not Valid in This State"));
         };
-        let count = reading.setups.len();
-        let track = match target.control.as_deref().map(|c| c.trim_start_matches("trackID=").parse::<usize>())
+        let track = reading.track(target.control.as_deref())?;
+        let taken = reading.setups().to_vec();
+        let (setup, mut transport) = self.possible(false).choose(transports, track, &taken)?;
+        if let Role::Reader(reading) = &mut self.role
+            && let Some(ssrc) = reading.set_up(track, setup)
         {
-            Some(Ok(track)) if track < count => track,
-            // The whole address of a stream that has one track only.
-            None if count == 1 => 0,
-            _ => return Err(Answer::new(404, "Not Found: the stream has no such track")),
-        };
-        let (taken, ssrc) = (reading.setups.clone(), reading.feed.ssrc(track));
-        let (setup, transport) = self.choose(transports, track, &taken, false)?;
-        if let Role::Reader(reading) = &mut self.role {
-            reading.setups[track] = Some(setup);
+            transport += &format!(";ssrc={ssrc:08X}");
         }
-        let ssrc = ssrc.map(|s| format!(";ssrc={s:08X}")).unwrap_or_default();
-        Ok(Answer::ok().header("Transport", transport + &ssrc))
+        Ok(Answer::ok().header("Transport", transport))
     }
 
-    /// The first of the client's transports that will do, and how it is confirmed.
-    fn choose(
-        &self,
-        transports: &headers::Transports,
-        track: usize,
-        taken: &[Option<Setup>],
-        record: bool,
-    ) -> Result<(Setup, String), Answer> {
-        let unsupported = || Answer::new(461, "Unsupported Transport");
-        let mode = if record { ";mode=record" } else { "" };
-        let others = || taken.iter().enumerate().filter(|(n, _)| *n != track).filter_map(|(_, s)| *s);
-        let mut problem = None;
-        for transport in transports.iter() {
-            let Transport::Rtp(transport) = transport else { continue };
-            let params = &transport.params;
-            // Publishers that say no mode mean the only one that makes sense; a wrong one is wrong.
-            let wrong = if record { TransportMode::Play } else { TransportMode::Record };
-            if transport.profile != RtpProfile::Avp || params.multicast || params.mode.contains(&wrong) {
-                continue;
-            }
-            match transport.lower_transport {
-                Some(RtpLowerTransport::Tcp) if self.shared.options.tcp => {
-                    if others().any(|s| matches!(s, Setup::Udp { .. })) {
-                        continue;
-                    }
-                    let used = |channel: u8| {
-                        others().any(
-                            |s| matches!(s, Setup::Tcp { rtp, rtcp } if rtp == channel || rtcp == channel),
-                        )
-                    };
-                    let (rtp, rtcp) = match params.interleaved {
-                        Some((rtp, rtcp)) => (rtp, rtcp.or_else(|| rtp.checked_add(1))),
-                        None => {
-                            let free = (0..=254u8).step_by(2).find(|c| !used(*c) && !used(*c + 1));
-                            let free = free.ok_or_else(unsupported)?;
-                            (free, Some(free + 1))
-                        }
-                    };
-                    let Some(rtcp) = rtcp.filter(|rtcp| *rtcp != rtp) else {
-                        problem = Some(bad("interleaved needs two different channels from 0 to 255"));
-                        continue;
-                    };
-                    if used(rtp) || used(rtcp) {
-                        problem = Some(bad("these interleaved channels are another track's"));
-                        continue;
-                    }
-                    let text = format!("RTP/AVP/TCP;unicast;interleaved={rtp}-{rtcp}{mode}");
-                    return Ok((Setup::Tcp { rtp, rtcp }, text));
-                }
-                Some(RtpLowerTransport::Udp) | None if self.protocol == "rtsp" => {
-                    let Some(pair) = &self.shared.udp else { continue };
-                    if others().any(|s| matches!(s, Setup::Tcp { .. })) {
-                        continue;
-                    }
-                    let Some((first, second)) = params.client_port else { continue };
-                    let second = second.or_else(|| first.checked_add(1)).unwrap_or(0);
-                    if first == 0 || second == 0 || first == second {
-                        problem = Some(bad("client_port needs two different ports"));
-                        continue;
-                    }
-                    let address = self.peer.ip().to_canonical();
-                    // Nobody has media sent to somebody else.
-                    let foreign = params.destination.as_ref().is_some_and(|d| {
-                        d.parse::<std::net::IpAddr>().map(|ip| ip.to_canonical()) != Ok(address)
-                    });
-                    if foreign {
-                        problem = Some(Answer::new(
-                            403,
-                            "Forbidden: destination has to be the client's own address",
-                        ));
-                        continue;
-                    }
-                    let (rtp, rtcp) = (SocketAddr::new(address, first), SocketAddr::new(address, second));
-                    let clash = others().any(
-                        |s| matches!(s, Setup::Udp { rtp: a, rtcp: b } if [a, b].contains(&rtp) || [a, b].contains(&rtcp)),
-                    );
-                    if clash {
-                        problem = Some(bad("these client ports are another track's"));
-                        continue;
-                    }
-                    let (ours, ours_too) = pair.ports();
-                    let text = format!(
-                        "RTP/AVP;unicast;client_port={first}-{second};server_port={ours}-{ours_too}{mode}"
-                    );
-                    return Ok((Setup::Udp { rtp, rtcp }, text));
-                }
-                _ => {}
-            }
+    fn opening(&self) -> Opening<'_> {
+        Opening {
+            sessions: &self.shared.sessions,
+            protocol: self.protocol,
+            peer: self.peer,
+            user: self.granted.as_ref().and_then(|(_, _, grant)| grant.user.clone()),
+            user_agent: self.user_agent.clone(),
         }
-        Err(problem.unwrap_or_else(unsupported))
     }
 
     fn play(&mut self, request: &Request<Vec<u8>>, sequence: &str) -> Result<Option<Answer>, Answer> {
-        let session = self.session_header();
-        let base = content_base(request);
-        let user = self.granted.as_ref().and_then(|(_, _, grant)| grant.user.clone());
-        let Role::Reader(reading) = &mut self.role else {
-            return Err(Answer::new(455, "Method Not Valid in This State"));
-        };
-        if reading.playing.is_some() {
+        let (session, base) = (self.session_header(), content_base(request));
+        let mut role = std::mem::replace(&mut self.role, Role::None);
+        let result = match &mut role {
             // Some clients do it again to stay alive.
-            return Ok(Some(Answer::ok()));
-        }
-        let setups = reading.setups.clone();
-        let udp = setups.iter().flatten().any(|s| matches!(s, Setup::Udp { .. }));
-        let queue =
-            QueueRule { bytes: self.shared.options.queue_bytes, timeout: self.shared.options.write_timeout };
-        let mut registration = None;
-        let (way, udp_outlet) = match self.shared.udp.as_ref().filter(|_| udp) {
-            Some(pair) => {
-                let targets: Vec<_> = setups
-                    .iter()
-                    .map(|s| match s {
-                        Some(Setup::Udp { rtp, rtcp }) => Some((*rtp, *rtcp)),
-                        _ => None,
-                    })
-                    .collect();
-                let (inbox, _) = self.inbox.get_or_insert_with(|| mpsc::channel(64));
-                let reports: Vec<SocketAddr> = targets.iter().flatten().flat_map(|(a, b)| [*a, *b]).collect();
-                let registered = pair.register(&reports, inbox);
-                registration = Some(registered.map_err(|_| bad("another session uses these client ports"))?);
-                let tracks = targets.iter().map(Option::is_some).collect();
-                let outlet = Arc::new(UdpOutlet::new(pair.clone(), targets, queue));
-                (Way::Udp(outlet.clone(), tracks), Some(outlet))
+            Role::Reader(reading) if reading.is_playing() => Ok(Some(Answer::ok())),
+            Role::Reader(reading) => {
+                let (inbox, _) = self.inbox.get_or_insert_with(|| mpsc::channel(INBOX));
+                let inbox = inbox.clone();
+                let options = &self.shared.options;
+                let play = Play {
+                    opening: self.opening(),
+                    outlet: &self.outlet,
+                    rule: QueueRule { bytes: options.queue_bytes, timeout: options.write_timeout },
+                    udp: self.shared.udp.as_ref().map(|pair| (pair, &inbox)),
+                    base: &base,
+                };
+                let played = reading.play(play, |info| {
+                    let answer = Answer::ok().header("RTP-Info", info);
+                    self.outlet.control(answer.into_bytes(Some(sequence), session.as_deref()));
+                });
+                played.map(|()| None)
             }
-            None => {
-                let channels = setups
-                    .iter()
-                    .map(|s| match s {
-                        Some(Setup::Tcp { rtp, rtcp }) => Some((*rtp, *rtcp)),
-                        _ => None,
-                    })
-                    .collect();
-                (Way::Tcp(self.outlet.clone(), channels), None)
-            }
+            _ => Err(Answer::new(455, "Method Not Valid in This State")),
         };
-        let stats: StatsSource = {
-            let (outlet, udp, reports) = (self.outlet.clone(), udp_outlet.clone(), reading.reports.clone());
-            Arc::new(move || {
-                let sent = udp.as_ref().map_or_else(|| outlet.stats(), |udp| udp.stats());
-                let heard = *reports.lock();
-                SessionStats {
-                    packets_lost: heard.packets_lost,
-                    jitter_ms: heard.jitter_ms,
-                    round_trip_ms: heard.round_trip_ms,
-                    ..sent
-                }
-            })
-        };
-        let guard = self.shared.sessions.open(
-            NewSession {
-                protocol: self.protocol,
-                kind: SessionKind::Reader,
-                stream: reading.stream.id.clone(),
-                address: canonical(self.peer),
-                user,
-                user_agent: self.user_agent.clone(),
-                transport: if udp { "udp" } else { "tcp" },
-            },
-            stats,
-        );
-        let reader = Arc::new(Reader { way });
-        let outlet = &self.outlet;
-        reading.feed.join(&reader, |first| {
-            let info = rtp_info(&base, &setups, &first);
-            let answer = Answer::ok().header("RTP-Info", info);
-            outlet.control(answer.into_bytes(Some(sequence), session.as_deref()));
-        });
+        self.role = role;
         self.heard_by_udp = Instant::now();
-        reading.playing = Some(Playing { reader, guard, udp: udp_outlet, _registration: registration });
-        Ok(None)
+        result
     }
 
     fn pause(&mut self) -> Reply {
@@ -606,48 +457,30 @@ impl Session {
         let Role::Reader(reading) = &mut self.role else {
             return Err(Answer::new(455, "Method Not Valid in This State"));
         };
-        if let Some(playing) = reading.playing.take() {
-            reading.feed.leave(&playing.reader);
-            playing.reader.clear();
-            playing.guard.ends_because("paused");
-        }
+        reading.stop(Some("paused".into()));
         Ok(Answer::ok())
     }
 
     async fn record(&mut self) -> Reply {
-        let Role::Publisher(publishing) = &mut self.role else {
-            return Err(Answer::new(455, "Method Not Valid in This State"));
-        };
-        let inbox = match &self.shared.udp {
-            Some(pair) => {
-                let (inbox, _) = self.inbox.get_or_insert_with(|| mpsc::channel(2048));
-                Some((pair, &*inbox))
+        let (inbox, _) = self.inbox.get_or_insert_with(|| mpsc::channel(INBOX));
+        let inbox = inbox.clone();
+        let mut role = std::mem::replace(&mut self.role, Role::None);
+        let result = match &mut role {
+            Role::Publisher(publishing) => {
+                let udp = self.shared.udp.as_ref().map(|pair| (pair, &inbox));
+                publishing.record(self.opening(), udp).await
             }
-            None => None,
+            _ => Err(Answer::new(455, "Method Not Valid in This State")),
         };
-        let opening = super::publish::Opening {
-            sessions: &self.shared.sessions,
-            protocol: self.protocol,
-            peer: canonical(self.peer),
-            user_agent: self.user_agent.clone(),
-        };
-        publishing.record(opening, inbox).await?;
-        Ok(Answer::ok())
+        self.role = role;
+        result.map(|()| Answer::ok())
     }
 
     /// Takes an interleaved packet. What belongs to no track is dropped.
     pub(super) fn data(&mut self, channel: u8, payload: &Bytes) {
         match &mut self.role {
             Role::Publisher(publishing) => publishing.data(channel, payload),
-            Role::Reader(reading) => {
-                let track = reading
-                    .setups
-                    .iter()
-                    .position(|s| matches!(s, Some(Setup::Tcp { rtcp, .. }) if *rtcp == channel));
-                if let Some(track) = track {
-                    reading.heard(track, payload);
-                }
-            }
+            Role::Reader(reading) => reading.data(channel, payload),
             Role::None => {}
         }
     }
@@ -660,67 +493,34 @@ impl Session {
                 None => std::future::pending().await,
             }
         };
-        match &mut self.role {
+        let datagram = match &mut self.role {
             Role::None => std::future::pending().await,
-            Role::Reader(reading) => {
-                let Reading { ended, playing, .. } = &mut **reading;
-                let Some(playing) = playing else {
-                    let reason = ended.wait_for(Option::is_some).await.ok().and_then(|r| *r);
-                    return Some(reason.unwrap_or("the stream has ended").into());
-                };
-                let drain = async {
-                    let Some(udp) = &playing.udp else { return std::future::pending().await };
-                    loop {
-                        match udp.drain() {
-                            Sent::Until(due) => tokio::time::sleep_until(due.into()).await,
-                            _ => udp.notified().await,
-                        }
-                    }
-                };
-                let datagram = tokio::select! {
-                    reason = ended.wait_for(Option::is_some) => {
-                        let reason = reason.ok().and_then(|r| *r).unwrap_or("the stream has ended");
-                        playing.guard.ends_because(reason);
-                        return Some(reason.into());
-                    }
-                    () = playing.guard.kicked() => return Some("ended by request".into()),
-                    () = drain => None,
-                    datagram = inbox => datagram,
-                };
-                if let Some(datagram) = datagram {
-                    self.heard_by_udp = Instant::now();
-                    let track = reading
-                        .setups
-                        .iter()
-                        .position(|s| matches!(s, Some(Setup::Udp { rtcp, .. }) if *rtcp == datagram.from));
-                    if let Some(track) = track {
-                        reading.heard(track, &datagram.data);
-                    }
-                }
-                None
-            }
-            Role::Publisher(publishing) => {
-                let datagram = tokio::select! {
-                    reason = publishing.ended() => return Some(reason),
-                    datagram = inbox => datagram?,
-                };
-                self.heard_by_udp = Instant::now();
-                publishing.datagram(&datagram);
-                None
-            }
+            Role::Reader(reading) => tokio::select! {
+                reason = reading.ended() => return Some(reason),
+                datagram = inbox => datagram?,
+            },
+            Role::Publisher(publishing) => tokio::select! {
+                reason = publishing.ended() => return Some(reason),
+                datagram = inbox => datagram?,
+            },
+        };
+        self.heard_by_udp = Instant::now();
+        match &mut self.role {
+            Role::Reader(reading) => reading.datagram(&datagram),
+            Role::Publisher(publishing) => publishing.datagram(&datagram),
+            Role::None => {}
         }
+        None
     }
 
     /// Now and then: tells of frames that were dropped, and sends a publisher its reports.
     pub(super) fn tick(&mut self) {
         match &mut self.role {
             Role::Reader(reading) => {
-                if let Some(playing) = &reading.playing {
-                    let dropped = playing.udp.as_ref().map_or_else(|| self.outlet.dropped(), |u| u.dropped());
-                    if dropped > 0 {
-                        let reader = format!("{} reader {}", self.protocol, canonical(self.peer));
-                        self.shared.streams.lagged(&reading.stream.id, &reader, dropped);
-                    }
+                let dropped = reading.dropped(&self.outlet);
+                if dropped > 0 {
+                    let reader = format!("{} reader {}", self.protocol, canonical(self.peer));
+                    self.shared.streams.lagged(reading.stream(), &reader, dropped);
                 }
             }
             Role::Publisher(publishing) => {
@@ -734,45 +534,13 @@ impl Session {
 
     /// Ends the session, and says why if it was not the client's wish.
     pub(super) fn end(&mut self, reason: Option<String>) {
-        self.finish(reason);
-    }
-
-    fn finish(&mut self, reason: Option<String>) {
         match std::mem::replace(&mut self.role, Role::None) {
-            Role::Reader(mut reading) => {
-                if let Some(playing) = reading.playing.take() {
-                    reading.feed.leave(&playing.reader);
-                    playing.reader.clear();
-                    if let Some(reason) = reason {
-                        playing.guard.ends_because(reason);
-                    }
-                }
-            }
+            Role::Reader(mut reading) => reading.stop(reason),
             Role::Publisher(publishing) => publishing.end(reason),
             Role::None => {}
         }
         self.id = None;
         self.inbox = None;
-    }
-}
-
-impl Reading {
-    /// Takes a receiver's report.
-    fn heard(&self, track: usize, data: &[u8]) {
-        let Ok(reports) = rtcp::parse(data) else { return };
-        let (ssrc, rate) = (self.feed.ssrc(track), self.feed.clock_rate(track).unwrap_or(90_000));
-        for report in reports {
-            let Report::Reception(reception) = report else { continue };
-            if Some(reception.ssrc) != ssrc {
-                continue;
-            }
-            let mut stats = self.reports.lock();
-            stats.packets_lost = u64::from(reception.lost & 0x7f_ffff);
-            stats.jitter_ms = Some(f64::from(reception.jitter) * 1000.0 / f64::from(rate.max(1)));
-            if let Some(trip) = reception.round_trip(WallTime::now()) {
-                stats.round_trip_ms = Some(trip.as_secs_f64() * 1000.0);
-            }
-        }
     }
 }
 
@@ -789,109 +557,5 @@ pub(super) fn refused(error: &PublishError) -> Answer {
             Answer::new(403, format!("Forbidden: {error}"))
         }
         _ => Answer::new(503, format!("Service Unavailable: {error}")),
-    }
-}
-
-fn is_track(part: &str) -> bool {
-    part.strip_prefix("trackID=").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
-}
-
-/// What the address of a request names. The control of a track stands at its end: behind the path, or, since many
-/// clients add it to the whole address, behind the query.
-fn target(request: &Request<Vec<u8>>, is_control: impl Fn(&str) -> bool) -> Result<Target, Answer> {
-    let url = request.request_uri().ok_or_else(|| bad("this method needs the address of a stream"))?;
-    let decode = |text: &str| -> String {
-        // Ids have no characters that are encoded; some clients encode others, such as ~.
-        url::form_urlencoded::parse(format!("x={}", text.replace('+', "%2B")).as_bytes())
-            .next()
-            .map(|(_, value)| value.into_owned())
-            .unwrap_or_default()
-    };
-    let mut path = decode(url.path());
-    let mut query = url.query().map(str::to_owned);
-    let mut control = None;
-    let mut split = |text: &mut String| {
-        if let Some((front, last)) = text.trim_end_matches('/').rsplit_once('/')
-            && is_control(last)
-        {
-            control = Some(last.to_owned());
-            *text = front.to_owned();
-        }
-    };
-    split(&mut path);
-    if let Some(query) = &mut query {
-        split(query);
-        let trimmed = query.trim_end_matches('/').len();
-        query.truncate(trimmed);
-    }
-    let stream = path.trim_matches('/').to_owned();
-    if stream.is_empty() {
-        return Err(Answer::new(
-            404,
-            "Not Found: the address names no stream; expected rtsp://host/<stream>",
-        ));
-    }
-    Ok(Target { stream, control, query })
-}
-
-/// The address that tracks' controls are added to.
-fn content_base(request: &Request<Vec<u8>>) -> String {
-    let mut base = request.request_uri().map_or_else(String::new, |url| {
-        let mut url = url.clone();
-        // Both can only fail for addresses without a host.
-        let _ = url.set_username("");
-        let _ = url.set_password(None);
-        url.to_string()
-    });
-    if !base.ends_with('/') {
-        base.push('/');
-    }
-    base
-}
-
-fn rtp_info(base: &str, setups: &[Option<Setup>], first: &[FirstPacket]) -> String {
-    let entries: Vec<String> = setups
-        .iter()
-        .zip(first)
-        .enumerate()
-        .filter(|(_, (setup, _))| setup.is_some())
-        .map(|(track, (_, first))| {
-            let time = first.timestamp.map(|t| format!(";rtptime={t}")).unwrap_or_default();
-            format!("url={base}trackID={track};seq={}{time}", first.sequence)
-        })
-        .collect();
-    entries.join(",")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn of(url: &str) -> Result<Target, u16> {
-        let request = Request::builder(Method::Setup, rtsp_types::Version::V1_0)
-            .request_uri(url::Url::parse(url).unwrap())
-            .build(Vec::new());
-        target(&request, is_track).map_err(|a| a.status())
-    }
-
-    #[test]
-    fn addresses_as_clients_write_them() {
-        let expect = |stream: &str, control: Option<&str>, query: Option<&str>| {
-            Ok(Target {
-                stream: stream.into(),
-                control: control.map(Into::into),
-                query: query.map(Into::into),
-            })
-        };
-        assert_eq!(of("rtsp://h:8554/cam"), expect("cam", None, None));
-        assert_eq!(of("rtsp://h/cam/"), expect("cam", None, None));
-        assert_eq!(of("rtsp://h/yard/door/trackID=1"), expect("yard/door", Some("trackID=1"), None));
-        assert_eq!(of("rtsp://h/cam?token=a/trackID=0"), expect("cam", Some("trackID=0"), Some("token=a")));
-        assert_eq!(of("rtsp://h/cam/?token=a/trackID=0"), expect("cam", Some("trackID=0"), Some("token=a")));
-        assert_eq!(of("rtsp://h/cam/trackID=0?token=a"), expect("cam", Some("trackID=0"), Some("token=a")));
-        assert_eq!(of("rtsp://h/a%7Eb"), expect("a~b", None, None));
-        assert_eq!(of("rtsp://h/cam/trackID=x"), expect("cam/trackID=x", None, None));
-        assert_eq!(of("rtsp://h/"), Err(404));
-        assert_eq!(of("rtsp://h"), Err(404));
     }
 }

@@ -13,7 +13,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, 
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -170,7 +170,21 @@ impl UdpPair {
 
 /// An address by which one host is known, whatever the socket's family.
 pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+    match address {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddr::new(v4.into(), v6.port()),
+            // A link-local address is nothing without its scope.
+            None => SocketAddr::V6(SocketAddrV6::new(*v6.ip(), v6.port(), 0, v6.scope_id())),
+        },
+        v4 => v4,
+    }
+}
+
+/// The same host at another port.
+pub(super) fn with_port(host: SocketAddr, port: u16) -> SocketAddr {
+    let mut address = canonical(host);
+    address.set_port(port);
+    address
 }
 
 fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
@@ -311,10 +325,10 @@ impl UdpOutlet {
         self.notify.notified().await;
     }
 
-    pub(super) fn media(&self, packets: &Arc<Packets>) {
+    pub(super) fn media(&self, packets: &Arc<Packets>, sync: bool) {
         let mut state = self.state.lock();
         if state.skipping {
-            if !packets.sync || packets.rtcp {
+            if !sync || packets.rtcp {
                 let lost = u64::from(!packets.rtcp);
                 state.lose(lost);
                 return;

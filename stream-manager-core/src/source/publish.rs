@@ -184,6 +184,11 @@ impl Publication {
         &self.writer
     }
 
+    /// Whether the stream has been taken away.
+    pub fn is_over(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
     /// Returns when the stream has been taken away: by another publisher, or because it ended.
     pub async fn ended(&self) {
         self.ended.cancelled().await;
