@@ -674,3 +674,31 @@ async fn one_socket_for_both_families() {
     }
     server.stop();
 }
+
+/// A client that comes again with the ports that it had: the old session does not keep it out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_comes_again_from_the_same_ports() {
+    let camera = Camera::start(Feed::h264());
+    let folder = tempfile::tempdir().unwrap();
+    let server = server(folder.path(), "", &camera.url());
+    let url = server.rtsp_url("cam");
+    let rtp = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let port = rtp.local_addr().unwrap().port();
+    let transport = format!("RTP/AVP;unicast;client_port={port}-{}", port ^ 1);
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let mut client = Client::connect(server.rtsp.parse().unwrap()).await;
+        let track = format!("{url}/trackID=0");
+        assert_eq!(client.request("SETUP", &track, &[("Transport", &transport)], "").await.status, 200);
+        assert_eq!(client.request("PLAY", &url, &[], "").await.status, 200);
+        clients.push(client);
+    }
+    assert!(clients[0].is_closed().await);
+    let mut buffer = [0u8; 2048];
+    for _ in 0..50 {
+        tokio::time::timeout(LIMIT, rtp.recv(&mut buffer)).await.expect("no media").unwrap();
+    }
+    let (_, sessions) = server.call("GET", "/api/sessions", None);
+    assert_eq!(sessions["items"].as_array().unwrap().len(), 1, "{sessions}");
+    server.stop();
+}

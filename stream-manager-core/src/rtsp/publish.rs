@@ -3,7 +3,7 @@
 use super::message::Answer;
 use super::session::{Opening, bad, refused};
 use super::transport::Setup;
-use super::udp::{Datagram, Registration, UdpPair};
+use super::udp::{Datagram, Registration, TAKEN, UdpPair, taken};
 use crate::rtp::format::{Description, SdpError, parse};
 use crate::rtp::{Packets, Receiver, ReceiverStats};
 use crate::session::{SessionGuard, SessionKind, SessionStats};
@@ -34,7 +34,7 @@ struct Recording {
     /// A copy for whoever asks.
     stats: Arc<Mutex<ReceiverStats>>,
     guard: SessionGuard,
-    _registration: Option<Registration>,
+    registration: Option<Registration>,
     reported: Instant,
 }
 
@@ -106,13 +106,8 @@ impl Publishing {
             })
             .flatten()
             .collect();
-        let registration = match udp.filter(|_| !addresses.is_empty()) {
-            Some((pair, inbox)) => Some(
-                pair.register(&addresses, inbox)
-                    .map_err(|_| bad("another session uses these client ports"))?,
-            ),
-            None => None,
-        };
+        let registration =
+            udp.filter(|_| !addresses.is_empty()).map(|(pair, inbox)| pair.register(&addresses, inbox));
         let reorder = if addresses.is_empty() { 0 } else { REORDER };
         let receiver = Receiver::new(&self.descriptions, reorder).map_err(|e| bad(&e.to_string()))?;
         let by = format!("{} {}", opening.protocol, opening.peer);
@@ -131,8 +126,7 @@ impl Publishing {
         let guard =
             opening.open(SessionKind::Publisher, &self.stream, !addresses.is_empty(), Arc::new(source));
         let reported = Instant::now();
-        self.recording =
-            Some(Recording { publication, receiver, stats, guard, _registration: registration, reported });
+        self.recording = Some(Recording { publication, receiver, stats, guard, registration, reported });
         Ok(())
     }
 
@@ -202,6 +196,7 @@ impl Publishing {
         let reason = tokio::select! {
             () = recording.publication.ended() => "another publisher has taken over, or the stream has ended",
             () = recording.guard.kicked() => "ended by request",
+            () = taken(recording.registration.as_ref()) => TAKEN,
         };
         recording.guard.ends_because(reason);
         reason.into()

@@ -4,9 +4,9 @@ use super::FoundStream;
 use super::feed::{Feed, FirstPacket, Reader, Way};
 use super::message::Answer;
 use super::outlet::{Outlet, QueueRule, Sent};
-use super::session::{Opening, bad};
+use super::session::Opening;
 use super::transport::Setup;
-use super::udp::{Datagram, Registration, UdpOutlet, UdpPair};
+use super::udp::{Datagram, Registration, TAKEN, UdpOutlet, UdpPair, taken};
 use crate::frame::WallTime;
 use crate::rtp::rtcp::{self, Report};
 use crate::session::{SessionGuard, SessionKind, SessionStats, StatsSource};
@@ -31,7 +31,7 @@ struct Playing {
     reader: Arc<Reader>,
     guard: SessionGuard,
     udp: Option<Arc<UdpOutlet>>,
-    _registration: Option<Registration>,
+    registration: Option<Registration>,
 }
 
 /// What PLAY needs beside the session itself.
@@ -85,7 +85,7 @@ impl Reading {
     }
 
     /// Begins to play. `answer` gets the RTP-Info before anything of the media is sent.
-    pub(super) fn play(&mut self, play: Play<'_>, answer: impl FnOnce(String)) -> Result<(), Answer> {
+    pub(super) fn play(&mut self, play: Play<'_>, answer: impl FnOnce(String)) {
         let setups = &self.setups;
         let mut registration = None;
         let addresses: Vec<Option<(SocketAddr, SocketAddr)>> = setups
@@ -98,8 +98,7 @@ impl Reading {
         let (way, udp) = match play.udp.filter(|_| addresses.iter().any(Option::is_some)) {
             Some((pair, inbox)) => {
                 let all: Vec<SocketAddr> = addresses.iter().flatten().flat_map(|(a, b)| [*a, *b]).collect();
-                let registered = pair.register(&all, inbox);
-                registration = Some(registered.map_err(|_| bad("another session uses these client ports"))?);
+                registration = Some(pair.register(&all, inbox));
                 let tracks = addresses.iter().map(Option::is_some).collect();
                 let outlet = Arc::new(UdpOutlet::new(pair.clone(), addresses, play.rule));
                 (Way::Udp(outlet.clone(), tracks), Some(outlet))
@@ -131,8 +130,7 @@ impl Reading {
         let guard = play.opening.open(SessionKind::Reader, &self.stream.id, udp.is_some(), stats);
         let reader = Arc::new(Reader::new(way, &self.feed));
         self.feed.join(&reader, |first| answer(rtp_info(play.base, setups, &first)));
-        self.playing = Some(Playing { reader, guard, udp, _registration: registration });
-        Ok(())
+        self.playing = Some(Playing { reader, guard, udp, registration });
     }
 
     /// Plays no longer, if it does.
@@ -199,6 +197,7 @@ impl Reading {
         let reason = tokio::select! {
             reason = over => reason,
             () = playing.guard.kicked() => "ended by request",
+            () = taken(playing.registration.as_ref()) => TAKEN,
             () = send => return String::new(),
         };
         playing.guard.ends_because(reason);

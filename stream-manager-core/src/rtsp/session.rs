@@ -436,11 +436,11 @@ impl Session {
                     udp: self.shared.udp.as_ref().map(|pair| (pair, &inbox)),
                     base: &base,
                 };
-                let played = reading.play(play, |info| {
+                reading.play(play, |info| {
                     let answer = Answer::ok().header("RTP-Info", info);
                     self.outlet.control(answer.into_bytes(Some(sequence), session.as_deref()));
                 });
-                played.map(|()| None)
+                Ok(None)
             }
             _ => Err(Answer::new(455, "Method Not Valid in This State")),
         };

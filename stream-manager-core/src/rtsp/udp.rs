@@ -22,10 +22,13 @@ use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
 
 /// What the system keeps of datagrams that are not read yet: a few keyframes of a few publishers.
 const RECEIVE_BUFFER: usize = 4 << 20;
 const SEND_BUFFER: usize = 4 << 20;
+/// Why a session ends whose addresses another one has taken.
+pub(super) const TAKEN: &str = "the client has come again from the same ports";
 /// One system call's limits: UDP_MAX_SEGMENTS is 64 on older kernels, and all of it is one IP packet at first.
 const MAX_SEGMENTS: usize = 60;
 const MAX_SEGMENTS_BYTES: usize = 60_000;
@@ -41,6 +44,14 @@ pub(super) struct Datagram {
     pub(super) data: Bytes,
 }
 
+/// Where datagrams from one address go.
+#[derive(Debug)]
+struct Inbox {
+    sender: mpsc::Sender<Datagram>,
+    owner: u64,
+    taken: CancellationToken,
+}
+
 /// RTP and RTCP sockets of the server.
 #[derive(Debug)]
 pub(super) struct UdpPair {
@@ -48,7 +59,8 @@ pub(super) struct UdpPair {
     rtcp: UdpSocket,
     ports: (u16, u16),
     offload: AtomicBool,
-    inboxes: Mutex<HashMap<SocketAddr, mpsc::Sender<Datagram>>>,
+    inboxes: Mutex<HashMap<SocketAddr, Inbox>>,
+    owners: AtomicU64,
     /// Datagrams that came faster than they were taken.
     dropped: AtomicU64,
 }
@@ -80,6 +92,7 @@ impl UdpPair {
             ports: (first, second),
             offload: AtomicBool::new(true),
             inboxes: Mutex::default(),
+            owners: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
         })
     }
@@ -88,19 +101,24 @@ impl UdpPair {
         self.ports
     }
 
-    /// Takes datagrams from these addresses for a session.
+    /// Takes datagrams from these addresses for a session. A session that has had one of them until now loses it: the
+    /// same host at the same port is the same client, which has come again before the old session ended.
     pub(super) fn register(
         self: &Arc<Self>,
         addresses: &[SocketAddr],
-        inbox: &mpsc::Sender<Datagram>,
-    ) -> io::Result<Registration> {
-        let mut inboxes = self.inboxes.lock();
-        if addresses.iter().any(|a| inboxes.contains_key(&canonical(*a))) {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
+        sender: &mpsc::Sender<Datagram>,
+    ) -> Registration {
+        let taken = CancellationToken::new();
         let addresses: Vec<SocketAddr> = addresses.iter().map(|a| canonical(*a)).collect();
-        inboxes.extend(addresses.iter().map(|a| (*a, inbox.clone())));
-        Ok(Registration { pair: self.clone(), addresses })
+        let owner = self.owners.fetch_add(1, Ordering::Relaxed);
+        let mut inboxes = self.inboxes.lock();
+        for address in &addresses {
+            let inbox = Inbox { sender: sender.clone(), owner, taken: taken.clone() };
+            if let Some(old) = inboxes.insert(*address, inbox) {
+                old.taken.cancel();
+            }
+        }
+        Registration { pair: self.clone(), addresses, owner, taken }
     }
 
     /// Hands arriving datagrams to their sessions until it is dropped.
@@ -114,7 +132,7 @@ impl UdpPair {
             match socket.recv_from(&mut buffer).await {
                 Ok((length, from)) => {
                     let from = canonical(from);
-                    let inbox = self.inboxes.lock().get(&from).cloned();
+                    let inbox = self.inboxes.lock().get(&from).map(|inbox| inbox.sender.clone());
                     // From a stranger: nobody has said that it would come.
                     let Some(inbox) = inbox else { continue };
                     let data = Bytes::copy_from_slice(&buffer[..length]);
@@ -275,12 +293,26 @@ fn many(
 pub(super) struct Registration {
     pair: Arc<UdpPair>,
     addresses: Vec<SocketAddr>,
+    owner: u64,
+    taken: CancellationToken,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut inboxes = self.pair.inboxes.lock();
-        self.addresses.iter().for_each(|a| drop(inboxes.remove(a)));
+        for address in &self.addresses {
+            if inboxes.get(address).is_some_and(|inbox| inbox.owner == self.owner) {
+                inboxes.remove(address);
+            }
+        }
+    }
+}
+
+/// Returns when another session has taken the addresses of this one, if it has any.
+pub(super) async fn taken(registration: Option<&Registration>) {
+    match registration {
+        Some(registration) => registration.taken.cancelled().await,
+        None => std::future::pending().await,
     }
 }
 

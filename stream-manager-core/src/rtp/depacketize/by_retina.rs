@@ -2,7 +2,7 @@
 
 use super::super::format::{Description, translate_retina};
 use super::super::packet::RtpPacket;
-use super::AccessUnit;
+use super::{AccessUnit, MAX_UNIT_BYTES};
 use crate::frame::CodecParameters;
 use bytes::Bytes;
 use retina::codec::{CodecItem, Depacketizer, FrameFormat};
@@ -15,7 +15,9 @@ const BUFFER_BYTES: usize = 64 << 10;
 pub(super) struct ByRetina {
     inner: Depacketizer,
     buffer: DepacketizeBuf,
-    encoding: String,
+    /// Bytes since the last unit came out.
+    held: usize,
+    description: Description,
     clock_rate: NonZeroU32,
     start: Option<i64>,
     known: Option<CodecParameters>,
@@ -27,21 +29,26 @@ impl std::fmt::Debug for ByRetina {
     }
 }
 
+fn depacketizer(description: &Description) -> Result<Depacketizer, String> {
+    let mut inner = Depacketizer::new(
+        &description.media,
+        &description.encoding,
+        description.clock_rate,
+        NonZeroU16::new(description.channels),
+        description.fmtp.as_deref(),
+    )?;
+    inner.set_frame_format(FrameFormat::MP4);
+    Ok(inner)
+}
+
 impl ByRetina {
     pub(super) fn new(description: &Description) -> Result<Self, String> {
-        let encoding = description.encoding.clone();
-        let mut inner = Depacketizer::new(
-            &description.media,
-            &encoding,
-            description.clock_rate,
-            NonZeroU16::new(description.channels),
-            description.fmtp.as_deref(),
-        )?;
-        inner.set_frame_format(FrameFormat::MP4);
+        let inner = depacketizer(description)?;
         let clock_rate = NonZeroU32::new(description.clock_rate).ok_or("the clock rate is zero")?;
         let buffer = DepacketizeBuf::new(BUFFER_BYTES);
-        let known = inner.parameters().and_then(|p| translate_retina(p, &encoding, None, None));
-        Ok(Self { inner, buffer, encoding, clock_rate, start: None, known })
+        let known = inner.parameters().and_then(|p| translate_retina(p, &description.encoding, None, None));
+        let description = description.clone();
+        Ok(Self { inner, buffer, held: 0, description, clock_rate, start: None, known })
     }
 
     pub(super) fn parameters(&self) -> Option<CodecParameters> {
@@ -49,6 +56,14 @@ impl ByRetina {
     }
 
     pub(super) fn push(&mut self, packet: &RtpPacket, ticks: i64, lost: u16) -> Result<(), String> {
+        self.held += packet.payload.len();
+        if self.held > MAX_UNIT_BYTES {
+            // It keeps whatever belongs to a unit that has not ended, without a limit of its own.
+            self.inner = depacketizer(&self.description)?;
+            self.buffer = DepacketizeBuf::new(BUFFER_BYTES);
+            self.held = 0;
+            return Err("a unit is longer than 16 MiB".into());
+        }
         let start = *self.start.get_or_insert(ticks);
         let timestamp = retina::Timestamp::new(ticks, self.clock_rate, start as u32)
             .ok_or("the timestamp is out of all range")?;
@@ -92,12 +107,13 @@ impl ByRetina {
                 // A unit that cannot be put together is left out.
                 Ok(_) | Err(_) => continue,
             };
+            self.held = 0;
             return Some(unit);
         }
     }
 
     fn learn(&mut self, frame: Option<&[u8]>) -> Option<CodecParameters> {
-        let found = translate_retina(self.inner.parameters()?, &self.encoding, None, frame)?;
+        let found = translate_retina(self.inner.parameters()?, &self.description.encoding, None, frame)?;
         if self.known.as_ref() == Some(&found) {
             return None;
         }

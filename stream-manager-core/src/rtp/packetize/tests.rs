@@ -399,3 +399,41 @@ fn loss_costs_only_what_is_lost() {
         assert_eq!(got, [0, 1, 3, 4, 5], "keyed: {keyed}");
     }
 }
+
+/// A sender that never ends a unit does not fill the memory, and its next good frame comes through.
+#[test]
+fn a_unit_without_an_end_is_given_up() {
+    for (parameters, payload) in [
+        (h264(), [vec![0x7c, 0x05], vec![1; 60_000]].concat()),
+        (h265(), [vec![49 << 1, 1, 19], vec![1; 60_000]].concat()),
+        (CodecParameters::Video(VideoParameters::new(VideoCodec::Vp8, 2, 2)), vec![0; 60_000]),
+        (CodecParameters::Data(DataParameters { codec: DataCodec::Klv }), vec![1; 60_000]),
+    ] {
+        let codec = parameters.codec();
+        let track = Track { id: TrackId(0), parameters: Arc::new(parameters) };
+        let sdp = describe(std::slice::from_ref(&track), "::1".parse().unwrap(), "test");
+        let mut depacketizer = Depacketizer::new(&parse(sdp.as_bytes()).unwrap()[0]).unwrap();
+        let mut packet = RtpPacket {
+            sequence: 0,
+            timestamp: 0,
+            ssrc: 1,
+            marker: false,
+            payload_type: 96,
+            payload: Bytes::from(payload.clone()),
+        };
+        let mut begin = payload.clone();
+        match codec {
+            Codec::Video(VideoCodec::H264) => begin[1] |= 0x80,
+            Codec::Video(VideoCodec::H265) => begin[2] |= 0x80,
+            _ => begin[0] = 0x10,
+        }
+        packet.payload = begin.into();
+        let mut errors = 0;
+        for _ in 0..300 {
+            errors += usize::from(depacketizer.push(&packet, 0, 0).is_err());
+            while depacketizer.pull().is_some() {}
+            packet.payload = Bytes::from(payload.clone());
+        }
+        assert!(errors > 0, "{codec}");
+    }
+}
