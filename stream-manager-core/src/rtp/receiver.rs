@@ -135,11 +135,35 @@ impl Receiver {
         self.stats.bytes += data.len() as u64;
         state.heard.packet(&packet, now, state.description.clock_rate);
         let began = *self.began.get_or_insert(now);
+        let late = now.duration_since(began) > PARAMETERS_TIMEOUT;
+        let units = self.depacketize(track, hub, |reorder, out| reorder.push(packet, now, out));
+        if !self.announced {
+            self.announce(hub, late);
+        }
+        units.into_iter().for_each(|unit| self.deliver(track, unit, hub));
+        Ok(())
+    }
+
+    /// Gives out what still waits for packets that will not come any more: the sender has ended.
+    pub fn finish(&mut self, hub: &HubWriter) {
+        for track in 0..self.tracks.len() {
+            let units = self.depacketize(track, hub, |reorder, out| reorder.flush(out));
+            units.into_iter().for_each(|unit| self.deliver(track, unit, hub));
+        }
+    }
+
+    /// The access units of a track's packets whose turn it is.
+    fn depacketize(
+        &mut self,
+        track: usize,
+        hub: &HubWriter,
+        take: impl FnOnce(&mut Reorder, &mut dyn FnMut(RtpPacket, u16)),
+    ) -> Vec<AccessUnit> {
+        let Some(state) = self.tracks.get_mut(track) else { return Vec::new() };
         let mut units: Vec<AccessUnit> = Vec::new();
-        let mut dropped = 0;
-        let mut lost_now = 0;
+        let (mut dropped, mut lost_now) = (0, 0);
         let (depacketizer, last) = (&mut state.depacketizer, &mut state.ticks);
-        state.reorder.push(packet, now, |packet, lost| {
+        take(&mut state.reorder, &mut |packet, lost| {
             lost_now += u64::from(lost);
             let ticks = unwrap(*last, packet.timestamp);
             *last = Some(ticks);
@@ -154,14 +178,7 @@ impl Receiver {
         if lost_now > 0 {
             hub.report_loss(lost_now);
         }
-        let late = now.duration_since(began) > PARAMETERS_TIMEOUT;
-        if !self.announced {
-            self.announce(hub, late);
-        }
-        for unit in units {
-            self.deliver(track, unit, hub);
-        }
-        Ok(())
+        units
     }
 
     fn deliver(&mut self, track: usize, unit: AccessUnit, hub: &HubWriter) {

@@ -132,7 +132,10 @@ impl Publishing {
 
     /// Gives the stream free until the next RECORD.
     pub(super) fn pause(&mut self) {
-        if let Some(recording) = self.recording.take() {
+        if let Some(mut recording) = self.recording.take() {
+            if !recording.publication.is_over() {
+                recording.receiver.finish(recording.publication.writer());
+            }
             recording.guard.ends_because("paused");
         }
     }
@@ -202,8 +205,18 @@ impl Publishing {
         reason.into()
     }
 
-    pub(super) fn end(self, reason: Option<String>) {
-        if let (Some(recording), Some(reason)) = (&self.recording, reason) {
+    /// Whether media comes by UDP, and so may come after the request that ends it.
+    pub(super) fn comes_by_udp(&self) -> bool {
+        self.recording.as_ref().is_some_and(|r| r.registration.is_some())
+    }
+
+    /// Ends it; what is left of the media is given out.
+    pub(super) fn end(mut self, reason: Option<String>) {
+        let Some(recording) = &mut self.recording else { return };
+        if !recording.publication.is_over() {
+            recording.receiver.finish(recording.publication.writer());
+        }
+        if let Some(reason) = reason {
             recording.guard.ends_because(reason);
         }
     }

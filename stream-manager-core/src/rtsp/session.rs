@@ -37,6 +37,9 @@ const METHODS: &str =
 /// Datagrams that wait for a session's task; more are dropped. A publisher's keyframe has hundreds.
 const INBOX: usize = 2048;
 
+/// How long the last datagrams of a publisher may take beyond its TEARDOWN, at most.
+const LAST_DATAGRAMS: Duration = Duration::from_millis(500);
+
 /// What a session is opened with.
 pub(super) struct Opening<'a> {
     pub(super) sessions: &'a Sessions,
@@ -164,6 +167,7 @@ impl Session {
             self.outlet.control(answer.into_bytes(Some(&sequence), session.as_deref()));
         }
         if *request.method() == Method::Teardown && !refused {
+            self.take_last_datagrams().await;
             self.end(None);
         }
     }
@@ -192,7 +196,10 @@ impl Session {
             Method::Announce => self.announce(request).await.map(Some),
             Method::Setup => self.setup(request).await.map(Some),
             Method::Play => self.play(request, sequence),
-            Method::Pause => self.pause().map(Some),
+            Method::Pause => {
+                self.take_last_datagrams().await;
+                self.pause().map(Some)
+            }
             Method::Record => self.record().await.map(Some),
             Method::Teardown => Ok(Some(Answer::ok())),
             Method::GetParameter | Method::SetParameter if request.body().is_empty() => {
@@ -529,6 +536,23 @@ impl Session {
                 }
             }
             Role::None => {}
+        }
+    }
+
+    /// Datagrams that were sent before the request that ends it all may come after it.
+    async fn take_last_datagrams(&mut self) {
+        let (Role::Publisher(publishing), Some((_, inbox))) = (&mut self.role, &mut self.inbox) else {
+            return;
+        };
+        if !publishing.comes_by_udp() {
+            return;
+        }
+        let end = Instant::now() + LAST_DATAGRAMS;
+        while Instant::now() < end {
+            match tokio::time::timeout(LAST_DATAGRAMS / 5, inbox.recv()).await {
+                Ok(Some(datagram)) => publishing.datagram(&datagram),
+                _ => return,
+            }
         }
     }
 
