@@ -1,6 +1,6 @@
 //! Digest access authentication (RFC 7616, RFC 2617) and Basic (RFC 7617), the server's side.
 
-use super::{Credentials, Secret, equal};
+use super::{Credentials, Secret, equal, unpredictable};
 use base64::Engine as _;
 use md5::Md5;
 use sha2::{Digest as _, Sha256};
@@ -133,8 +133,7 @@ impl Challenges {
     }
 
     fn renew(&mut self) {
-        // Unguessable is not needed of a nonce (RFC 7616 section 5.4), unique is.
-        self.nonce = format!("{:032x}", fastrand::u128(..));
+        self.nonce = format!("{:016x}{:016x}", unpredictable(), unpredictable());
         self.made = Instant::now();
         self.count = 0;
     }

@@ -114,6 +114,14 @@ impl Credentials {
     }
 }
 
+/// A number that nobody can guess: from the standard library's hasher, whose keys the system's random numbers make.
+pub(crate) fn unpredictable() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let mut hasher = RandomState::new().build_hasher();
+    hasher.write_u64(fastrand::u64(..));
+    hasher.finish()
+}
+
 /// Compares without telling by its duration where the difference is.
 pub(crate) fn equal(a: &[u8], b: &[u8]) -> bool {
     use subtle::ConstantTimeEq as _;

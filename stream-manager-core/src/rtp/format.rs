@@ -492,3 +492,84 @@ pub(crate) fn translate_retina(
         ParametersRef::Message(_) => Some(CodecParameters::Data(DataParameters { codec: DataCodec::Onvif })),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::TrackId;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    /// `avcC` that x264 wrote for 640x360 at 25 fps, High profile.
+    const AVCC: &[u8] = &[
+        0x01, 0x64, 0x00, 0x1e, 0xff, 0xe1, 0x00, 0x1a, 0x67, 0x64, 0x00, 0x1e, 0xac, 0xd9, 0x40, 0xa0, 0x2f,
+        0xf9, 0x70, 0x11, 0x00, 0x00, 0x03, 0x00, 0x01, 0x00, 0x00, 0x03, 0x00, 0x32, 0x0f, 0x16, 0x2d, 0x96,
+        0x01, 0x00, 0x06, 0x68, 0xeb, 0xe3, 0xcb, 0x22, 0xc0, 0xfd, 0xf8, 0xf8, 0x00,
+    ];
+
+    fn tracks(all: Vec<CodecParameters>) -> Vec<Track> {
+        (0..).zip(all).map(|(n, p)| Track { id: TrackId(n), parameters: Arc::new(p) }).collect()
+    }
+
+    #[test]
+    fn a_camera_with_sound_is_described_as_players_expect() {
+        let video = CodecParameters::Video(VideoParameters::h264(Bytes::from_static(AVCC)).unwrap());
+        let aac = CodecParameters::Audio(AudioParameters::aac(Bytes::from_static(&[0x11, 0x90])).unwrap());
+        let pcmu = CodecParameters::Audio(AudioParameters::new(AudioCodec::Pcmu, 8000, 1));
+        let sdp = describe(&tracks(vec![video, aac, pcmu]), "192.0.2.1".parse().unwrap(), "yard/door");
+        let expected = "v=0\r\n\
+            o=- 0 0 IN IP4 192.0.2.1\r\n\
+            s=yard/door\r\n\
+            c=IN IP4 0.0.0.0\r\n\
+            t=0 0\r\n\
+            a=control:*\r\n\
+            m=video 0 RTP/AVP 96\r\n\
+            a=rtpmap:96 H264/90000\r\n\
+            a=fmtp:96 packetization-mode=1;profile-level-id=64001E;\
+            sprop-parameter-sets=Z2QAHqzZQKAv+XARAAADAAEAAAMAMg8WLZY=,aOvjyyLA\r\n\
+            a=framerate:25\r\n\
+            a=control:trackID=0\r\n\
+            m=audio 0 RTP/AVP 97\r\n\
+            a=rtpmap:97 mpeg4-generic/48000/2\r\n\
+            a=fmtp:97 streamtype=5;profile-level-id=1;mode=AAC-hbr;sizelength=13;indexlength=3;\
+            indexdeltalength=3;config=1190\r\n\
+            a=control:trackID=1\r\n\
+            m=audio 0 RTP/AVP 0\r\n\
+            a=rtpmap:0 PCMU/8000\r\n\
+            a=control:trackID=2\r\n";
+        assert_eq!(sdp, expected);
+        let back = parse(sdp.as_bytes()).unwrap();
+        let codecs: Vec<String> = back.iter().map(|d| format!("{} {}", d.codec, d.control)).collect();
+        assert_eq!(codecs, ["h264 trackID=0", "aac trackID=1", "pcmu trackID=2"]);
+    }
+
+    #[test]
+    fn static_payload_types_need_no_map() {
+        let sdp = "v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\nm=video 0 RTP/AVP 26\r\nm=audio 0 RTP/AVP 8\r\nm=audio 0 RTP/AVP 10\r\n";
+        let found = parse(sdp.as_bytes()).unwrap();
+        let shown: Vec<(String, u32, u16)> =
+            found.iter().map(|d| (d.codec.to_string(), d.clock_rate, d.channels)).collect();
+        let expected = [("mjpeg", 90_000, 0), ("pcma", 8000, 1), ("l16", 44_100, 2)];
+        assert_eq!(shown, expected.map(|(c, r, n)| (c.to_owned(), r, n)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_description_panics(text in "\\PC{0,60}", map in "\\PC{0,30}", fmtp in "\\PC{0,40}") {
+            let _ = parse(text.as_bytes());
+            let head = "v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\n";
+            for map in [map.as_str(), "H264/90000", "H265/90000"] {
+                let sdp = format!("{head}a=rtpmap:96 {map}\r\na=fmtp:96 {fmtp}\r\n");
+                if let Ok(found) = parse(sdp.as_bytes()) {
+                    let _ = crate::rtp::Depacketizer::new(&found[0]);
+                }
+            }
+        }
+
+        #[test]
+        fn no_configuration_panics(data in prop::collection::vec(any::<u8>(), 0..80)) {
+            avcc_parameter_sets(&data);
+            hvcc_parameter_sets(&data);
+        }
+    }
+}

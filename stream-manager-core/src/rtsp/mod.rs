@@ -42,6 +42,7 @@
 //! # }
 //! ```
 
+mod access;
 mod address;
 mod connection;
 mod feed;

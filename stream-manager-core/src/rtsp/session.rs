@@ -7,6 +7,7 @@
 //! ```
 
 use super::FoundStream;
+use super::access::Gate;
 use super::address::{Target, content_base, is_track, target};
 use super::message::Answer;
 use super::outlet::{Outlet, QueueRule};
@@ -15,8 +16,7 @@ use super::reading::{Play, Reading};
 use super::server::Shared;
 use super::transport::Possible;
 use super::udp::{Datagram, canonical};
-use crate::auth::digest::{Challenges, HeaderError};
-use crate::auth::{Access, Action, Credentials, Denied, Grant};
+use crate::auth::{Action, unpredictable};
 use crate::hub::HubItem;
 use crate::rtp::format::describe;
 use crate::session::{NewSession, SessionGuard, SessionKind, Sessions, StatsSource};
@@ -29,8 +29,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// A wrong password is answered this much later, so that trying many takes long.
-const WRONG_CREDENTIALS_DELAY: Duration = Duration::from_secs(1);
 const METHODS: &str =
     "OPTIONS, DESCRIBE, ANNOUNCE, SETUP, PLAY, PAUSE, RECORD, GET_PARAMETER, SET_PARAMETER, TEARDOWN";
 
@@ -77,9 +75,7 @@ pub(super) struct Session {
     pub(super) protocol: &'static str,
     local: SocketAddr,
     pub(super) peer: SocketAddr,
-    challenges: Challenges,
-    /// What has been allowed on this connection.
-    granted: Option<(Action, String, Grant)>,
+    gate: Gate,
     user_agent: Option<String>,
     id: Option<String>,
     role: Role,
@@ -104,15 +100,14 @@ impl Session {
         local: SocketAddr,
         peer: SocketAddr,
     ) -> Self {
-        let challenges = Challenges::new(&shared.options.auth_methods, shared.options.nonce_lifetime);
+        let gate = Gate::new(&shared, protocol, peer);
         Self {
             shared,
             outlet,
             protocol,
             local,
             peer,
-            challenges,
-            granted: None,
+            gate,
             user_agent: None,
             id: None,
             role: Role::None,
@@ -224,66 +219,9 @@ impl Session {
         }
     }
 
-    /// Who asks, and whether they may.
-    async fn authorize(
-        &mut self,
-        action: Action,
-        target: &Target,
-        request: &Request<Vec<u8>>,
-    ) -> Result<Grant, Answer> {
-        if let Some((granted, stream, grant)) = &self.granted
-            && *granted == action
-            && *stream == target.stream
-        {
-            return Ok(grant.clone());
-        }
-        let method: &str = request.method().into();
-        let credentials = match request.header(&headers::AUTHORIZATION) {
-            None => Credentials::None,
-            Some(header) => match self.challenges.read(header.as_str(), method) {
-                Ok(credentials) => credentials,
-                Err(HeaderError::Stale) => return Err(self.challenge(true)),
-                Err(error) => {
-                    tracing::debug!(peer = %self.peer, %error, "credentials cannot be used");
-                    return Err(self.challenge(false));
-                }
-            },
-        };
-        let access = Access {
-            action,
-            stream: &target.stream,
-            address: self.peer.ip().to_canonical(),
-            protocol: self.protocol,
-            query: target.query.as_deref(),
-            credentials: &credentials,
-        };
-        match self.shared.authorizer.authorize(&access).await {
-            Ok(grant) => {
-                self.granted = Some((action, target.stream.clone(), grant.clone()));
-                Ok(grant)
-            }
-            Err(Denied::Anonymous) => Err(self.challenge(false)),
-            Err(Denied::WrongCredentials) => {
-                tracing::warn!(peer = %self.peer, user = credentials.user(), "wrong credentials");
-                tokio::time::sleep(WRONG_CREDENTIALS_DELAY).await;
-                Err(self.challenge(false))
-            }
-            Err(Denied::Limited { wait }) => Err(Answer::new(503, "Too Many Failed Attempts")
-                .header("Retry-After", wait.as_secs().max(1).to_string())),
-            Err(denied) => Err(Answer::new(403, format!("Forbidden: {denied}"))),
-        }
-    }
-
-    fn challenge(&mut self, stale: bool) -> Answer {
-        self.challenges
-            .headers(stale)
-            .into_iter()
-            .fold(Answer::new(401, "Unauthorized"), |answer, line| answer.header("WWW-Authenticate", line))
-    }
-
     async fn describe(&mut self, request: &Request<Vec<u8>>) -> Reply {
         let target = target(request, |_| false)?;
-        self.authorize(Action::Read, &target, request).await?;
+        self.gate.authorize(&self.shared, Action::Read, &target, request).await?;
         let accepts = request.header(&headers::ACCEPT).is_none_or(|accept| {
             let text = accept.as_str().to_ascii_lowercase();
             ["application/sdp", "application/*", "*/*"].iter().any(|kind| text.contains(kind))
@@ -328,7 +266,7 @@ impl Session {
             return Err(Answer::new(455, "Method Not Valid in This State"));
         }
         let target = target(request, |_| false)?;
-        self.authorize(Action::Publish, &target, request).await?;
+        self.gate.authorize(&self.shared, Action::Publish, &target, request).await?;
         let kind = request.header(&headers::CONTENT_TYPE).map_or("", |v| v.as_str());
         if !kind.trim().to_ascii_lowercase().starts_with("application/sdp") {
             return Err(Answer::new(415, "Unsupported Media Type: expected application/sdp"));
@@ -343,7 +281,7 @@ impl Session {
 
     /// Gives the session its name.
     fn begin(&mut self) {
-        self.id.get_or_insert_with(|| format!("{:016x}", fastrand::u64(..)));
+        self.id.get_or_insert_with(|| format!("{:016x}", unpredictable()));
     }
 
     async fn setup(&mut self, request: &Request<Vec<u8>>) -> Reply {
@@ -380,7 +318,7 @@ impl Session {
             }
             Role::None => {
                 let target = target(request, is_track)?;
-                self.authorize(Action::Read, &target, request).await?;
+                self.gate.authorize(&self.shared, Action::Read, &target, request).await?;
                 let stream = self.wait_for_tracks(&target).await?;
                 let feed = self.shared.feeds.get(&stream.id, &stream.hub, &stream.hub.tracks());
                 self.role = Role::Reader(Box::new(Reading::new(stream, feed)));
@@ -421,7 +359,7 @@ impl Session {
             sessions: &self.shared.sessions,
             protocol: self.protocol,
             peer: self.peer,
-            user: self.granted.as_ref().and_then(|(_, _, grant)| grant.user.clone()),
+            user: self.gate.user(),
             user_agent: self.user_agent.clone(),
         }
     }
