@@ -88,7 +88,7 @@ impl ByRetina {
                     AccessUnit {
                         ticks: frame.timestamp().timestamp(),
                         keyframe: frame.is_random_access_point(),
-                        data: shrink(frame.into_data()),
+                        data: shrink(self.complete(frame.into_data())),
                         parameters,
                     }
                 }
@@ -110,6 +110,16 @@ impl ByRetina {
             self.held = 0;
             return Some(unit);
         }
+    }
+
+    /// Puts the end marker behind a JPEG picture that came without one; retina does so only where the last two bytes
+    /// are both unlike it.
+    fn complete(&self, mut data: Vec<u8>) -> Vec<u8> {
+        const END: [u8; 2] = [0xff, 0xd9];
+        if self.description.encoding == "jpeg" && !data.ends_with(&END) {
+            data.extend_from_slice(&END);
+        }
+        data
     }
 
     fn learn(&mut self, frame: Option<&[u8]>) -> Option<CodecParameters> {

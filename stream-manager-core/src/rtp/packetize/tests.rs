@@ -331,6 +331,21 @@ fn jpeg_picture(sampling: u8, restart: bool, length: usize) -> Vec<u8> {
     data
 }
 
+/// A scan whose last byte looks like half of an end marker still gets one.
+#[test]
+fn a_picture_ends_with_its_marker() {
+    let parameters = CodecParameters::Video(VideoParameters::new(VideoCodec::Mjpeg, 640, 360));
+    for marker in [true, false] {
+        // The last byte of this scan is 0xd9.
+        let mut picture = jpeg_picture(0x21, false, 218);
+        if !marker {
+            picture.truncate(picture.len() - 2);
+        }
+        let units = round_trip(parameters.clone(), 200, vec![(true, picture)]);
+        assert!(units[0].data.ends_with(&[0xd8, 0xd9, 0xff, 0xd9]), "with a marker: {marker}");
+    }
+}
+
 #[test]
 fn what_rtp_cannot_carry_is_said() {
     let parameters = Arc::new(CodecParameters::Video(VideoParameters::new(VideoCodec::Mjpeg, 8, 8)));
