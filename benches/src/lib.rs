@@ -1,7 +1,20 @@
-//! What the load benches share: reading what a process has used from `/proc`.
+//! What the load benches share: their runtime, and reading what a process has used from `/proc`.
 
 use std::path::Path;
 use std::time::Duration;
+
+/// A runtime as the program makes it.
+///
+/// # Errors
+/// If its threads do not start.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.clamp(1, 8))
+        .max_blocking_threads(8)
+        .enable_all()
+        .build()
+}
 
 /// What a process has used so far.
 #[derive(Clone, Copy, Debug, Default)]

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
-use stream_manager_benches::{Usage, total, usage};
+use stream_manager_benches::{Usage, runtime, total, usage};
 use stream_manager_core::manager::{Stream, StreamManager};
 use stream_manager_core::recording::{Recorder, Recording};
 use stream_manager_core::source::RtspSource;
@@ -70,13 +70,7 @@ enum Role {
 
 fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    // As the program does it.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores.clamp(1, 8))
-        .max_blocking_threads(8)
-        .enable_all()
-        .build()?;
+    let runtime = runtime()?;
     match arguments.role {
         Some(Role::Simulate) => runtime.block_on(simulate(&arguments)),
         Some(Role::Library) => runtime.block_on(library(&arguments)),

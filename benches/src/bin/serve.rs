@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use stream_manager_benches::{Usage, usage};
+use stream_manager_benches::{Usage, runtime, usage};
 use stream_manager_core::auth::Users;
 use stream_manager_core::manager::{Stream, StreamManager};
 use stream_manager_core::rtsp::{RtspOptions, RtspServer};
@@ -72,12 +72,7 @@ enum Role {
 
 fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores.clamp(1, 8))
-        .max_blocking_threads(8)
-        .enable_all()
-        .build()?;
+    let runtime = runtime()?;
     match arguments.role {
         Some(Role::Simulate) => runtime.block_on(simulate()),
         Some(Role::Serve) => runtime.block_on(serve(&arguments)),

@@ -139,7 +139,7 @@ pub struct RtspConfig {
     /// The largest RTP packet.
     pub packet_size: BytesText,
     /// How readers get the kept GOP.
-    pub start: StartText,
+    pub start: StartMode,
     /// What may wait for one reader.
     pub queue_size: BytesText,
     /// A reader that takes nothing for this long is disconnected.
@@ -157,7 +157,7 @@ pub struct RtspConfig {
 /// How readers get the kept GOP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum StartText {
+pub enum StartMode {
     /// All at once.
     #[default]
     Burst,
@@ -177,7 +177,7 @@ impl Default for RtspConfig {
             tls_certificate: None,
             tls_key: None,
             packet_size: BytesText(1440),
-            start: StartText::Burst,
+            start: StartMode::Burst,
             queue_size: BytesText(4 << 20),
             write_timeout: secs(10),
             session_timeout: secs(60),

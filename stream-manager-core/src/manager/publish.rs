@@ -81,7 +81,6 @@ impl StreamManager {
 }
 
 #[cfg(feature = "rtsp")]
-#[async_trait::async_trait]
 impl crate::rtsp::StreamDirectory for StreamManager {
     fn find(&self, id: &str) -> Option<crate::rtsp::FoundStream> {
         let handle = self.stream(id).ok()?;

@@ -55,11 +55,6 @@ impl Packets {
         self.packets.is_empty()
     }
 
-    /// What of them is memory of their own, beside the frame's.
-    pub fn own_bytes(&self) -> usize {
-        self.heads.len() + self.pieces.len() * size_of::<Piece>() + self.packets.len() * 8
-    }
-
     fn slice(&self, piece: Piece) -> &[u8] {
         match piece {
             Piece::Head(start, end) => &self.heads[start as usize..end as usize],

@@ -109,11 +109,6 @@ impl Receiver {
         ReceiverStats { lost, dropped: self.stats.dropped + late, ..self.stats }
     }
 
-    /// Whether the tracks have been announced.
-    pub fn announced(&self) -> bool {
-        self.announced
-    }
-
     /// Takes a packet of a track.
     ///
     /// # Errors
@@ -133,9 +128,9 @@ impl Receiver {
         }
         self.stats.packets += 1;
         self.stats.bytes += data.len() as u64;
-        state.heard.packet(&packet, now, state.description.clock_rate);
-        let began = *self.began.get_or_insert(now);
-        let late = now.duration_since(began) > PARAMETERS_TIMEOUT;
+        let passed = now.duration_since(*self.began.get_or_insert(now));
+        state.heard.packet(&packet, passed, state.description.clock_rate);
+        let late = passed > PARAMETERS_TIMEOUT;
         let units = self.depacketize(track, hub, |reorder, out| reorder.push(packet, now, out));
         if !self.announced {
             self.announce(hub, late);
@@ -208,11 +203,7 @@ impl Receiver {
             return;
         }
         let mut order = used;
-        order.sort_by_key(|i| match self.tracks[*i].depacketizer.parameters() {
-            Some(CodecParameters::Video(_)) => 0,
-            Some(CodecParameters::Audio(_)) => 1,
-            _ => 2,
-        });
+        order.sort_by_key(|i| self.tracks[*i].depacketizer.parameters().map(CodecParameters::kind));
         for (number, index) in (0u32..).zip(&order) {
             self.tracks[*index].number = Some(number);
         }
@@ -220,32 +211,25 @@ impl Receiver {
         self.announced = true;
     }
 
-    /// Takes an RTCP packet of a track; `true` if the sender says that it has ended.
-    pub fn rtcp(&mut self, track: usize, data: &[u8]) -> bool {
+    /// Takes an RTCP packet of a track: its sender's clock is learnt from it.
+    pub fn rtcp(&mut self, track: usize, data: &[u8]) {
         let Ok(reports) = rtcp::parse(data) else {
             self.stats.dropped += 1;
-            return false;
+            return;
         };
-        let mut ended = false;
+        let Some(state) = self.tracks.get_mut(track) else { return };
         for report in reports {
-            match report {
-                Report::Sender { ssrc, ntp, timestamp } => {
-                    let Some(state) = self.tracks.get_mut(track) else { continue };
-                    if state.ssrc.is_some_and(|known| known != ssrc) {
-                        continue;
-                    }
-                    state.heard.last_report = Some(((ntp >> 16) as u32, Instant::now()));
-                    // A sender without a clock says zero (RFC 3550 section 6.4.1).
-                    if ntp != 0 && state.ticks.is_some() {
-                        let ticks = unwrap(state.ticks, timestamp);
-                        state.report = Some((ticks, WallTime::from_ntp(ntp)));
-                    }
-                }
-                Report::Bye => ended = true,
-                Report::Reception(_) => {}
+            let Report::Sender { ssrc, ntp, timestamp } = report else { continue };
+            if state.ssrc.is_some_and(|known| known != ssrc) {
+                continue;
+            }
+            state.heard.last_report = Some(((ntp >> 16) as u32, Instant::now()));
+            // A sender without a clock says zero (RFC 3550 section 6.4.1).
+            if ntp != 0 && state.ticks.is_some() {
+                let ticks = unwrap(state.ticks, timestamp);
+                state.report = Some((ticks, WallTime::from_ntp(ntp)));
             }
         }
-        ended
     }
 
     /// A receiver report for a track, once it has been heard of.
@@ -257,8 +241,8 @@ impl Receiver {
 }
 
 impl Heard {
-    /// RFC 3550 appendix A.1, A.3 and A.8.
-    fn packet(&mut self, packet: &RtpPacket, now: Instant, rate: u32) {
+    /// RFC 3550 appendix A.1, A.3 and A.8. `arrived` counts from anywhere: only differences matter.
+    fn packet(&mut self, packet: &RtpPacket, arrived: Duration, rate: u32) {
         if self.first.is_none() {
             self.first = Some(packet.sequence);
             self.highest = packet.sequence;
@@ -271,8 +255,7 @@ impl Heard {
             self.highest = packet.sequence;
         }
         self.received = self.received.wrapping_add(1);
-        // The origin does not matter, only differences do.
-        let arrival = now.duration_since(*EPOCH).as_secs_f64() * f64::from(rate);
+        let arrival = arrived.as_secs_f64() * f64::from(rate);
         let transit = i64::from((arrival as i64 as u32).wrapping_sub(packet.timestamp) as i32);
         if let Some(before) = self.transit.replace(transit) {
             let difference = (transit - before).unsigned_abs() as f64;
@@ -307,8 +290,6 @@ impl Heard {
         })
     }
 }
-
-static EPOCH: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
 
 /// The timestamp nearest to the last one.
 fn unwrap(last: Option<i64>, timestamp: u32) -> i64 {

@@ -5,8 +5,8 @@
 //! readers were told of, or the stream has ended.
 
 use super::outlet::Outlet;
-use super::server::StartMode;
 use super::udp::UdpOutlet;
+use crate::config::StartMode;
 use crate::frame::{CodecParameters, Frame, MediaTime, Track, TrackId, WallTime};
 use crate::hub::{Hub, HubItem, HubReader, ReaderOptions};
 use crate::rtp::{Packetizer, PacketizerOptions, Packets, rtcp};
@@ -154,8 +154,6 @@ struct State {
     clock: Option<i64>,
     /// When that was last looked at.
     clock_followed: i64,
-    /// Whether a picture is needed to begin: there is video.
-    keyed: bool,
     /// When the last reports went out.
     reported: Option<Instant>,
     /// Frames that their payload format cannot carry.
@@ -181,7 +179,6 @@ impl Feed {
                 readers: Arc::default(),
                 clock: None,
                 clock_followed: 0,
-                keyed: tracks.iter().any(|t| matches!(&*t.parameters, CodecParameters::Video(_))),
                 reported: None,
                 refused: 0,
             }),
@@ -295,9 +292,6 @@ impl State {
     }
 
     fn keep(&mut self, packets: &Arc<Packets>, pts: MediaTime) {
-        if !self.keyed {
-            return;
-        }
         if packets.sync {
             self.gop.clear();
             self.gop_bytes = 0;
@@ -342,7 +336,10 @@ impl Shared {
                 return Ok(None);
             }
         };
-        state.keep(&packets, frame.pts);
+        // Without video there is nothing to begin with but the next frame.
+        if self.main_video.is_some() {
+            state.keep(&packets, frame.pts);
+        }
         let mut batch = vec![packets];
         if state.reported.is_none_or(|at| at.elapsed() >= REPORT_INTERVAL) {
             state.reported = Some(Instant::now());

@@ -56,8 +56,9 @@ mod tls;
 mod transport;
 mod udp;
 
+pub use crate::config::StartMode;
 pub use message::{Incoming, MessageError, next_message};
-pub use server::{RtspError, RtspOptions, RtspServer, StartMode};
+pub use server::{RtspError, RtspOptions, RtspServer};
 pub use tls::TlsFiles;
 
 use crate::hub::Hub;
@@ -76,7 +77,6 @@ pub struct FoundStream {
 }
 
 /// Where the server finds streams.
-#[async_trait::async_trait]
 pub trait StreamDirectory: Send + Sync + 'static {
     /// The stream with this id.
     fn find(&self, id: &str) -> Option<FoundStream>;

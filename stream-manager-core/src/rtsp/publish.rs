@@ -132,11 +132,8 @@ impl Publishing {
 
     /// Gives the stream free until the next RECORD.
     pub(super) fn pause(&mut self) {
-        if let Some(mut recording) = self.recording.take() {
-            if !recording.publication.is_over() {
-                recording.receiver.finish(recording.publication.writer());
-            }
-            recording.guard.ends_because("paused");
+        if let Some(recording) = self.recording.take() {
+            recording.end(Some("paused".into()));
         }
     }
 
@@ -211,18 +208,23 @@ impl Publishing {
     }
 
     /// Ends it; what is left of the media is given out.
-    pub(super) fn end(mut self, reason: Option<String>) {
-        let Some(recording) = &mut self.recording else { return };
-        if !recording.publication.is_over() {
-            recording.receiver.finish(recording.publication.writer());
-        }
-        if let Some(reason) = reason {
-            recording.guard.ends_because(reason);
+    pub(super) fn end(self, reason: Option<String>) {
+        if let Some(recording) = self.recording {
+            recording.end(reason);
         }
     }
 }
 
 impl Recording {
+    fn end(mut self, reason: Option<String>) {
+        if !self.publication.is_over() {
+            self.receiver.finish(self.publication.writer());
+        }
+        if let Some(reason) = reason {
+            self.guard.ends_because(reason);
+        }
+    }
+
     fn rtp(&mut self, track: usize, data: &Bytes) {
         // From the moment another has taken over nothing of this one may come between.
         if self.publication.is_over() {

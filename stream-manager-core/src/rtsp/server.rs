@@ -7,7 +7,7 @@ use super::tls::TlsFiles;
 use super::udp::UdpPair;
 use crate::auth::Authorizer;
 use crate::auth::digest::AuthMethod;
-use crate::config::{AuthConfig, RtspConfig, StartText};
+use crate::config::{AuthConfig, RtspConfig, StartMode};
 use crate::session::Sessions;
 use crate::source::RtspTransport;
 use parking_lot::Mutex;
@@ -26,17 +26,6 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long connections have to end when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// How a reader gets the kept GOP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StartMode {
-    /// All at once: the picture is there at once, and no later than live.
-    #[default]
-    Burst,
-    /// At four times its speed, for thin lines.
-    Paced,
-}
 
 /// Settings of the server.
 ///
@@ -136,10 +125,7 @@ impl RtspOptions {
             udp: rtsp.transports.contains(&RtspTransport::Udp),
             udp_port: rtsp.udp_port,
             packet_bytes: bytes(rtsp.packet_size),
-            start: match rtsp.start {
-                StartText::Burst => StartMode::Burst,
-                StartText::Paced => StartMode::Paced,
-            },
+            start: rtsp.start,
             queue_bytes: bytes(rtsp.queue_size),
             write_timeout: rtsp.write_timeout.0,
             session_timeout: rtsp.session_timeout.0,

@@ -414,11 +414,7 @@ impl Receiver {
             return;
         }
         let mut order = wanted;
-        order.sort_by_key(|i| match &self.tracks[*i].parameters {
-            Some(CodecParameters::Video(_)) => 0,
-            Some(CodecParameters::Audio(_)) => 1,
-            _ => 2,
-        });
+        order.sort_by_key(|i| self.tracks[*i].parameters.as_ref().map(CodecParameters::kind));
         for (track, index) in (0u32..).zip(&order) {
             self.tracks[*index].track = Some(track);
         }
