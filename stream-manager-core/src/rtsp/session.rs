@@ -59,7 +59,7 @@ impl Opening<'_> {
             protocol: self.protocol,
             kind,
             stream: stream.clone(),
-            address: canonical(self.peer),
+            address: self.peer,
             user: self.user,
             user_agent: self.user_agent,
             transport: if udp { "udp" } else { "tcp" },
@@ -358,7 +358,7 @@ impl Session {
         Opening {
             sessions: &self.shared.sessions,
             protocol: self.protocol,
-            peer: self.peer,
+            peer: canonical(self.peer),
             user: self.gate.user(),
             user_agent: self.user_agent.clone(),
         }
