@@ -91,7 +91,10 @@ pub fn counters(path: &Path) -> Vec<u32> {
     let output = Command::new("ffmpeg")
         .args(["-v", "error", "-i"])
         .arg(path)
-        .args(["-map", "0:v:0", "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "gray", "-"])
+        // Each picture once, whatever its time: ffmpeg's clock here has the ticks of the nominal frame rate, and
+        // frames nearer than one (the last of a publisher, the first of the next) would be a complaint.
+        .args(["-map", "0:v:0", "-vf", "settb=1,setpts=N", "-fps_mode", "passthrough"])
+        .args(["-f", "rawvideo", "-pix_fmt", "gray", "-"])
         .stdin(Stdio::null())
         .output()
         .expect("ffmpeg is not installed");
