@@ -31,11 +31,30 @@ pub(crate) enum Command {
     Probe(ProbeArgs),
     /// Check the configuration and the installed GStreamer plugins
     Check(CheckArgs),
+    /// Write out the configuration, or its JSON Schema
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print the description of the HTTP API (OpenAPI 3.1, JSON)
+    Openapi,
     /// List, protect, delete or verify what the server has recorded (it may be running)
     #[command(subcommand)]
     Recordings(RecordingsCommand),
     /// Compare the recordings with their index (while no server runs)
     Fsck(FsckArgs),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print the file, what was set through the API, and all streams as one file (the server may be running)
+    Export {
+        /// With passwords, so that it can be used as it is
+        #[arg(long)]
+        secrets: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Print the JSON Schema of the configuration file, for editors
+    Schema,
 }
 
 /// Where the recordings are.

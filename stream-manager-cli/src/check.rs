@@ -10,12 +10,12 @@ use stream_manager_core::rtsp::RtspOptions;
 pub(crate) fn run(args: &CheckArgs) -> u8 {
     let file = serve::config_file(args.config.as_deref());
     let mut code = 0;
-    match serve::load(file.as_deref(), &Overrides::default()) {
+    match serve::load(&serve::source(file.clone(), Overrides::default())) {
         Ok(config) => {
             let name = file.map_or_else(|| "defaults".into(), |f| f.display().to_string());
             output::line(&format!("configuration: ok ({name}, {} streams)", config.streams.len()));
             if config.rtsp.enabled
-                && let Err(error) = RtspOptions::from_config(&config.rtsp, &config.auth, 0).check()
+                && let Err(error) = RtspOptions::from_config(&config.rtsp, &config.auth).check()
             {
                 output::error(&error.to_string());
                 code = exit::USAGE;

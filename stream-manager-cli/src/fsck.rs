@@ -9,7 +9,7 @@ use stream_manager_core::storage::repair::Finding;
 pub(crate) fn run(args: &FsckArgs) -> u8 {
     let overrides = Overrides { data_dir: args.place.data_dir.clone(), ..Overrides::default() };
     let file = serve::config_file(args.place.config.as_deref());
-    let config = match serve::load(file.as_deref(), &overrides) {
+    let config = match serve::load(&serve::source(file, overrides)) {
         Ok(config) => config,
         Err(problems) => {
             problems.iter().for_each(|p| output::error(p));

@@ -4,6 +4,7 @@
 
 mod args;
 mod check;
+mod config;
 mod fsck;
 mod output;
 mod probe;
@@ -51,6 +52,8 @@ fn main() -> ExitCode {
             Some(Command::Record(record)) => record::run(record).await,
             Some(Command::Probe(probe)) => probe::run(&probe).await,
             Some(Command::Check(check)) => check::run(&check),
+            Some(Command::Config(command)) => config::run(command),
+            Some(Command::Openapi) => config::openapi(),
             // Nothing else runs: these may block.
             Some(Command::Recordings(command)) => recordings::run(command),
             Some(Command::Fsck(args)) => fsck::run(&args),

@@ -7,7 +7,7 @@ use stream_manager_core::manager::{self, ProbeReport, ProbeTrack};
 use stream_manager_core::source::{SourceOptions, from_url_with};
 
 pub(crate) async fn run(args: &ProbeArgs) -> u8 {
-    if let Err(problem) = output::start_log(&args.log, LogFormat::Text) {
+    if let Err(problem) = output::start_log(&args.log, LogFormat::Text, None) {
         output::error(&problem);
         return exit::USAGE;
     }

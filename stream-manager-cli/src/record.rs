@@ -9,7 +9,7 @@ use stream_manager_core::recording::{Recording, RecordingFormat};
 use stream_manager_core::source::{SourceOptions, from_url_with};
 
 pub(crate) async fn run(args: RecordArgs) -> u8 {
-    if let Err(problem) = output::start_log(&args.log, LogFormat::Text) {
+    if let Err(problem) = output::start_log(&args.log, LogFormat::Text, None) {
         output::error(&problem);
         return exit::USAGE;
     }

@@ -57,7 +57,7 @@ fn open(place: &Place, reading: bool) -> Result<Catalog, Failure> {
 fn data_dir(place: &Place) -> Result<PathBuf, Failure> {
     let overrides = Overrides { data_dir: place.data_dir.clone(), ..Overrides::default() };
     let file = serve::config_file(place.config.as_deref());
-    let config = serve::load(file.as_deref(), &overrides).map_err(|p| (exit::USAGE, p.join("\n")))?;
+    let config = serve::load(&serve::source(file, overrides)).map_err(|p| (exit::USAGE, p.join("\n")))?;
     Ok(config.storage.data_dir)
 }
 

@@ -4,33 +4,34 @@ use crate::args::ServeArgs;
 use crate::{exit, output};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use stream_manager_core::api::{self, ApiOptions, Server};
-use stream_manager_core::auth::Users;
-use stream_manager_core::config::{Config, Overrides};
-use stream_manager_core::manager::{StreamManager, check_streams};
-use stream_manager_core::rtsp::{RtspOptions, RtspServer};
+use stream_manager_core::config::{Config, ConfigSource, Overrides};
+use stream_manager_core::logs::LogRing;
+use stream_manager_core::manager::check_streams;
+use stream_manager_core::service::{Service, ServiceOptions};
+
+/// Lines of the log that the API shows.
+const LOG_LINES: usize = 2000;
 
 pub(crate) async fn run(args: &ServeArgs) -> u8 {
     let file = config_file(args.config.as_deref());
-    let overrides = Overrides {
-        port: args.port,
-        listen: args.listen,
-        rtsp_listen: args.rtsp_listen,
-        data_dir: args.data_dir.clone(),
-        log: args.log.clone(),
-    };
-    let config = match load(file.as_deref(), &overrides) {
+    let source = source(file, overrides(args));
+    let config = match load(&source) {
         Ok(config) => config,
         Err(problems) => {
             problems.iter().for_each(|p| output::error(p));
             return exit::USAGE;
         }
     };
-    if let Err(problem) = output::start_log(&config.telemetry.log, config.telemetry.log_format) {
-        output::error(&problem);
-        return exit::USAGE;
-    }
-    match serve(config, file.as_deref()).await {
+    let ring = LogRing::new(LOG_LINES);
+    let log = match output::start_log(&config.telemetry.log, config.telemetry.log_format, Some(ring.clone()))
+    {
+        Ok(log) => log,
+        Err(problem) => {
+            output::error(&problem);
+            return exit::USAGE;
+        }
+    };
+    match serve(source, ServiceOptions { logs: Some(ring), config_users: vec![Arc::new(log)] }).await {
         Ok(()) => 0,
         Err(error) => {
             output::error(&error.to_string());
@@ -39,47 +40,38 @@ pub(crate) async fn run(args: &ServeArgs) -> u8 {
     }
 }
 
-async fn serve(config: Config, file: Option<&Path>) -> Result<(), Box<dyn std::error::Error>> {
+async fn serve(source: ConfigSource, options: ServiceOptions) -> Result<(), Box<dyn std::error::Error>> {
     let cancel = output::cancel_on_signal()?;
-    // The port first: if it is taken, no camera has been connected and no file begun.
-    let server = Server::bind(config.server.listen).await?;
-    let rtsp = match &config.rtsp {
-        rtsp if rtsp.enabled => {
-            let gop = usize::try_from(config.defaults.gop_max_size.0).unwrap_or(usize::MAX);
-            Some(RtspServer::bind(RtspOptions::from_config(rtsp, &config.auth, gop)).await?)
-        }
-        _ => None,
-    };
-    let manager = StreamManager::from_config(&config).await?;
-    let rtsp_cancel = tokio_util::sync::CancellationToken::new();
-    let rtsp = match rtsp {
-        Some(server) => {
-            tracing::info!(udp = ?server.udp_ports(), tls = ?server.tls_address(), "RTSP at rtsp://{}/<id>", server.address());
-            let users = Arc::new(Users::new(config.auth.users()?));
-            let (streams, sessions) = (Arc::new(manager.clone()), manager.sessions().clone());
-            Some(tokio::spawn(server.run(streams, users, sessions, rtsp_cancel.clone())))
-        }
-        None => None,
-    };
+    let file = source.file.clone();
+    let service = Service::start(source, options).await?;
+    output::on_hangup(service.reloader(), cancel.clone())?;
+    let manager = service.manager();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         config = file.map_or_else(|| "none".into(), |f| f.display().to_string()),
-        streams = config.streams.len(),
+        streams = manager.streams().len(),
         recordings = %manager.recordings_dir().display(),
         "listening on http://{}",
-        server.address(),
+        service.address(),
     );
-    let router = api::router(manager.clone(), ApiOptions { defaults: config.defaults });
-    let served = server.run(router, cancel).await;
-    tracing::info!("stopping: finishing recordings");
-    rtsp_cancel.cancel();
-    manager.shutdown().await;
-    if let Some(rtsp) = rtsp {
-        // A panic in there has said so in the log.
-        let _ = rtsp.await;
-    }
+    service.run(cancel).await;
     tracing::info!("stopped");
-    Ok(served?)
+    Ok(())
+}
+
+fn overrides(args: &ServeArgs) -> Overrides {
+    Overrides {
+        port: args.port,
+        listen: args.listen,
+        rtsp_listen: args.rtsp_listen,
+        data_dir: args.data_dir.clone(),
+        log: args.log.clone(),
+    }
+}
+
+/// All layers of the configuration.
+pub(crate) fn source(file: Option<PathBuf>, overrides: Overrides) -> ConfigSource {
+    ConfigSource { file, environment: std::env::vars().collect(), overrides }
 }
 
 /// The file that was named, or the one in a usual place.
@@ -89,12 +81,13 @@ pub(crate) fn config_file(named: Option<&Path>) -> Option<PathBuf> {
 }
 
 /// Reads the configuration and checks its streams; says everything that is wrong, one line each.
-pub(crate) fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, Vec<String>> {
-    let config = Config::load(file, std::env::vars(), overrides).map_err(|e| vec![e.to_string()])?;
+pub(crate) fn load(source: &ConfigSource) -> Result<Config, Vec<String>> {
+    let config = source.load(None).map_err(|e| vec![e.to_string()])?;
     let problems = check_streams(&config);
     if problems.is_empty() {
         return Ok(config);
     }
+    let file = source.file.as_deref();
     let text = file.and_then(|f| std::fs::read_to_string(f).ok()).unwrap_or_default();
     let problems = problems
         .into_iter()

@@ -1,16 +1,18 @@
 //! What happens to streams, as values that anyone may listen to.
 //!
-//! Every change of state and every failure becomes an [`Event`] on the manager's [`EventBus`]. The bus
-//! never blocks a sender: a listener that falls behind by more than the bus's length is told how many
-//! events it missed.
+//! Every change of state and every failure becomes an [`Event`] with a number on the manager's [`EventBus`]. The
+//! bus never blocks a sender: a listener that falls behind by more than the bus's length is told how many
+//! events it missed. The last ones are kept, so that a listener may begin a little in the past.
 
 use crate::frame::WallTime;
+use parking_lot::Mutex;
 use serde::Serialize;
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::broadcast;
 
 /// Where a stream's supervisor stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StreamState {
     /// Made, not started.
@@ -25,8 +27,21 @@ pub enum StreamState {
     Stopped,
 }
 
+impl StreamState {
+    /// Its place in a list by state: what works least comes first.
+    pub fn rank(self) -> u8 {
+        match self {
+            Self::Backoff => 0,
+            Self::Connecting => 1,
+            Self::Stopped => 2,
+            Self::Idle => 3,
+            Self::Running => 4,
+        }
+    }
+}
+
 /// Where a stream's recording stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RecordingState {
     /// Nothing is recorded.
@@ -40,7 +55,7 @@ pub enum RecordingState {
 }
 
 /// What happened.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum EventKind {
@@ -159,11 +174,165 @@ pub enum EventKind {
         /// How many RTP packets.
         packets: u64,
     },
+    /// A stream was made through the API, or has come into the configuration file.
+    StreamCreated {
+        /// Who says that it exists.
+        origin: &'static str,
+    },
+    /// A stream's configuration was changed.
+    StreamChanged {
+        /// Who says that it exists.
+        origin: &'static str,
+        /// What that took: `live`, or `restart` of the stream.
+        effect: &'static str,
+    },
+    /// A stream was deleted.
+    StreamDeleted {
+        /// Who said that it exists.
+        origin: &'static str,
+    },
+    /// A new configuration is in force.
+    ConfigReloaded {
+        /// Why it was read: `file`, `signal`, `request`.
+        trigger: &'static str,
+        /// The keys that have changed.
+        changed: Vec<String>,
+        /// Of these, the ones that need a restart of the process, and have the old value until then.
+        needs_restart: Vec<String>,
+    },
+    /// A new configuration was refused; the old one stays in force.
+    ConfigRejected {
+        /// Why it was read: `file`, `signal`, `request`.
+        trigger: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A disk has less room than is to be kept free, and nothing that may be deleted.
+    StorageLow {
+        /// The recordings folder on it.
+        path: String,
+        /// Bytes that are free.
+        free_bytes: u64,
+        /// Bytes that should be.
+        wanted_bytes: u64,
+    },
+    /// The disk has enough room again.
+    StorageRecovered {
+        /// The recordings folder on it.
+        path: String,
+        /// Bytes that are free.
+        free_bytes: u64,
+    },
+    /// Some part of the server works no longer, or works again.
+    Health {
+        /// Which part.
+        component: &'static str,
+        /// Whether it works.
+        healthy: bool,
+        /// What is the matter.
+        problem: String,
+    },
+    /// A hook could not be carried out.
+    HookFailed {
+        /// Its name.
+        hook: String,
+        /// Why, in words.
+        problem: String,
+        /// Whether it was the last attempt.
+        given_up: bool,
+    },
+    /// Events are missing in the journal: they came faster than it could be written, or it could not be written.
+    EventsLost {
+        /// How many.
+        events: u64,
+    },
+    /// The database of streams and settings was damaged.
+    StateDamaged {
+        /// Where the damaged one is.
+        kept_as: String,
+        /// How many streams the copy had that was used instead; `None` if there was no copy.
+        restored_streams: Option<u64>,
+    },
+    /// A test of the listeners: it says nothing about the streams.
+    Test {
+        /// What is tested.
+        hook: String,
+    },
+}
+
+impl EventKind {
+    /// The name of each kind, as in the field `kind`.
+    pub const NAMES: &'static [&'static str] = &[
+        "stream_state",
+        "recording_state",
+        "segment_started",
+        "segment_finished",
+        "consumer_lagged",
+        "disk_slow",
+        "disk_recovered",
+        "segments_deleted",
+        "protected_deleted",
+        "retention_unmet",
+        "retention_met",
+        "index_repaired",
+        "index_damaged",
+        "session_opened",
+        "session_closed",
+        "packets_lost",
+        "stream_created",
+        "stream_changed",
+        "stream_deleted",
+        "config_reloaded",
+        "config_rejected",
+        "storage_low",
+        "storage_recovered",
+        "health",
+        "hook_failed",
+        "events_lost",
+        "state_damaged",
+        "test",
+    ];
+
+    /// The name of this kind, as in the field `kind`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::StreamState { .. } => "stream_state",
+            Self::RecordingState { .. } => "recording_state",
+            Self::SegmentStarted { .. } => "segment_started",
+            Self::SegmentFinished { .. } => "segment_finished",
+            Self::ConsumerLagged { .. } => "consumer_lagged",
+            Self::DiskSlow { .. } => "disk_slow",
+            Self::DiskRecovered { .. } => "disk_recovered",
+            Self::SegmentsDeleted { .. } => "segments_deleted",
+            Self::ProtectedDeleted { .. } => "protected_deleted",
+            Self::RetentionUnmet { .. } => "retention_unmet",
+            Self::RetentionMet { .. } => "retention_met",
+            Self::IndexRepaired { .. } => "index_repaired",
+            Self::IndexDamaged { .. } => "index_damaged",
+            Self::SessionOpened { .. } => "session_opened",
+            Self::SessionClosed { .. } => "session_closed",
+            Self::PacketsLost { .. } => "packets_lost",
+            Self::StreamCreated { .. } => "stream_created",
+            Self::StreamChanged { .. } => "stream_changed",
+            Self::StreamDeleted { .. } => "stream_deleted",
+            Self::ConfigReloaded { .. } => "config_reloaded",
+            Self::ConfigRejected { .. } => "config_rejected",
+            Self::StorageLow { .. } => "storage_low",
+            Self::StorageRecovered { .. } => "storage_recovered",
+            Self::Health { .. } => "health",
+            Self::HookFailed { .. } => "hook_failed",
+            Self::EventsLost { .. } => "events_lost",
+            Self::StateDamaged { .. } => "state_damaged",
+            Self::Test { .. } => "test",
+        }
+    }
 }
 
 /// One event of one stream, or of the whole.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Event {
+    /// Its number: greater than that of any event before, also over restarts if there is a data folder.
+    pub id: u64,
     /// When.
     pub time: WallTime,
     /// Which stream; none if it concerns the whole.
@@ -172,30 +341,108 @@ pub struct Event {
     /// What.
     #[serde(flatten)]
     pub kind: EventKind,
+    /// Made once for all listeners.
+    #[serde(skip)]
+    json: OnceLock<Arc<str>>,
 }
 
-/// Hands events to any number of listeners.
+impl Event {
+    /// As JSON, on one line.
+    pub fn json(&self) -> Arc<str> {
+        self.json.get_or_init(|| serde_json::to_string(self).unwrap_or_default().into()).clone()
+    }
+}
+
+/// Hands events to any number of listeners. Clones are handles to the same bus.
 #[derive(Clone, Debug)]
 pub struct EventBus {
-    sender: broadcast::Sender<Event>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    sender: broadcast::Sender<Arc<Event>>,
+    kept: Mutex<Kept>,
+    length: usize,
+}
+
+/// The last events. Numbers are given and events sent under its lock, so that both are in one order.
+#[derive(Debug)]
+struct Kept {
+    events: VecDeque<Arc<Event>>,
+    next_id: u64,
+    /// The last number that is not kept any more.
+    forgotten: u64,
+}
+
+/// A place in the bus: what is kept behind a number, and all that comes.
+#[derive(Debug)]
+pub struct Subscription {
+    /// Kept events with greater numbers, oldest first.
+    pub kept: Vec<Arc<Event>>,
+    /// Whether there have been events in between that are no longer kept.
+    pub incomplete: bool,
+    /// What comes from now on.
+    pub receiver: broadcast::Receiver<Arc<Event>>,
 }
 
 impl EventBus {
     /// A bus that keeps the last `length` events for slow listeners.
     pub fn new(length: usize) -> Self {
-        Self { sender: broadcast::channel(length.max(1)).0 }
+        let length = length.max(1);
+        let kept = Kept { events: VecDeque::new(), next_id: 1, forgotten: 0 };
+        let shared = Shared { sender: broadcast::channel(length).0, kept: Mutex::new(kept), length };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Listens from now on.
-    pub fn subscribe(&self) -> broadcast::Receiver<Event> {
-        self.sender.subscribe()
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.shared.sender.subscribe()
+    }
+
+    /// Listens from behind this number on.
+    pub fn subscribe_after(&self, id: u64) -> Subscription {
+        let kept = self.shared.kept.lock();
+        Subscription {
+            kept: kept.events.iter().filter(|event| event.id > id).cloned().collect(),
+            incomplete: id < kept.forgotten,
+            receiver: self.shared.sender.subscribe(),
+        }
+    }
+
+    /// The number of the last event.
+    pub fn last_id(&self) -> u64 {
+        self.shared.kept.lock().next_id - 1
+    }
+
+    /// Goes on behind the numbers of an earlier run: all of them up to `id` have been given out.
+    pub fn continue_after(&self, id: u64) {
+        let mut kept = self.shared.kept.lock();
+        if kept.next_id <= id {
+            kept.next_id = id + 1;
+            kept.forgotten = id;
+        }
     }
 
     /// Emits an event that concerns no single stream.
     pub fn emit(&self, kind: EventKind) {
-        tracing::debug!(event = ?kind, "event");
+        self.send(None, kind);
+    }
+
+    fn send(&self, stream: Option<Arc<str>>, kind: EventKind) {
+        tracing::debug!(stream = stream.as_deref(), event = ?kind, "event");
+        let mut kept = self.shared.kept.lock();
+        let (id, time) = (kept.next_id, WallTime::now());
+        let event = Arc::new(Event { id, time, stream, kind, json: OnceLock::new() });
+        kept.next_id += 1;
+        if kept.events.len() == self.shared.length
+            && let Some(oldest) = kept.events.pop_front()
+        {
+            kept.forgotten = oldest.id;
+        }
+        kept.events.push_back(event.clone());
         // An error only says that nobody listens.
-        let _ = self.sender.send(Event { time: WallTime::now(), stream: None, kind });
+        let _ = self.shared.sender.send(event);
     }
 
     /// A handle that speaks for one stream.
@@ -214,10 +461,7 @@ pub struct EventSender {
 impl EventSender {
     /// Emits an event; without a listener it goes nowhere but the log.
     pub fn emit(&self, kind: EventKind) {
-        tracing::debug!(stream = %self.stream, event = ?kind, "event");
-        let event = Event { time: WallTime::now(), stream: Some(self.stream.clone()), kind };
-        // An error only says that nobody listens.
-        let _ = self.bus.sender.send(event);
+        self.bus.send(Some(self.stream.clone()), kind);
     }
 
     /// The stream it speaks for.
@@ -228,6 +472,35 @@ impl EventSender {
 
 impl Default for EventBus {
     fn default() -> Self {
-        Self::new(1024)
+        Self::new(2048)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_go_on_and_the_last_events_are_kept() {
+        let bus = EventBus::new(3);
+        bus.continue_after(100);
+        for packets in 1..=5 {
+            bus.emit(EventKind::PacketsLost { packets });
+        }
+        let ids = |s: &Subscription| s.kept.iter().map(|e| e.id).collect::<Vec<_>>();
+        assert_eq!(bus.last_id(), 105);
+        let all = bus.subscribe_after(0);
+        assert!(all.incomplete);
+        assert_eq!(ids(&all), [103, 104, 105]);
+        let rest = bus.subscribe_after(102);
+        assert!(!rest.incomplete && ids(&rest) == [103, 104, 105]);
+        assert!(bus.subscribe_after(105).kept.is_empty());
+    }
+
+    #[test]
+    fn a_kind_s_name_is_the_one_it_is_written_with() {
+        let kind = EventKind::StreamState { state: StreamState::Idle, reason: String::new() };
+        assert_eq!(serde_json::to_value(&kind).unwrap()["kind"], kind.name());
+        assert!(EventKind::NAMES.contains(&kind.name()));
     }
 }

@@ -31,7 +31,8 @@
 //!
 //! # Features
 //!
-//! - `http`: the REST control plane as an `axum::Router` (module `api`).
+//! - `http`: the REST control plane as an `axum::Router` (module `api`), hooks, and the whole server (module `service`).
+//! - `mqtt`: events to an MQTT broker.
 //! - `rtsp`: the RTSP server (module `rtsp`).
 //! - `tensorrt`: reserved for inference; has no effect yet.
 
@@ -43,13 +44,19 @@ pub mod error;
 pub mod event;
 pub mod fmp4;
 pub mod frame;
+#[cfg(feature = "http")]
+pub mod hooks;
 pub mod hub;
+#[cfg(feature = "http")]
+pub mod logs;
 pub mod manager;
 pub mod pipeline;
 pub mod recording;
 pub mod rtp;
 #[cfg(feature = "rtsp")]
 pub mod rtsp;
+#[cfg(feature = "http")]
+pub mod service;
 pub mod session;
 pub mod sink;
 pub mod source;

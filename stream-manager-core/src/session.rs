@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio_util::sync::CancellationToken;
 
 /// What a session does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SessionKind {
     /// It reads a stream.
@@ -24,7 +24,7 @@ pub enum SessionKind {
 }
 
 /// A session as people are shown it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct SessionInfo {
     /// Its number, never used again within a run.
     pub id: u64,
@@ -52,7 +52,7 @@ pub struct SessionInfo {
 }
 
 /// Counters of a session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct SessionStats {
     /// Bytes of media, headers included.
     pub bytes: u64,
@@ -155,6 +155,17 @@ impl Sessions {
         entries.into_iter().map(|(info, stats)| SessionInfo { stats: stats(), ..info }).collect()
     }
 
+    /// Looks at each session without its counters.
+    pub fn for_each(&self, mut look: impl FnMut(&SessionInfo)) {
+        self.shared.entries.lock().values().for_each(|entry| look(&entry.info));
+    }
+
+    /// Ends all sessions of a stream. Gives how many.
+    pub fn kick_stream(&self, stream: &str) -> usize {
+        let entries = self.shared.entries.lock();
+        entries.values().filter(|e| *e.info.stream == *stream).map(|e| e.kick.cancel()).count()
+    }
+
     /// One session.
     pub fn get(&self, id: u64) -> Option<SessionInfo> {
         let (info, stats) = self.shared.entries.lock().get(&id).map(|e| (e.info.clone(), e.stats.clone()))?;
@@ -248,7 +259,9 @@ mod tests {
         drop(guard);
         assert!(sessions.is_empty());
         assert!(matches!(events.recv().await.unwrap().kind, EventKind::SessionOpened { .. }));
-        let EventKind::SessionClosed { reason, .. } = events.recv().await.unwrap().kind else { panic!() };
+        let EventKind::SessionClosed { reason, .. } = events.recv().await.unwrap().kind.clone() else {
+            panic!()
+        };
         assert_eq!(reason, "ended by request");
     }
 }

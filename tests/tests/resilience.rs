@@ -90,7 +90,7 @@ async fn a_camera_that_falls_silent_is_connected_anew() {
     assert!(handle.wait_for(StreamState::Backoff, LIMIT).await);
     let mut reasons = Vec::new();
     while let Ok(event) = events.try_recv() {
-        if let EventKind::StreamState { state: StreamState::Backoff, reason } = event.kind {
+        if let EventKind::StreamState { state: StreamState::Backoff, reason } = event.kind.clone() {
             reasons.push(reason);
         }
     }

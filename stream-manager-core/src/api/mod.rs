@@ -1,21 +1,20 @@
 //! The REST control plane, as an [`axum::Router`] that can be mounted anywhere (feature `http`).
 //!
+//! All calls with their parameters, bodies and answers are in [`openapi`], which is served as `/api/openapi.json` and, for
+//! people, as `/api/docs`. The main ones:
+//!
 //! | call | what it does |
 //! |---|---|
-//! | `POST /api/streams` | makes a stream and starts it; the body is a `[[streams]]` entry as JSON |
-//! | `GET /api/streams?limit=&after=` | lists them: `{"items": […], "next": id or null}` |
-//! | `GET /api/streams/{id}` | one stream: state and why, tracks, counters, recording |
-//! | `DELETE /api/streams/{id}` | stops it, finishes its files; its recordings stay |
-//! | `POST /api/streams/{id}/recording/{start,stop,pause,resume,split}` | controls its recording |
-//! | `GET /api/streams/{id}/recordings?start=&end=&limit=&after=` | spans and gaps, joined over segments; `view=segments` gives the segments |
-//! | `DELETE /api/streams/{id}/recordings?start=&end=` | deletes the segments that lie wholly in the range; `protected=true` also the protected ones |
-//! | `POST /api/streams/{id}/recordings/{protect,unprotect}?start=&end=` | protects the segments that touch the range, or no longer does |
-//! | `GET /api/streams/{id}/sessions?limit=&after=`, `GET /api/sessions`, `GET /api/sessions/{number}` | who reads and who publishes, with counters |
-//! | `DELETE /api/sessions/{number}` | ends a session |
-//! | `GET /api/storage` | the disks, what is on them, how long they will do |
+//! | `GET/POST /api/streams`, `GET/PUT/PATCH/DELETE /api/streams/{id}`, `POST /api/streams:batch` | streams |
+//! | `POST /api/streams/{id}/{enable,disable,restart}`, `…/recording/{start,stop,pause,resume,split}` | what they do |
+//! | `GET /api/streams/{id}/{stats,sessions,recordings}` | what they did |
+//! | `GET/PATCH /api/config`, `POST /api/config/reload`, `GET /api/config/status` | settings |
+//! | `GET /api/events` | what happens, by WebSocket or server-sent events |
+//! | `GET /api/{sessions,storage,system,logs,hooks}`, `POST /api/probe` | the rest |
 //! | `GET /health/live`, `GET /health/ready` | for supervisors and load balancers |
 //!
-//! Errors are problem details (RFC 9457) with a stable `code`. An id may contain `/`.
+//! Errors are problem details (RFC 9457) with a stable `code`. An id may contain `/`. What is there stays: later versions
+//! only add calls, optional parameters, fields and codes.
 //!
 //! ```
 //! # use stream_manager_core::{api, manager::StreamManager};
@@ -25,56 +24,112 @@
 //! # });
 //! ```
 
+mod batch;
+mod body;
+mod events;
+mod idempotency;
+mod lists;
+mod logs;
+pub mod openapi;
+mod ports;
 mod problem;
+mod query;
 mod recordings;
 mod server;
 mod sessions;
+mod settings;
 mod streams;
+mod system;
+mod target;
 mod view;
 
+pub use ports::ServedPorts;
 pub use problem::Problem;
 pub use server::{ServeError, Server};
 pub use view::{RecordingView, StreamView};
 
-use crate::config::Defaults;
+use crate::hooks::Hooks;
+use crate::logs::LogRing;
 use crate::manager::StreamManager;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-/// The largest request body.
-const MAX_BODY_BYTES: usize = 1 << 20;
+/// Listeners to events at one time.
+const MAX_LISTENERS: usize = 1000;
+/// Addresses that are looked at at one time.
+const MAX_PROBES: usize = 4;
 
 /// What the API needs to know beside the manager.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct ApiOptions {
-    /// What holds for streams made through the API.
-    pub defaults: Defaults,
+    /// The lines of the log that can be asked for.
+    pub logs: Option<LogRing>,
+    /// The hooks that can be looked at and tested.
+    pub hooks: Option<Hooks>,
+    /// Where streams can be had.
+    pub ports: ServedPorts,
+    /// Cancelled when the server ends: answers without an end end then.
+    pub closing: CancellationToken,
 }
 
 /// What every handler has.
 pub(crate) struct ApiState {
     pub(crate) manager: StreamManager,
     pub(crate) options: ApiOptions,
+    listeners: Arc<Semaphore>,
+    probes: Semaphore,
+    lists: lists::Lists,
+    in_progress: idempotency::InProgress,
+    /// Tasks behind answers that go on; each ends with its answer.
+    tasks: TaskTracker,
 }
 
 /// The routes of the control plane.
 pub fn router(manager: StreamManager, options: ApiOptions) -> Router {
-    let state = Arc::new(ApiState { manager, options });
+    let state = Arc::new(ApiState {
+        manager,
+        options,
+        listeners: Arc::new(Semaphore::new(MAX_LISTENERS)),
+        probes: Semaphore::new(MAX_PROBES),
+        lists: lists::Lists::default(),
+        in_progress: idempotency::InProgress::default(),
+        tasks: TaskTracker::new(),
+    });
     Router::new()
         .merge(streams::routes())
         .merge(sessions::routes())
+        .merge(settings::routes())
+        .merge(system::routes())
+        .merge(openapi::routes())
         .route("/api/storage", get(recordings::storage))
+        .route("/api/logs", get(logs::logs))
+        .route("/api/events", get(events::events))
         .route("/health/live", get(live))
         .route("/health/ready", get(ready))
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(DefaultBodyLimit::disable())
+        .layer(axum::middleware::from_fn_with_state(state.clone(), idempotency::layer))
+        .layer(axum::middleware::from_fn(body::read))
+        .layer(axum::middleware::map_response(secure))
         .with_state(state)
+}
+
+/// No answer is anything else than it says, is kept by anybody, or shown inside another page.
+async fn secure(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
 }
 
 /// Readable JSON: most who see it see it in a terminal.
@@ -88,8 +143,9 @@ pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     }
 }
 
-#[derive(Serialize)]
-struct Health {
+/// How the server is.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Health {
     status: &'static str,
 }
 
@@ -105,12 +161,12 @@ async fn ready(State(state): State<Arc<ApiState>>) -> Response {
     json(StatusCode::OK, &Health { status: "ok" })
 }
 
-async fn no_route(uri: axum::http::Uri) -> Problem {
+async fn no_route(uri: Uri) -> Problem {
     let path: String = uri.path().chars().take(200).collect();
     Problem::new(StatusCode::NOT_FOUND, "no_such_path", format!("there is nothing at {path}"))
 }
 
-async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> Problem {
+async fn wrong_method(method: axum::http::Method, uri: Uri) -> Problem {
     let path: String = uri.path().chars().take(200).collect();
     Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,

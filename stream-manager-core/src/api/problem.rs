@@ -2,12 +2,13 @@
 
 use crate::manager::{BuildError, ManagerError};
 use crate::recording::RecordError;
+use crate::storage::state::StateError;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 /// An error answer.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Problem {
     /// Always `about:blank`: the `code` tells errors apart.
     #[serde(rename = "type")]
@@ -45,6 +46,16 @@ impl Problem {
         self
     }
 
+    pub(super) fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The same inside a larger body.
+    pub(super) fn within(mut self, prefix: &str) -> Self {
+        self.pointer = Some(format!("{prefix}{}", self.pointer.unwrap_or_default()));
+        self
+    }
+
     pub(super) fn internal(error: &dyn std::error::Error) -> Self {
         tracing::error!(%error, "internal error in the API");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string())
@@ -59,8 +70,8 @@ impl IntoResponse for Problem {
     }
 }
 
-impl From<BuildError> for Problem {
-    fn from(error: BuildError) -> Self {
+impl From<&BuildError> for Problem {
+    fn from(error: &BuildError) -> Self {
         let pointer = match error.key {
             key @ ("segment_duration" | "segment_size" | "part_duration" | "format") => {
                 format!("/recording/{key}")
@@ -68,16 +79,48 @@ impl From<BuildError> for Problem {
             key @ ("sync_interval" | "directory" | "retention/max_age") => format!("/recording/{key}"),
             key => format!("/{key}"),
         };
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_stream", error.problem).at(pointer)
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_stream", error.problem.clone()).at(pointer)
     }
 }
 
 impl From<ManagerError> for Problem {
     fn from(error: ManagerError) -> Self {
-        let (status, code) = match &error {
+        Self::of(&error)
+    }
+}
+
+impl From<BuildError> for Problem {
+    fn from(error: BuildError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl Problem {
+    /// What a manager's error is in an answer.
+    pub(super) fn of(error: &ManagerError) -> Self {
+        let (status, code) = match error {
             ManagerError::NotFound(_) => (StatusCode::NOT_FOUND, "stream_not_found"),
             ManagerError::Exists(_) => (StatusCode::CONFLICT, "stream_exists"),
             ManagerError::InvalidId(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_stream"),
+            ManagerError::DefinedInFile(_) => (StatusCode::CONFLICT, "defined_in_file"),
+            ManagerError::NotDefined(_) => (StatusCode::CONFLICT, "not_configured"),
+            ManagerError::Disabled(_) => (StatusCode::CONFLICT, "stream_disabled"),
+            ManagerError::Pattern(_) => (StatusCode::CONFLICT, "stream_is_pattern"),
+            ManagerError::Precondition { .. } => (StatusCode::PRECONDITION_FAILED, "precondition_failed"),
+            ManagerError::Invalid { pointer, problem } => {
+                let made = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", problem.clone());
+                return if pointer.is_empty() { made } else { made.at(pointer.clone()) };
+            }
+            ManagerError::Untrusted(_) => {
+                return Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_stream", error.to_string())
+                    .at("/source_url");
+            }
+            ManagerError::TooMany { .. } => (StatusCode::CONFLICT, "too_many_streams"),
+            ManagerError::State(StateError::Database { full: true, .. }) => {
+                (StatusCode::INSUFFICIENT_STORAGE, "disk_full")
+            }
+            ManagerError::State(_) => (StatusCode::SERVICE_UNAVAILABLE, "state_unavailable"),
+            ManagerError::Recording(error) => return error.into(),
             ManagerError::NoDirectory { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "no_such_directory"),
             ManagerError::NoIndex => (StatusCode::NOT_FOUND, "no_index"),
             ManagerError::Index(_) => (StatusCode::SERVICE_UNAVAILABLE, "index_unavailable"),
@@ -86,14 +129,15 @@ impl From<ManagerError> for Problem {
         };
         match error {
             ManagerError::Build(error) => error.into(),
-            error => Self::new(status, code, error.to_string()),
+            _ if status == StatusCode::INTERNAL_SERVER_ERROR => Self::internal(error),
+            _ => Self::new(status, code, error.to_string()),
         }
     }
 }
 
-impl From<RecordError> for Problem {
-    fn from(error: RecordError) -> Self {
-        let (status, code) = match &error {
+impl From<&RecordError> for Problem {
+    fn from(error: &RecordError) -> Self {
+        let (status, code) = match error {
             RecordError::State { .. } => (StatusCode::CONFLICT, "recording_state"),
             RecordError::Storage(e) if e.is_full() => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
             RecordError::Ended => (StatusCode::CONFLICT, "stream_ended"),

@@ -1,6 +1,7 @@
 //! `/api/streams/{id}/recordings` and `/api/storage`: what has been recorded, and how the disks are.
 
 use super::problem::Problem;
+use super::query::{self, bad};
 use super::{ApiState, json};
 use crate::frame::WallTime;
 use crate::manager::ManagerError;
@@ -8,12 +9,9 @@ use crate::storage::index::{RecordingItem, SegmentId, SegmentRow, TimeRange};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-
-/// Items on a page if the caller does not say.
-const DEFAULT_LIMIT: usize = 100;
-const MAX_LIMIT: usize = 1000;
 
 /// What may be asked of recordings.
 #[derive(Debug, Default, Deserialize)]
@@ -40,7 +38,24 @@ struct Page<T> {
     next: Option<String>,
 }
 
-#[derive(Serialize)]
+/// A page of recordings: spans and gaps, or segments.
+#[derive(Serialize, JsonSchema)]
+#[allow(dead_code, reason = "the shape of both kinds of pages, for the API's description")]
+pub(super) struct RecordingsPage {
+    items: Vec<RecordingsItem>,
+    /// What `after` has to be for the next page; none on the last.
+    next: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "see RecordingsPage")]
+enum RecordingsItem {
+    Item(ItemView),
+    Segment(SegmentView),
+}
+
+#[derive(Serialize, JsonSchema)]
 struct SegmentView {
     #[serde(flatten)]
     row: SegmentRow,
@@ -48,26 +63,24 @@ struct SegmentView {
     tracks: serde_json::Value,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct ItemView {
     #[serde(flatten)]
     item: RecordingItem,
     duration_secs: Option<f64>,
 }
 
-#[derive(Serialize)]
-struct Deleted {
+/// What was deleted.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Deleted {
     segments: u64,
     bytes: u64,
 }
 
-#[derive(Serialize)]
-struct Protected {
+/// How many segments have changed.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Protected {
     segments: usize,
-}
-
-fn bad(detail: impl Into<String>) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "invalid_query", detail)
 }
 
 fn time(name: &str, text: Option<&String>) -> Result<Option<WallTime>, Problem> {
@@ -99,10 +112,7 @@ pub(super) async fn list(
     query: &RecordingsQuery,
 ) -> Result<Response, Problem> {
     let mut range = range(query)?;
-    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
-    if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(bad(format!("limit is {limit}; expected 1 to {MAX_LIMIT}")));
-    }
+    let limit = query::limit(query.limit)?;
     let cursor = query.after.as_deref().unwrap_or_default();
     let no_cursor = || bad(format!("after is \"{cursor}\"; expected the \"next\" of the page before"));
     match query.view.unwrap_or(View::Spans) {
@@ -177,7 +187,11 @@ pub(super) async fn protect(
     Ok(json(StatusCode::OK, &Protected { segments }))
 }
 
-pub(super) async fn storage(State(state): State<Arc<ApiState>>) -> Result<Response, Problem> {
+pub(super) async fn storage(
+    State(state): State<Arc<ApiState>>,
+    uri: axum::http::Uri,
+) -> Result<Response, Problem> {
+    let _: query::Nothing = query::parse(&uri)?;
     let report = state.manager.storage().await.map_err(|error: ManagerError| Problem::from(error))?;
     Ok(json(StatusCode::OK, &report))
 }

@@ -1,9 +1,28 @@
 //! Listening and answering.
+//!
+//! Each connection has a task of its own. A client that does not send its request's head in time is disconnected, and
+//! one that takes nothing, by the kernel; the number of connections is limited.
 
 use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use std::net::SocketAddr;
-use tokio::net::TcpListener;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+/// How long a request's head may take to arrive, and a connection be idle.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
+/// What was sent has to be taken within this time.
+const WRITE_TIMEOUT_MS: u32 = 30_000;
+/// Connections at one time.
+const MAX_CONNECTIONS: usize = 4096;
+/// The largest head of a request.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+/// How long requests in progress may take when the server ends.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Why the server does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -17,9 +36,6 @@ pub enum ServeError {
         /// Why, and what would help.
         problem: String,
     },
-    /// Accepting connections failed.
-    #[error("the HTTP server failed: {0}")]
-    Serve(std::io::Error),
 }
 
 /// A bound listener. Binding is separate from serving, so that a taken port is found before anything starts.
@@ -57,18 +73,54 @@ impl Server {
     /// Answers until `cancel`, then lets requests in progress finish for up to five seconds.
     ///
     /// # Errors
-    /// If accepting connections fails for good.
+    /// None at the moment: what goes wrong with a connection ends that connection.
     pub async fn run(self, router: Router, cancel: CancellationToken) -> Result<(), ServeError> {
-        let graceful = cancel.clone();
-        let serve = axum::serve(self.listener, router)
-            .with_graceful_shutdown(async move { graceful.cancelled().await });
-        let limit = async {
-            cancel.cancelled().await;
-            tokio::time::sleep(std::time::Duration::from_secs(5)).await;
-        };
-        tokio::select! {
-            result = serve.into_future() => result.map_err(ServeError::Serve),
-            () = limit => Ok(()),
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                () = cancel.cancelled() => break,
+                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+                accepted = self.listener.accept(), if connections.len() < MAX_CONNECTIONS => accepted,
+            };
+            match accepted {
+                Ok((socket, _)) => drop(connections.spawn(serve(socket, router.clone(), cancel.clone()))),
+                Err(error) => {
+                    // Out of file descriptors, or the client has left already.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
         }
+        // Nobody else is to be let in.
+        drop(self.listener);
+        let ended = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(GRACE, ended).await.is_err() {
+            connections.shutdown().await;
+        }
+        Ok(())
+    }
+}
+
+async fn serve(socket: TcpStream, router: Router, cancel: CancellationToken) {
+    // Answers are written as a whole: waiting for more would only delay them.
+    let _ = socket.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(&socket, WRITE_TIMEOUT_MS);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router))
+        .with_upgrades();
+    tokio::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = cancel.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "an HTTP connection ended with an error");
     }
 }

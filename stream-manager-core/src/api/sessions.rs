@@ -1,19 +1,16 @@
 //! `/api/sessions`: who reads and who publishes, and ending that.
 
 use super::problem::Problem;
-use super::{ApiState, json};
+use super::{ApiState, json, query};
 use crate::session::SessionInfo;
 use axum::Router;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-
-const DEFAULT_LIMIT: usize = 100;
-const MAX_LIMIT: usize = 1000;
 
 type Shared = State<Arc<ApiState>>;
 
@@ -29,28 +26,32 @@ pub(super) struct PageQuery {
     after: Option<u64>,
 }
 
-#[derive(Serialize)]
-struct Page {
+/// A page of sessions.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct SessionPage {
     items: Vec<SessionInfo>,
+    /// What `after` has to be for the next page; none on the last.
     next: Option<String>,
 }
 
-async fn list_all(
-    State(state): Shared,
-    query: Result<Query<PageQuery>, QueryRejection>,
-) -> Result<Response, Problem> {
-    let Query(query) =
-        query.map_err(|e| Problem::new(StatusCode::BAD_REQUEST, "invalid_query", e.body_text()))?;
-    list(&state, &query, None)
+/// How many sessions were ended.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Ended {
+    ended: usize,
+}
+
+/// Ends all sessions of a stream.
+pub(super) fn kick_all(state: &ApiState, stream: &str) -> Ended {
+    Ended { ended: state.manager.sessions().kick_stream(stream) }
+}
+
+async fn list_all(State(state): Shared, uri: Uri) -> Result<Response, Problem> {
+    list(&state, &query::parse(&uri)?, None)
 }
 
 /// The sessions of one stream, or all.
 pub(super) fn list(state: &ApiState, query: &PageQuery, stream: Option<&str>) -> Result<Response, Problem> {
-    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
-    if !(1..=MAX_LIMIT).contains(&limit) {
-        let detail = format!("limit is {limit}; expected 1 to {MAX_LIMIT}");
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_query", detail));
-    }
+    let limit = query::limit(query.limit)?;
     let after = query.after.unwrap_or(0);
     let mut sessions = state
         .manager
@@ -60,7 +61,7 @@ pub(super) fn list(state: &ApiState, query: &PageQuery, stream: Option<&str>) ->
         .filter(|s| s.id > after && stream.is_none_or(|stream| *s.stream == *stream));
     let items: Vec<SessionInfo> = sessions.by_ref().take(limit).collect();
     let next = items.last().filter(|_| sessions.next().is_some()).map(|s| s.id.to_string());
-    Ok(json(StatusCode::OK, &Page { items, next }))
+    Ok(json(StatusCode::OK, &SessionPage { items, next }))
 }
 
 fn number(id: &str) -> Result<u64, Problem> {

@@ -1,34 +1,42 @@
-//! `/api/streams`: make, list, look at, remove, and control their recordings.
+//! `/api/streams`: make, change, list, look at, remove, and control recordings.
 
+use super::batch;
+use super::body::{self, Media};
+use super::idempotency::Key;
+use super::ports::host_of;
 use super::problem::Problem;
+use super::query::{self, conditions};
 use super::recordings::{self, RecordingsQuery};
-use super::sessions::{self, PageQuery};
+use super::sessions;
+use super::target::Target;
 use super::view::{RecordingView, StreamView};
 use super::{ApiState, json};
-use crate::config::{StreamConfig, explain};
-use crate::manager::stream_from_config;
-use crate::recording::Recorder;
+use crate::config::StreamConfig;
+use crate::manager::{
+    ChangeOptions, DeleteRecordings, Done, KeyedAnswer, ManagerError, Operation, Outcome, Sample,
+    StreamFilter, StreamInfo, StreamOrder,
+};
+use crate::session::SessionKind;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{Extension, Path, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get, post};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Streams on a page if the caller does not say.
-const DEFAULT_LIMIT: usize = 100;
-const MAX_LIMIT: usize = 1000;
 
 type Shared = State<Arc<ApiState>>;
 
 pub(super) fn routes() -> Router<Arc<ApiState>> {
     Router::new()
         .route("/api/streams", get(list).post(create))
-        // An id may contain slashes, so what follows it is told apart in the handlers.
-        .route("/api/streams/{*path}", get(show).delete(remove).post(act))
+        .route("/api/streams:batch", post(batch::run))
+        // An id may contain slashes, so what follows it is told apart in the handler.
+        .route("/api/streams/{*path}", any(by_path))
 }
 
 #[derive(Deserialize)]
@@ -36,157 +44,445 @@ pub(super) fn routes() -> Router<Arc<ApiState>> {
 struct ListQuery {
     limit: Option<usize>,
     after: Option<String>,
+    sort: Option<String>,
+    state: Option<String>,
+    recording: Option<String>,
+    origin: Option<String>,
+    enabled: Option<bool>,
+    search: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Page {
+/// A page of streams.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct StreamPage {
     items: Vec<StreamView>,
+    /// What `after` has to be for the next page; none on the last.
     next: Option<String>,
+    /// How many streams pass the filter.
+    total: usize,
 }
 
-async fn list(
-    State(state): Shared,
-    query: Result<Query<ListQuery>, QueryRejection>,
-) -> Result<Response, Problem> {
-    let Query(query) =
-        query.map_err(|e| Problem::new(StatusCode::BAD_REQUEST, "invalid_query", e.body_text()))?;
-    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
-    if !(1..=MAX_LIMIT).contains(&limit) {
-        let detail = format!("limit is {limit}; expected 1 to {MAX_LIMIT}");
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_query", detail));
+impl ListQuery {
+    fn filter(&self) -> Result<StreamFilter, Problem> {
+        let origins = query::names(self.origin.as_deref());
+        let origin = |name: &String| {
+            use crate::manager::Origin;
+            [Origin::File, Origin::Api, Origin::Code, Origin::Pattern]
+                .into_iter()
+                .find(|o| o.name() == name)
+                .ok_or_else(|| query::bad(format!("origin: \"{name}\"; expected file, api, code or pattern")))
+        };
+        Ok(StreamFilter {
+            states: query::values("state", self.state.as_deref())?,
+            recordings: query::values("recording", self.recording.as_deref())?,
+            origins: origins.iter().map(origin).collect::<Result<_, _>>()?,
+            enabled: self.enabled,
+            search: self.search.clone().filter(|s| !s.is_empty()),
+        })
     }
-    let after = query.after.unwrap_or_default();
-    let mut streams = state
-        .manager
-        .streams()
-        .into_iter()
-        .skip_while(|s| !after.is_empty() && s.id().as_str() <= after.as_str());
-    let items: Vec<StreamView> = streams.by_ref().take(limit).map(|s| s.status().into()).collect();
-    let last = items.len().checked_sub(1);
-    let next = if streams.next().is_some() { last.map(|i| items[i].id().to_owned()) } else { None };
-    Ok(json(StatusCode::OK, &Page { items, next }))
+
+    fn order(&self) -> Result<(StreamOrder, bool), Problem> {
+        let text = self.sort.as_deref().unwrap_or("id");
+        let (name, descending) = text.strip_prefix('-').map_or((text, false), |name| (name, true));
+        let order = match name {
+            "id" => StreamOrder::Id,
+            "state" => StreamOrder::State,
+            "created" => StreamOrder::Created,
+            "changed" => StreamOrder::Changed,
+            "bitrate" => StreamOrder::Bitrate,
+            _ => {
+                let shown: String = name.chars().take(40).collect();
+                return Err(query::bad(format!(
+                    "sort is \"{shown}\"; expected id, state, created, changed or bitrate, with a - in front for the \
+                     other way round"
+                )));
+            }
+        };
+        Ok((order, descending))
+    }
 }
 
-async fn create(
-    State(state): Shared,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Problem> {
-    let config: StreamConfig = parse_body(&headers, body)?;
-    if config.source_url.trim_start().starts_with("gst:") {
-        // A launch line can read and write any file: that is for who may edit the configuration.
-        let detail = "gst: sources can only be configured in the file, not through the API";
-        return Err(
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_stream", detail).at("/source_url")
-        );
+async fn list(State(state): Shared, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
+    let query: ListQuery = query::parse(&uri)?;
+    let host = host_of(&headers);
+    let key = format!("{} {}", host.unwrap_or_default(), uri.query().unwrap_or_default());
+    if let Some(page) = state.lists.get(&state.manager, &key) {
+        return Ok(json_bytes(page));
     }
-    let stream = stream_from_config(&config, &state.options.defaults)?;
-    let handle = state.manager.add_stream(stream)?;
-    let mut response = json(StatusCode::CREATED, &StreamView::from(handle.status()));
-    if let Ok(location) = format!("/api/streams/{}", handle.id()).parse() {
-        response.headers_mut().insert(header::LOCATION, location);
+    let moment = state.lists.now(&state.manager);
+    let limit = query::limit(query.limit)?;
+    let (order, descending) = query.order()?;
+    let infos = state.manager.infos(&query.filter()?, order, descending);
+    let after = query.after.as_deref().unwrap_or_default();
+    let start = match after {
+        "" => 0,
+        after if order == StreamOrder::Id && !descending => infos.partition_point(|info| &*info.id <= after),
+        after if order == StreamOrder::Id => infos.partition_point(|info| &*info.id >= after),
+        after => infos.iter().position(|info| &*info.id == after).map(|at| at + 1).ok_or_else(|| {
+            query::bad("after names a stream that is no longer in the list; begin again without it")
+        })?,
+    };
+    let readers = readers(&state, None);
+    let page = infos.get(start..).unwrap_or_default();
+    let items: Vec<StreamView> = page
+        .iter()
+        .take(limit)
+        .map(|info| StreamView::of(info, &state, host).with_readers(readers.get(&*info.id)))
+        .collect();
+    let next = if page.len() > limit { items.last().map(|s| s.id().to_owned()) } else { None };
+    let text = serde_json::to_vec_pretty(&StreamPage { items, next, total: infos.len() })
+        .map_err(|error| Problem::internal(&error))?;
+    let text = Bytes::from(text);
+    state.lists.put(key, moment, text.clone());
+    Ok(json_bytes(text))
+}
+
+fn json_bytes(text: Bytes) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+/// How many watch each stream, by protocol.
+fn readers(state: &ApiState, stream: Option<&str>) -> BTreeMap<String, BTreeMap<String, u64>> {
+    let mut readers: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+    state.manager.sessions().for_each(|session| {
+        if session.kind == SessionKind::Reader && stream.is_none_or(|stream| *stream == *session.stream) {
+            let of_stream = readers.entry(session.stream.to_string()).or_default();
+            *of_stream.entry(session.protocol.to_owned()).or_default() += 1;
+        }
+    });
+    readers
+}
+
+fn view(state: &ApiState, info: &StreamInfo, headers: &HeaderMap) -> StreamView {
+    let readers = readers(state, Some(&info.id));
+    StreamView::of(info, state, host_of(headers)).with_readers(readers.get(&*info.id))
+}
+
+/// A stream with its ETag.
+fn answer(state: &ApiState, status: StatusCode, id: &str, headers: &HeaderMap) -> Result<Response, Problem> {
+    let info = state.manager.info(id)?;
+    let mut response = json(status, &view(state, &info, headers));
+    if let Some(definition) = &info.definition {
+        set_etag(&mut response, definition.revision);
     }
     Ok(response)
 }
 
-/// The stream's id, if a path asks for its recordings. A stream whose id ends like that comes first.
-fn recordings_of<'a>(state: &Arc<ApiState>, path: &'a str) -> Option<&'a str> {
-    path.strip_suffix("/recordings").filter(|_| state.manager.stream(path).is_err())
+fn set_etag(response: &mut Response, revision: u64) {
+    if let Ok(tag) = HeaderValue::try_from(format!("\"{revision}\"")) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
 }
 
-fn query_of(query: Result<Query<RecordingsQuery>, QueryRejection>) -> Result<RecordingsQuery, Problem> {
-    let invalid = |e: QueryRejection| Problem::new(StatusCode::BAD_REQUEST, "invalid_query", e.body_text());
-    query.map(|Query(query)| query).map_err(invalid)
+fn set_location(response: &mut Response, id: &str) {
+    if let Ok(location) = HeaderValue::try_from(format!("/api/streams/{id}")) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
 }
 
-async fn show(
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ChangeQuery {
+    dry_run: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct DeleteQuery {
+    dry_run: bool,
+    recordings: Option<DeleteWhat>,
+}
+
+/// What becomes of a stream's recordings.
+#[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum DeleteWhat {
+    /// They stay.
+    #[default]
+    Keep,
+    /// They are deleted; protected ones stay.
+    Unprotected,
+    /// All are deleted.
+    All,
+}
+
+impl From<DeleteWhat> for DeleteRecordings {
+    fn from(what: DeleteWhat) -> Self {
+        match what {
+            DeleteWhat::Keep => Self::Keep,
+            DeleteWhat::Unprotected => Self::Unprotected,
+            DeleteWhat::All => Self::All,
+        }
+    }
+}
+
+/// What a change would do.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct DryRun {
+    dry_run: bool,
+    /// `created`, `changed`, `unchanged`, `deleted` or `restarted`.
+    done: &'static str,
+    id: String,
+    /// As it would be configured.
+    config: Option<StreamConfig>,
+}
+
+pub(super) fn done_name(done: Done) -> &'static str {
+    match done {
+        Done::Created => "created",
+        Done::Changed => "changed",
+        Done::Unchanged => "unchanged",
+        Done::Deleted => "deleted",
+        Done::Restarted => "restarted",
+    }
+}
+
+fn dry(outcome: Outcome) -> Response {
+    let config = outcome.definition.as_ref().map(|d| super::view::shown(&d.config));
+    json(StatusCode::OK, &DryRun { dry_run: true, done: done_name(outcome.done), id: outcome.id, config })
+}
+
+async fn create(
+    State(state): Shared,
+    uri: Uri,
+    headers: HeaderMap,
+    key: Option<Extension<Key>>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let query: ChangeQuery = query::parse(&uri)?;
+    let config: StreamConfig = body::parse(&headers, &body, Media::Json)?;
+    let mut options = ChangeOptions { dry_run: query.dry_run, untrusted: true, ..ChangeOptions::default() };
+    options.answer = key.as_ref().map(|Extension(key)| {
+        let (manager, ports) = (Arc::downgrade(&state), state.options.ports.clone());
+        key.answer(Arc::new(move |results: &[Result<Outcome, ManagerError>]| {
+            let definition = results.first().and_then(|r| r.as_ref().ok()).and_then(|o| o.definition.clone());
+            let (Some(definition), Some(state)) = (definition, manager.upgrade()) else {
+                return (StatusCode::CREATED.as_u16(), String::new());
+            };
+            let resolved = definition.config.resolve(&state.manager.config().defaults);
+            let wish = if resolved.recording.enabled {
+                crate::manager::RecordingWish::On
+            } else {
+                crate::manager::RecordingWish::Off
+            };
+            let _ = &ports;
+            let view = StreamView::defined(&definition, resolved.enabled, wish);
+            (StatusCode::CREATED.as_u16(), serde_json::to_string_pretty(&view).unwrap_or_default())
+        }))
+    });
+    let render = options.answer.as_ref().map(|a: &KeyedAnswer| a.render.clone());
+    let outcome = state.manager.change(Operation::Create(config), options).await?;
+    if query.dry_run {
+        return Ok(dry(outcome));
+    }
+    let id = outcome.id.clone();
+    let mut response = match render {
+        // The same words as whoever asks again with the same key gets.
+        Some(render) => {
+            let revision = outcome.definition.as_ref().map(|d| d.revision);
+            let (_, text) = render(&[Ok(outcome)]);
+            let mut response =
+                (StatusCode::CREATED, [(header::CONTENT_TYPE, "application/json")], text).into_response();
+            if let Some(revision) = revision {
+                set_etag(&mut response, revision);
+            }
+            response
+        }
+        None => answer(&state, StatusCode::CREATED, &id, &headers)?,
+    };
+    set_location(&mut response, &id);
+    Ok(response)
+}
+
+async fn by_path(
     State(state): Shared,
     Path(path): Path<String>,
-    uri: axum::http::Uri,
-    query: Result<Query<RecordingsQuery>, QueryRejection>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
 ) -> Result<Response, Problem> {
-    if let Some(id) = path.strip_suffix("/sessions").filter(|_| state.manager.stream(&path).is_err()) {
-        let handle = state.manager.stream(id)?;
-        let Query(page) = Query::<PageQuery>::try_from_uri(&uri)
-            .map_err(|e| Problem::new(StatusCode::BAD_REQUEST, "invalid_query", e.body_text()))?;
-        return sessions::list(&state, &page, Some(handle.id().as_str()));
+    let target = Target::of(&state, &path);
+    match (method.as_str(), target) {
+        ("GET" | "HEAD", Target::Stream(id)) => {
+            let _: query::Nothing = query::parse(&uri)?;
+            answer(&state, StatusCode::OK, id, &headers)
+        }
+        ("PUT", Target::Stream(id)) => put(&state, id, &uri, &headers, &body).await,
+        ("PATCH", Target::Stream(id)) => patch(&state, id, &uri, &headers, &body).await,
+        ("DELETE", Target::Stream(id)) => remove(&state, id, &uri, &headers).await,
+        ("GET" | "HEAD", Target::Stats(id)) => stats(&state, id, &uri),
+        ("GET" | "HEAD", Target::Sessions(id)) => {
+            let info = state.manager.info(id)?;
+            sessions::list(&state, &query::parse(&uri)?, Some(&info.id))
+        }
+        ("DELETE", Target::Sessions(id)) => {
+            let _: query::Nothing = query::parse(&uri)?;
+            let info = state.manager.info(id)?;
+            Ok(json(StatusCode::OK, &sessions::kick_all(&state, &info.id)))
+        }
+        ("GET" | "HEAD", Target::Recordings(id)) => {
+            recordings::list(&state, id, &query::parse::<RecordingsQuery>(&uri)?).await
+        }
+        ("DELETE", Target::Recordings(id)) => {
+            recordings::delete(&state, id, &query::parse::<RecordingsQuery>(&uri)?).await
+        }
+        ("POST", Target::Protect(id, protected)) => {
+            recordings::protect(&state, id, &query::parse::<RecordingsQuery>(&uri)?, protected).await
+        }
+        ("POST", Target::Recording(id, action)) => {
+            let _: query::Nothing = query::parse(&uri)?;
+            let status = state.manager.control_recording(id, action).await?;
+            Ok(json(StatusCode::OK, &RecordingView::from(status)))
+        }
+        ("POST", Target::Enable(id, enabled)) => {
+            let operation = Operation::Enable { id: id.to_owned(), enabled };
+            act(&state, operation, &uri, &headers).await
+        }
+        ("POST", Target::Restart(id)) => {
+            act(&state, Operation::Restart { id: id.to_owned() }, &uri, &headers).await
+        }
+        (method, target) => {
+            let shown: String = path.chars().take(200).collect();
+            let detail = format!(
+                "{method} is not possible at /api/streams/{shown}; possible are: {}",
+                target.methods()
+            );
+            Ok(wrong_method(detail, target.methods()))
+        }
     }
-    if let Some(id) = recordings_of(&state, &path) {
-        return recordings::list(&state, id, &query_of(query)?).await;
+}
+
+/// A method that is not possible, with those that are.
+pub(super) fn wrong_method(detail: String, allowed: &'static str) -> Response {
+    let mut response =
+        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail).into_response();
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+async fn put(
+    state: &Arc<ApiState>,
+    id: &str,
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<Response, Problem> {
+    let query: ChangeQuery = query::parse(uri)?;
+    let mut value = body::value(headers, body, Media::Json)?;
+    with_id(&mut value, id)?;
+    let config: StreamConfig = body::from_value(value)?;
+    let mut options = ChangeOptions { dry_run: query.dry_run, untrusted: true, ..ChangeOptions::default() };
+    conditions(headers, &mut options)?;
+    let outcome = state.manager.change(Operation::Put(config), options).await?;
+    if query.dry_run {
+        return Ok(dry(outcome));
     }
-    let handle = state.manager.stream(&path)?;
-    Ok(json(StatusCode::OK, &StreamView::from(handle.status())))
+    let status = if outcome.done == Done::Created { StatusCode::CREATED } else { StatusCode::OK };
+    let mut response = answer(state, status, &outcome.id, headers)?;
+    if outcome.done == Done::Created {
+        set_location(&mut response, &outcome.id);
+    }
+    Ok(response)
+}
+
+/// The path says which stream it is; the body may say so too, but nothing else.
+pub(super) fn with_id(value: &mut Value, id: &str) -> Result<(), Problem> {
+    let Value::Object(object) = value else { return Ok(()) };
+    match object.get("id") {
+        None => {
+            object.insert("id".into(), id.into());
+            Ok(())
+        }
+        Some(Value::String(own)) if own == id => Ok(()),
+        Some(_) => {
+            let detail = format!("the path says that the id is \"{id}\"; expected the same here, or nothing");
+            Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail).at("/id"))
+        }
+    }
+}
+
+async fn patch(
+    state: &Arc<ApiState>,
+    id: &str,
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<Response, Problem> {
+    let query: ChangeQuery = query::parse(uri)?;
+    let patch = body::value(headers, body, Media::MergePatch)?;
+    let mut options = ChangeOptions { dry_run: query.dry_run, untrusted: true, ..ChangeOptions::default() };
+    conditions(headers, &mut options)?;
+    let outcome = state.manager.change(Operation::Patch { id: id.to_owned(), patch }, options).await?;
+    if query.dry_run { Ok(dry(outcome)) } else { answer(state, StatusCode::OK, &outcome.id, headers) }
 }
 
 async fn remove(
-    State(state): Shared,
-    Path(path): Path<String>,
-    query: Result<Query<RecordingsQuery>, QueryRejection>,
-) -> Result<Response, Problem> {
-    if let Some(id) = recordings_of(&state, &path) {
-        return recordings::delete(&state, id, &query_of(query)?).await;
-    }
-    state.manager.remove_stream(&path).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
-}
-
-async fn act(
-    State(state): Shared,
-    Path(path): Path<String>,
-    query: Result<Query<RecordingsQuery>, QueryRejection>,
-) -> Result<Response, Problem> {
-    let no_such = || {
-        let detail = "POST here takes a path that ends in /recording/start, stop, pause, resume or split, or in \
-            /recordings/protect or unprotect";
-        Problem::new(StatusCode::NOT_FOUND, "no_such_path", detail)
-    };
-    let (front, action) = path.rsplit_once('/').ok_or_else(no_such)?;
-    if let (Some(id), "protect" | "unprotect") = (front.strip_suffix("/recordings"), action) {
-        return recordings::protect(&state, id, &query_of(query)?, action == "protect").await;
-    }
-    let id = front.strip_suffix("/recording").ok_or_else(no_such)?;
-    let handle = state.manager.stream(id)?;
-    let recorder = handle.recorder();
-    match action {
-        "start" => recorder.start().await?,
-        "stop" => drop(recorder.stop().await?),
-        "pause" => recorder.pause().await?,
-        "resume" => recorder.resume().await?,
-        "split" => recorder.split().await?,
-        _ => return Err(no_such()),
-    }
-    Ok(json(StatusCode::OK, &RecordingView::from(recorder.status())))
-}
-
-/// Reads a JSON body and says precisely what is wrong with it.
-fn parse_body<T: for<'a> Deserialize<'a>>(
+    state: &Arc<ApiState>,
+    id: &str,
+    uri: &Uri,
     headers: &HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<T, Problem> {
-    let body = body.map_err(|e| Problem::new(e.status(), "invalid_body", e.body_text()))?;
-    let content_type =
-        headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("application/json");
-    let mime = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    // The second is what curl sends with -d unless told otherwise.
-    if !matches!(mime.as_str(), "application/json" | "application/x-www-form-urlencoded") {
-        let detail = format!("the content type is {mime}; expected application/json");
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
-    }
-    let mut deserializer = serde_json::Deserializer::from_slice(&body);
-    let value: T = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let pointer: String = error.path().iter().map(|s| format!("/{s}")).collect();
-        let inner = error.into_inner();
-        if inner.is_data() {
-            let text = inner.to_string();
-            let message = text.rsplit_once(" at line ").map_or(text.as_str(), |(m, _)| m);
-            let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", explain(message));
-            if pointer.is_empty() || pointer == "/." { problem } else { problem.at(pointer) }
-        } else {
-            Problem::new(StatusCode::BAD_REQUEST, "malformed_json", format!("the body is no JSON: {inner}"))
-        }
-    })?;
-    deserializer.end().map_err(|e| {
-        Problem::new(StatusCode::BAD_REQUEST, "malformed_json", format!("the body is no JSON: {e}"))
-    })?;
-    Ok(value)
+) -> Result<Response, Problem> {
+    let query: DeleteQuery = query::parse(uri)?;
+    let mut options = ChangeOptions { dry_run: query.dry_run, ..ChangeOptions::default() };
+    conditions(headers, &mut options)?;
+    let recordings = query.recordings.unwrap_or_default().into();
+    let outcome = state.manager.change(Operation::Delete { id: id.to_owned(), recordings }, options).await?;
+    Ok(if query.dry_run { dry(outcome) } else { StatusCode::NO_CONTENT.into_response() })
+}
+
+/// A change without a body.
+async fn act(
+    state: &Arc<ApiState>,
+    operation: Operation,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    let query: ChangeQuery = query::parse(uri)?;
+    let mut options = ChangeOptions { dry_run: query.dry_run, untrusted: true, ..ChangeOptions::default() };
+    conditions(headers, &mut options)?;
+    let outcome = state.manager.change(operation, options).await?;
+    if query.dry_run { Ok(dry(outcome)) } else { answer(state, StatusCode::OK, &outcome.id, headers) }
+}
+
+/// What a stream did in the last minutes.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct StatsView {
+    id: Arc<str>,
+    frames: u64,
+    bytes: u64,
+    keyframes: u64,
+    packets_lost: u64,
+    /// Connections to the source since the stream was made.
+    connections: u64,
+    /// The kept GOP.
+    gop_frames: usize,
+    gop_bytes: usize,
+    /// For how long no frame has come, in seconds.
+    silence_secs: Option<f64>,
+    /// How far apart the samples are, in seconds.
+    interval_secs: f64,
+    /// Oldest first, of the last ten minutes.
+    history: Vec<Sample>,
+}
+
+fn stats(state: &ApiState, id: &str, uri: &Uri) -> Result<Response, Problem> {
+    let _: query::Nothing = query::parse(uri)?;
+    let info = state.manager.info(id)?;
+    let stats = info.handle().map(|h| h.hub().stats());
+    let count = |value: fn(&crate::hub::HubStats) -> u64| stats.as_ref().map_or(0, value);
+    let view = StatsView {
+        frames: count(|s| s.frames),
+        bytes: count(|s| s.bytes),
+        keyframes: count(|s| s.keyframes),
+        packets_lost: count(|s| s.packets_lost),
+        connections: count(|s| s.sessions),
+        gop_frames: stats.as_ref().map_or(0, |s| s.gop_frames),
+        gop_bytes: stats.as_ref().map_or(0, |s| s.gop_bytes),
+        silence_secs: info.handle().and_then(|h| h.hub().silence()).map(|d| d.as_secs_f64()),
+        interval_secs: crate::manager::SAMPLE_INTERVAL.as_secs_f64(),
+        history: info.handle().map(crate::manager::StreamHandle::history).unwrap_or_default(),
+        id: info.id,
+    };
+    Ok(json(StatusCode::OK, &view))
 }

@@ -1,32 +1,57 @@
 //! How streams look in answers.
 
+use super::ApiState;
+use crate::config::StreamConfig;
+use crate::error::redact_url;
 use crate::event::{RecordingState, StreamState};
 use crate::frame::WallTime;
-use crate::manager::{StreamStatus, TrackInfo};
+use crate::manager::{Definition, Origin, RecordingWish, StreamInfo, TrackInfo};
 use crate::recording::{RecorderStatus, Segment};
+use schemars::JsonSchema;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// A stream.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct StreamView {
+    /// Its id. With a `*` in it, it stands for all streams that are published with an id that fits.
     id: String,
+    /// Who says that it exists.
+    origin: Origin,
+    /// Whether it is to run.
+    enabled: bool,
+    /// The number of its configuration's last change, which is its ETag. None if it has no configuration.
+    revision: Option<u64>,
     state: StreamState,
+    /// Why it is in this state, in words.
     reason: String,
-    since: WallTime,
+    since: Option<WallTime>,
     /// Without secrets.
     source_url: String,
     tracks: Vec<TrackInfo>,
     frames: u64,
     bytes: u64,
     packets_lost: u64,
+    /// Bits per second within the last seconds.
+    bitrate_bps: Option<f64>,
+    /// Frames per second within the last seconds, of all tracks together.
+    frame_rate: Option<f64>,
     failed_attempts: u32,
     next_attempt: Option<WallTime>,
     last_error: Option<String>,
+    /// How many watch it, by protocol.
+    readers: BTreeMap<String, u64>,
     consumers: Vec<ConsumerView>,
     recording: RecordingView,
+    /// Where it can be had, by protocol.
+    addresses: BTreeMap<String, String>,
+    /// As it is configured, without secrets and without what is left to the defaults.
+    config: Option<StreamConfig>,
+    created: Option<WallTime>,
+    changed: Option<WallTime>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 struct ConsumerView {
     name: String,
     frames: u64,
@@ -36,11 +61,14 @@ struct ConsumerView {
 }
 
 /// A stream's recording.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct RecordingView {
+    /// Whether it is recorded, or would be if nothing were in the way.
     enabled: bool,
     state: RecordingState,
+    /// Why it is in this state, in words.
     reason: String,
+    /// The file that is being written.
     file: Option<String>,
     bytes: u64,
     duration_secs: f64,
@@ -69,15 +97,138 @@ impl From<RecorderStatus> for RecordingView {
     }
 }
 
+impl RecordingView {
+    fn off(wish: RecordingWish) -> Self {
+        Self {
+            enabled: wish != RecordingWish::Off,
+            state: RecordingState::Off,
+            reason: "the stream does not run".into(),
+            file: None,
+            bytes: 0,
+            duration_secs: 0.0,
+            frames: 0,
+            lost_frames: 0,
+            segments: 0,
+            last_error: None,
+            last_segment: None,
+        }
+    }
+}
+
+/// A configuration that may be shown.
+pub(super) fn shown(config: &StreamConfig) -> StreamConfig {
+    StreamConfig { source_url: redact_url(&config.source_url), ..config.clone() }
+}
+
 impl StreamView {
     pub(super) fn id(&self) -> &str {
         &self.id
     }
-}
 
-impl From<StreamStatus> for StreamView {
-    fn from(status: StreamStatus) -> Self {
-        let consumers = status
+    /// A stream that is only defined so far.
+    pub(super) fn defined(definition: &Definition, enabled: bool, recording: RecordingWish) -> Self {
+        let (state, reason) = match (enabled, definition.is_pattern()) {
+            (true, true) => (StreamState::Idle, "stands for the streams that are published"),
+            (true, false) => (StreamState::Idle, "about to start"),
+            (false, _) => (StreamState::Stopped, "disabled"),
+        };
+        Self {
+            id: definition.config.id.clone(),
+            origin: definition.origin,
+            enabled,
+            revision: Some(definition.revision),
+            state,
+            reason: reason.into(),
+            since: None,
+            source_url: redact_url(&definition.config.source_url),
+            tracks: Vec::new(),
+            frames: 0,
+            bytes: 0,
+            packets_lost: 0,
+            bitrate_bps: None,
+            frame_rate: None,
+            failed_attempts: 0,
+            next_attempt: None,
+            last_error: None,
+            readers: BTreeMap::new(),
+            consumers: Vec::new(),
+            recording: RecordingView::off(recording),
+            addresses: BTreeMap::new(),
+            config: Some(shown(&definition.config)),
+            created: Some(definition.created),
+            changed: Some(definition.changed),
+        }
+    }
+
+    /// A stream as it is. `host` is what the caller calls this machine.
+    pub(super) fn of(info: &StreamInfo, state: &ApiState, host: Option<&str>) -> Self {
+        let mut view = match (info.status(), &info.definition) {
+            (None, Some(definition)) => {
+                let mut view = Self::defined(definition, info.enabled, info.recording);
+                if let Some(problem) = &info.problem {
+                    view.state = StreamState::Stopped;
+                    view.reason = "it could not be started".into();
+                    view.last_error = Some(problem.clone());
+                }
+                view
+            }
+            (status, definition) => {
+                let status = status.into_iter().next();
+                Self::running(info, status, definition.as_deref())
+            }
+        };
+        if view.state != StreamState::Stopped && !view.id.contains('*') {
+            view.addresses = state.options.ports.addresses(host.unwrap_or("localhost"), &view.id);
+        }
+        view
+    }
+
+    fn running(
+        info: &StreamInfo,
+        status: Option<crate::manager::StreamStatus>,
+        definition: Option<&Definition>,
+    ) -> Self {
+        let sample = info.latest_sample();
+        let mut view = Self {
+            id: info.id.to_string(),
+            origin: info.origin,
+            enabled: info.enabled,
+            revision: definition.map(|d| d.revision),
+            state: StreamState::Stopped,
+            reason: String::new(),
+            since: None,
+            source_url: String::new(),
+            tracks: Vec::new(),
+            frames: 0,
+            bytes: 0,
+            packets_lost: 0,
+            bitrate_bps: sample.map(|s| s.bitrate_bps),
+            frame_rate: sample.map(|s| s.frame_rate),
+            failed_attempts: 0,
+            next_attempt: None,
+            last_error: None,
+            readers: BTreeMap::new(),
+            consumers: Vec::new(),
+            recording: RecordingView::off(info.recording),
+            addresses: BTreeMap::new(),
+            config: definition.map(|d| shown(&d.config)),
+            created: definition.map(|d| d.created),
+            changed: definition.map(|d| d.changed),
+        };
+        let Some(status) = status else { return view };
+        view.state = status.state.state;
+        view.reason = status.state.reason;
+        view.since = Some(status.state.since);
+        view.source_url = status.source;
+        view.tracks = status.tracks;
+        view.frames = status.hub.frames;
+        view.bytes = status.hub.bytes;
+        view.packets_lost = status.hub.packets_lost;
+        view.failed_attempts = status.state.failed_attempts;
+        view.next_attempt = status.state.next_attempt;
+        view.last_error = status.state.last_error;
+        view.recording = status.recording.into();
+        view.consumers = status
             .consumers
             .into_iter()
             .map(|(name, c)| ConsumerView {
@@ -88,21 +239,12 @@ impl From<StreamStatus> for StreamView {
                 lag_secs: c.lag.as_secs_f64(),
             })
             .collect();
-        Self {
-            id: status.id.to_string(),
-            state: status.state.state,
-            reason: status.state.reason,
-            since: status.state.since,
-            source_url: status.source,
-            tracks: status.tracks,
-            frames: status.hub.frames,
-            bytes: status.hub.bytes,
-            packets_lost: status.hub.packets_lost,
-            failed_attempts: status.state.failed_attempts,
-            next_attempt: status.state.next_attempt,
-            last_error: status.state.last_error,
-            consumers,
-            recording: status.recording.into(),
-        }
+        view
+    }
+
+    /// Counts who watches it.
+    pub(super) fn with_readers(mut self, readers: Option<&BTreeMap<String, u64>>) -> Self {
+        self.readers = readers.cloned().unwrap_or_default();
+        self
     }
 }

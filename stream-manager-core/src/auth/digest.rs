@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 const MAX_HEADER: usize = 4096;
 
 /// The hash of a digest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub enum DigestAlgorithm {
     /// MD5: weak, and all that many players know.
     #[serde(rename = "MD5")]
@@ -78,7 +78,7 @@ impl DigestAnswer {
 }
 
 /// Which ways of proving a password are offered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AuthMethod {
     /// The password in the clear.

@@ -1,6 +1,7 @@
 //! The authorizer that works on a configured list of users.
 
 use super::{Access, Action, Attempts, Authorizer, Credentials, Denied, Grant, Secret};
+use parking_lot::RwLock;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
@@ -116,14 +117,22 @@ impl User {
 /// ```
 #[derive(Debug)]
 pub struct Users {
-    users: Vec<User>,
+    users: RwLock<Vec<User>>,
     attempts: Attempts,
 }
 
 impl Users {
     /// From a list.
     pub fn new(users: impl IntoIterator<Item = User>) -> Self {
-        Self { users: users.into_iter().collect(), attempts: Attempts::new(ALLOWED_FAILURES, WINDOW) }
+        Self {
+            users: RwLock::new(users.into_iter().collect()),
+            attempts: Attempts::new(ALLOWED_FAILURES, WINDOW),
+        }
+    }
+
+    /// Other users from now on. Whoever is let in already stays.
+    pub fn replace(&self, users: Vec<User>) {
+        *self.users.write() = users;
     }
 
     fn open(access: &Access<'_>) -> Result<Grant, Denied> {
@@ -143,14 +152,15 @@ fn is_loopback(address: IpAddr) -> bool {
 #[async_trait::async_trait]
 impl Authorizer for Users {
     async fn authorize(&self, access: &Access<'_>) -> Result<Grant, Denied> {
-        if self.users.is_empty() {
+        let users = self.users.read();
+        if users.is_empty() {
             return Self::open(access);
         }
         let Some(name) = access.credentials.user() else { return Err(Denied::Anonymous) };
         if let Some(wait) = self.attempts.wait(access.address) {
             return Err(Denied::Limited { wait });
         }
-        let user = self.users.iter().find(|u| u.name == name);
+        let user = users.iter().find(|u| u.name == name);
         // A name that does not exist takes as long as a wrong password.
         let nobody = Secret::new("nobody's");
         let proved = access.credentials.prove(user.map_or(&nobody, |u| &u.password));

@@ -19,6 +19,26 @@ pub struct Overrides {
     pub log: Option<String>,
 }
 
+impl Overrides {
+    pub(super) fn apply(&self, config: &mut Config) {
+        if let Some(rtsp) = self.rtsp_listen {
+            config.rtsp.listen = rtsp;
+        }
+        if let Some(listen) = self.listen {
+            config.server.listen = listen;
+        }
+        if let Some(port) = self.port {
+            config.server.listen.set_port(port);
+        }
+        if let Some(data_dir) = &self.data_dir {
+            config.storage.data_dir.clone_from(data_dir);
+        }
+        if let Some(log) = &self.log {
+            config.telemetry.log.clone_from(log);
+        }
+    }
+}
+
 /// What is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -61,48 +81,33 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
         overrides: &Overrides,
     ) -> Result<Self, ConfigError> {
-        let mut table = toml::Table::new();
-        if let Some(path) = file {
-            let shown = path.display().to_string();
-            let text = std::fs::read_to_string(path)
-                .map_err(|e| ConfigError::Read { path: shown.clone(), problem: e.to_string() })?;
-            parse::<Config>(&text, Some(&shown))?;
-            // Parsed once as configuration for its messages, once as plain TOML to be merged.
-            table = text.parse().unwrap_or_default();
-        }
-        let mut variables: Vec<(String, String)> = environment.into_iter().collect();
-        variables.sort();
-        for (name, value) in variables {
-            apply_variable(&mut table, &name, &value)?;
-        }
-        let mut config = from_table(&table).map_err(|problem| ConfigError::File {
-            place: String::new(),
-            key: String::new(),
-            problem,
-        })?;
-        let whole = |problem| ConfigError::File {
-            place: file.map(|f| format!("{}: ", f.display())).unwrap_or_default(),
-            key: String::new(),
-            problem,
+        let source = super::ConfigSource {
+            file: file.map(Path::to_owned),
+            environment: environment.into_iter().collect(),
+            overrides: overrides.clone(),
         };
-        config.rtsp.check().map_err(whole)?;
-        config.auth.check().map_err(whole)?;
-        if let Some(rtsp) = overrides.rtsp_listen {
-            config.rtsp.listen = rtsp;
+        source.load(None)
+    }
+
+    /// What is wrong with it as a whole: the key, and what would be right. Streams are checked by
+    /// [`check_streams`](crate::manager::check_streams).
+    pub fn check(&self) -> Result<(), String> {
+        self.rtsp.check()?;
+        self.auth.check()?;
+        self.hooks.check()?;
+        if self.server.max_connects == 0 || self.server.max_connects > 100_000 {
+            return Err(format!(
+                "server.max_connects: it is {}; expected 1 to 100000",
+                self.server.max_connects
+            ));
         }
-        if let Some(listen) = overrides.listen {
-            config.server.listen = listen;
+        if self.events.journal_size == 0 || self.events.journal_size > 100_000_000 {
+            return Err(format!(
+                "events.journal_size: it is {}; expected 1 to 100000000",
+                self.events.journal_size
+            ));
         }
-        if let Some(port) = overrides.port {
-            config.server.listen.set_port(port);
-        }
-        if let Some(data_dir) = &overrides.data_dir {
-            config.storage.data_dir.clone_from(data_dir);
-        }
-        if let Some(log) = &overrides.log {
-            config.telemetry.log.clone_from(log);
-        }
-        Ok(config)
+        Ok(())
     }
 
     /// From TOML text alone.
@@ -124,7 +129,7 @@ impl Config {
     }
 }
 
-fn parse<T: for<'a> Deserialize<'a>>(text: &str, file: Option<&str>) -> Result<T, ConfigError> {
+pub(super) fn parse<T: for<'a> Deserialize<'a>>(text: &str, file: Option<&str>) -> Result<T, ConfigError> {
     let place = |offset: Option<usize>| match (file, offset.map(|o| line_of(text, o))) {
         (Some(file), Some(line)) => format!("{file}:{line}: "),
         (Some(file), None) => format!("{file}: "),
@@ -181,6 +186,12 @@ fn suggest(unknown: &str, known: &[&str]) -> String {
     }
 }
 
+/// What is wrong with a name that is no kind of event.
+pub(crate) fn unknown_kind(kind: &str) -> String {
+    let shown: String = kind.chars().take(60).collect();
+    format!("\"{shown}\" is no kind of event; {}", suggest(&shown, crate::event::EventKind::NAMES))
+}
+
 fn list(known: &[&str]) -> String {
     let quoted: Vec<String> = known.iter().map(|k| format!("\"{k}\"")).collect();
     match quoted.as_slice() {
@@ -190,7 +201,7 @@ fn list(known: &[&str]) -> String {
     }
 }
 
-fn from_table(table: &toml::Table) -> Result<Config, String> {
+pub(super) fn from_table(table: &toml::Table) -> Result<Config, String> {
     serde_path_to_error::deserialize(table.clone()).map_err(|error| {
         let path = error.path().to_string();
         let problem = explain(error.into_inner().message());
@@ -201,7 +212,7 @@ fn from_table(table: &toml::Table) -> Result<Config, String> {
 const PREFIX: &str = "STREAM_MANAGER_";
 
 /// Lays one variable over the table, if it is one of ours.
-fn apply_variable(table: &mut toml::Table, name: &str, value: &str) -> Result<(), ConfigError> {
+pub(super) fn apply_variable(table: &mut toml::Table, name: &str, value: &str) -> Result<(), ConfigError> {
     let Some(rest) = name.strip_prefix(PREFIX) else { return Ok(()) };
     let fail = |problem: String| ConfigError::Environment { variable: name.to_owned(), problem };
     if rest == "PORT" {

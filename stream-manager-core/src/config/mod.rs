@@ -12,22 +12,33 @@
 //! assert_eq!(error, "line 2: server.lissen: unknown key; did you mean \"listen\"?");
 //! ```
 
+mod export;
+mod hooks;
+mod layers;
 mod load;
 mod policy;
+mod schema;
+mod stream;
 mod units;
 
-#[cfg(feature = "http")]
-pub(crate) use load::explain;
+pub use hooks::{CommandConfig, EventsConfig, HooksConfig, MqttConfig, WebhookConfig};
+pub(crate) use layers::collect_keys;
+pub use layers::{ConfigSource, Effect, KeyChange};
 pub use load::{ConfigError, Overrides};
+pub(crate) use load::{explain, unknown_kind};
 pub use policy::{MinFreeText, SyncText};
+pub use schema::json_schema;
+pub use stream::{
+    Defaults, RecordingConfig, RecordingDefaults, ResolvedRecording, ResolvedStream, RetentionConfig,
+    StreamConfig,
+};
 pub use units::{BytesText, DurationText};
 
 use crate::auth::Secret;
 use crate::auth::digest::AuthMethod;
-use crate::recording::RecordingFormat;
 use crate::source::RtspTransport;
-use crate::storage::SyncPolicy;
 use crate::storage::space::MinFree;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -35,7 +46,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Everything that can be configured.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The HTTP server.
@@ -48,6 +59,10 @@ pub struct Config {
     pub auth: AuthConfig,
     /// What is told about the work.
     pub telemetry: TelemetryConfig,
+    /// How long events are kept.
+    pub events: EventsConfig,
+    /// What is done when something happens.
+    pub hooks: HooksConfig,
     /// What holds for every stream that does not say otherwise.
     pub defaults: Defaults,
     /// The streams.
@@ -55,7 +70,7 @@ pub struct Config {
 }
 
 /// `[server]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
     /// Where HTTP listens. The loopback by default: there is no authentication yet.
@@ -63,11 +78,14 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// How many sources may be connecting at one time.
     pub max_connects: usize,
+    /// Whether the configuration file is read again when it changes.
+    pub reload_on_change: bool,
 }
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 3000)), max_connects: 16 }
+        let listen = SocketAddr::from(([127, 0, 0, 1], 3000));
+        Self { listen, max_connects: 16, reload_on_change: true }
     }
 }
 
@@ -81,7 +99,7 @@ fn socket_address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<S
 }
 
 /// `[storage]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StorageConfig {
     /// The folder for everything.
@@ -115,7 +133,7 @@ impl Default for StorageConfig {
 }
 
 /// `[rtsp]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RtspConfig {
     /// Whether RTSP is served.
@@ -155,7 +173,7 @@ pub struct RtspConfig {
 }
 
 /// How readers get the kept GOP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StartMode {
     /// All at once.
@@ -225,7 +243,7 @@ fn optional_socket_address<'de, D: serde::Deserializer<'de>>(
 }
 
 /// `[auth]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
     /// How passwords may be proved.
@@ -244,7 +262,7 @@ impl Default for AuthConfig {
 }
 
 /// `[[auth.users]]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UserConfig {
     /// The user's name.
@@ -307,7 +325,7 @@ impl AuthConfig {
 }
 
 /// `[telemetry]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TelemetryConfig {
     /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or a filter such as
@@ -324,7 +342,7 @@ impl Default for TelemetryConfig {
 }
 
 /// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
@@ -332,165 +350,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
-}
-
-/// `[defaults]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Defaults {
-    /// How RTP travels from cameras.
-    pub transport: RtspTransport,
-    /// How long connecting may take.
-    pub connect_timeout: DurationText,
-    /// How long a connected source may be silent.
-    pub silence_timeout: DurationText,
-    /// The first wait after a failure.
-    pub retry_initial: DurationText,
-    /// The longest wait after failures.
-    pub retry_max: DurationText,
-    /// After running this long, waits begin with the first one again.
-    pub retry_reset: DurationText,
-    /// The most that is kept of a GOP for viewers that come late.
-    pub gop_max_size: BytesText,
-    /// Whether a second publisher takes over from the first.
-    pub override_publisher: bool,
-    /// How streams are recorded.
-    pub recording: RecordingDefaults,
-}
-
-impl Default for Defaults {
-    fn default() -> Self {
-        let secs = |s| DurationText(Duration::from_secs(s));
-        Self {
-            transport: RtspTransport::Tcp,
-            connect_timeout: secs(10),
-            silence_timeout: secs(10),
-            retry_initial: secs(1),
-            retry_max: secs(30),
-            retry_reset: secs(30),
-            gop_max_size: BytesText(32 << 20),
-            override_publisher: true,
-            recording: RecordingDefaults::default(),
-        }
-    }
-}
-
-/// `[defaults.recording]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RecordingDefaults {
-    /// Whether streams are recorded from the start.
-    pub enabled: bool,
-    /// The container.
-    pub format: RecordingFormat,
-    /// Length of a segment; the cut is at the next keyframe.
-    pub segment_duration: DurationText,
-    /// Size of a segment; no limit if not set.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub segment_size: Option<BytesText>,
-    /// Media written at once (fMP4): with one frame, the most that a crash costs.
-    pub part_duration: DurationText,
-    /// How often what is written is made safe on the disk: with the part, the most that a power cut costs.
-    pub sync_interval: SyncText,
-    /// Which folder they go to; `recordings_dir` if not set.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub directory: Option<String>,
-    /// How long they are kept.
-    pub retention: RetentionConfig,
-}
-
-/// `[defaults.recording.retention]` and `[streams.recording.retention]`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RetentionConfig {
-    /// Older recordings are deleted. No limit if not set.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_age: Option<DurationText>,
-    /// The most that a stream's recordings may take; the oldest are deleted. No limit if not set.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_size: Option<BytesText>,
-}
-
-impl RetentionConfig {
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-impl Default for RecordingDefaults {
-    fn default() -> Self {
-        Self {
-            enabled: false,
-            format: RecordingFormat::Fmp4,
-            segment_duration: DurationText(Duration::from_secs(3600)),
-            segment_size: None,
-            part_duration: DurationText(crate::recording::DEFAULT_PART_DURATION),
-            sync_interval: SyncText(SyncPolicy::default()),
-            directory: None,
-            retention: RetentionConfig::default(),
-        }
-    }
-}
-
-/// `[[streams]]`, and the body of `POST /api/streams`. What is not set is as in [`Defaults`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StreamConfig {
-    /// The stream's id. With a `*` in it, and `publisher` as source, it stands for every id that is published.
-    pub id: String,
-    /// Where it comes from.
-    pub source_url: String,
-    /// Whether a second publisher takes over from the first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub override_publisher: Option<bool>,
-    /// How RTP travels.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub transport: Option<RtspTransport>,
-    /// How long connecting may take.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub connect_timeout: Option<DurationText>,
-    /// How long it may be silent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub silence_timeout: Option<DurationText>,
-    /// How it is recorded.
-    #[serde(default, skip_serializing_if = "RecordingConfig::is_empty")]
-    pub recording: RecordingConfig,
-}
-
-/// `[streams.recording]`
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RecordingConfig {
-    /// Whether it is recorded from the start.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub enabled: Option<bool>,
-    /// The container.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub format: Option<RecordingFormat>,
-    /// Length of a segment.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub segment_duration: Option<DurationText>,
-    /// Size of a segment.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub segment_size: Option<BytesText>,
-    /// Media written at once.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub part_duration: Option<DurationText>,
-    /// How often what is written is made safe on the disk.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sync_interval: Option<SyncText>,
-    /// Which of `storage.directories` they go to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub directory: Option<String>,
-    /// How long they are kept.
-    #[serde(skip_serializing_if = "RetentionConfig::is_empty")]
-    pub retention: RetentionConfig,
-}
-
-impl RecordingConfig {
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 use super::{BytesText, DurationText};
 use crate::storage::SyncPolicy;
 use crate::storage::space::MinFree;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::str::FromStr;
@@ -114,6 +116,38 @@ impl Serialize for SyncText {
 impl Serialize for MinFreeText {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl JsonSchema for SyncText {
+    fn schema_name() -> Cow<'static, str> {
+        "SyncInterval".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A duration such as \"1s\", \"0\" for with every part, or \"off\"",
+            "anyOf": [
+                {"type": "string", "pattern": "^off$|^[0-9]{1,6}(ms|s|m)?$"},
+                {"type": "integer", "minimum": 0, "maximum": 86400}
+            ]
+        })
+    }
+}
+
+impl JsonSchema for MinFreeText {
+    fn schema_name() -> Cow<'static, str> {
+        "MinFree".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A size such as \"10GB\", or a part of the disk such as \"2%\"",
+            "anyOf": [
+                {"type": "string", "pattern": "^[0-9]{1,2}(\\.[0-9]+)?%$|^[0-9]{1,9} ?(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?$"},
+                {"type": "integer", "minimum": 0, "maximum": 1_000_000_000_000_000_i64}
+            ]
+        })
     }
 }
 

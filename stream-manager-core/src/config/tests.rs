@@ -129,46 +129,162 @@ fn the_example_is_the_default() {
     example.streams.clear();
     assert_eq!(example, Config::default());
     // Optional keys are there as comments.
-    let full = toml::to_string(&Config {
-        storage: StorageConfig {
-            recordings_dir: Some("x".into()),
-            max_size: Some(BytesText(1)),
-            ..Default::default()
-        },
-        rtsp: RtspConfig {
-            tls_listen: Some(([0, 0, 0, 0], 8322).into()),
-            tls_certificate: Some("x".into()),
-            tls_key: Some("x".into()),
-            ..Default::default()
-        },
-        auth: AuthConfig {
-            users: vec![UserConfig {
-                name: "x".into(),
-                password: crate::auth::Secret::new("x"),
-                read: Vec::new(),
-                publish: Vec::new(),
-            }],
-            ..Default::default()
-        },
-        defaults: Defaults {
-            recording: RecordingDefaults {
-                segment_size: Some(BytesText(1 << 30)),
-                directory: Some("fast".into()),
-                retention: RetentionConfig {
-                    max_age: Some(DurationText(Duration::from_secs(1))),
-                    max_size: Some(BytesText(1)),
-                },
-                ..Default::default()
-            },
-            ..Default::default()
-        },
-        ..Default::default()
-    })
-    .unwrap();
     let doc = include_str!("../../../docs/CONFIG.md");
-    for line in full.lines().filter_map(|l| l.split_once(" = ")).filter(|l| l.0 != "streams") {
-        assert!(text.contains(&format!("{} = ", line.0)), "config.example.toml lacks {}", line.0);
-        assert!(doc.contains(&format!("`{}`", line.0)), "docs/CONFIG.md lacks {}", line.0);
+    for (section, key) in keys_of(&everything()) {
+        assert!(text.contains(&format!("{key} = ")), "config.example.toml lacks {section} {key}");
+        assert!(doc.contains(&format!("`{key}`")), "docs/CONFIG.md lacks {section} {key}");
+    }
+    // So is what the comments show.
+    let uncommented: String = text
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.starts_with('[') || is_key(rest) => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let all = Config::from_toml(&uncommented).unwrap();
+    all.check().unwrap();
+    assert!(!all.hooks.webhooks.is_empty() && !all.hooks.commands.is_empty() && all.hooks.mqtt.is_some());
+}
+
+fn is_key(line: &str) -> bool {
+    line.split_once(" = ").is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+}
+
+/// A configuration in which every key is set.
+fn everything() -> Config {
+    let text = r#"
+        [server]
+        [storage]
+        recordings_dir = "x"
+        max_size = 1
+        [storage.directories]
+        fast = "y"
+        [rtsp]
+        tls_listen = "0.0.0.0:1"
+        tls_certificate = "x"
+        tls_key = "x"
+        [[auth.users]]
+        name = "x"
+        password = "x"
+        [[hooks.webhooks]]
+        name = "a"
+        url = "http://h/"
+        secret = "s"
+        [[hooks.commands]]
+        name = "b"
+        command = ["c"]
+        [hooks.mqtt]
+        url = "mqtt://h"
+        username = "u"
+        password = "p"
+        [defaults.recording]
+        segment_size = 65536
+        directory = "fast"
+        [defaults.recording.retention]
+        max_age = 1
+        max_size = 1
+    "#;
+    Config::from_toml(text).unwrap()
+}
+
+/// Sections and keys of a configuration.
+fn keys_of(config: &Config) -> Vec<(String, String)> {
+    fn walk(section: &str, value: &serde_json::Value, keys: &mut Vec<(String, String)>) {
+        match value {
+            serde_json::Value::Object(object) => {
+                for (key, value) in object {
+                    let inner = match value {
+                        serde_json::Value::Object(_) => true,
+                        serde_json::Value::Array(items) => {
+                            items.first().is_some_and(serde_json::Value::is_object)
+                        }
+                        _ => false,
+                    };
+                    let path = if section.is_empty() { key.clone() } else { format!("{section}.{key}") };
+                    if path == "storage.directories" || path == "streams" {
+                        continue;
+                    }
+                    if inner {
+                        walk(&path, value, keys)
+                    } else {
+                        keys.push((section.to_owned(), key.clone()))
+                    }
+                }
+            }
+            serde_json::Value::Array(items) => items.iter().for_each(|item| walk(section, item, keys)),
+            _ => {}
+        }
+    }
+    let mut keys = Vec::new();
+    walk("", &serde_json::to_value(config).unwrap(), &mut keys);
+    keys
+}
+
+/// The column that says what a change takes is what the code does.
+#[test]
+fn the_documentation_says_what_changes_take() {
+    let doc = include_str!("../../../docs/CONFIG.md");
+    let mut section = String::new();
+    let mut documented = std::collections::HashMap::new();
+    for line in doc.lines() {
+        if let Some(rest) = line.strip_prefix("## ") {
+            section = rest.trim_matches(|c| "`[]".contains(c)).to_owned();
+        }
+        let cells: Vec<&str> = line.split(" | ").collect();
+        let (Some(first), Some(last)) = (cells.first(), cells.last()) else { continue };
+        if !first.starts_with("| `") {
+            continue;
+        }
+        let mut own = section.clone();
+        for name in first.split('`').skip(1).step_by(2) {
+            if name.starts_with('[') {
+                own = name.trim_matches(|c| "[]".contains(c)).to_owned();
+            } else {
+                documented.insert(format!("{own}.{name}"), last.trim_end_matches(" |").to_owned());
+            }
+        }
+    }
+    for (section, key) in keys_of(&everything()) {
+        let full = format!("{section}.{key}");
+        let said = documented.get(&full).unwrap_or_else(|| panic!("{full} is not in a table"));
+        assert_eq!(said, Effect::of(&full).name(), "{full}");
+    }
+}
+
+#[test]
+fn hooks_that_are_wrong_are_named() {
+    for (text, expected) in [
+        ("[[hooks.webhooks]]\nname = \"a b\"\nurl = \"http://h\"", "hooks.webhooks[0].name: expected"),
+        (
+            "[[hooks.webhooks]]\nname = \"a\"\nurl = \"ftp://u:geheim@h\"",
+            "hooks.webhooks[0].url: \"ftp://u:***@h",
+        ),
+        (
+            "[[hooks.webhooks]]\nname = \"a\"\nurl = \"http://h\"\nkinds = [\"stream_stat\"]",
+            "did you mean \"stream_state\"?",
+        ),
+        ("[[hooks.commands]]\nname = \"a\"\ncommand = []", "hooks.commands[0].command: it is empty"),
+        ("[[hooks.commands]]\nname = \"a\"\ncommand = [\"x\"]\nmax_running = 0", "expected 1 to 100"),
+        (
+            "[[hooks.webhooks]]\nname = \"a\"\nurl = \"http://h\"\n[[hooks.commands]]\nname = \"a\"\ncommand = [\"x\"]",
+            "\"a\" is an earlier hook's already",
+        ),
+        ("[hooks.mqtt]\nurl = \"http://h\"", "hooks.mqtt.url"),
+        ("[hooks.mqtt]\nurl = \"mqtt://h\"\ntopic = \"a/#\"", "hooks.mqtt.topic"),
+        ("[hooks.mqtt]\nurl = \"mqtt://h\"\nqos = 3", "hooks.mqtt.qos: it is 3"),
+    ] {
+        let error = Config::from_toml(text).unwrap().check().unwrap_err();
+        assert!(error.contains(expected) && !error.contains("geheim"), "{text}: {error}");
+    }
+}
+
+#[test]
+fn the_schema_knows_every_key() {
+    let schema = json_schema();
+    let text = schema.to_string();
+    for (section, key) in keys_of(&everything()) {
+        assert!(text.contains(&format!("\"{key}\"")), "the schema lacks {section} {key}");
     }
 }
 

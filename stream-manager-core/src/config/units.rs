@@ -1,7 +1,9 @@
 //! Durations and sizes as people write them: `"30s"`, `"10GB"`.
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -131,6 +133,39 @@ impl Serialize for DurationText {
 impl Serialize for BytesText {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl JsonSchema for DurationText {
+    fn schema_name() -> Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        // Text with units, or seconds.
+        json_schema!({
+            "description": "A duration: text such as \"30s\", \"500ms\" or \"1h 30m\", or a number of seconds",
+            "anyOf": [
+                {"type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?$|^([0-9]{1,6}(ns|us|ms|s|m|h|days?|w))( ?[0-9]{1,3}(ns|us|ms|s|m|h))*$"},
+                {"type": "number", "minimum": 0, "maximum": 1_000_000_000}
+            ]
+        })
+    }
+}
+
+impl JsonSchema for BytesText {
+    fn schema_name() -> Cow<'static, str> {
+        "Bytes".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A size: text such as \"10GB\" or \"64MiB\", or a number of bytes",
+            "anyOf": [
+                {"type": "string", "pattern": "^[0-9]{1,9} ?(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?$"},
+                {"type": "integer", "minimum": 0, "maximum": 1_000_000_000_000_000_i64}
+            ]
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{CodecParameters, MediaKind};
 
 /// One track as the API shows it.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
 pub struct TrackInfo {
     /// Video, audio or data.
     pub kind: MediaKind,

@@ -172,6 +172,16 @@ impl Sub<Duration> for WallTime {
     }
 }
 
+impl schemars::JsonSchema for WallTime {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Time".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "string", "format": "date-time", "description": "RFC 3339, UTC"})
+    }
+}
+
 /// Not a time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("\"{0}\" is no time; expected RFC 3339 such as 2026-01-31T23:59:59Z, or seconds since 1970")]

@@ -17,7 +17,9 @@ use std::sync::Arc;
 pub struct TrackId(pub u32);
 
 /// What a track carries, in the order in which sources announce their tracks: sinks take the first as the main one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum MediaKind {
     /// Pictures.

@@ -276,6 +276,11 @@ impl Hub {
         HubStats { gop_frames: inner.gop.len(), gop_bytes: inner.gop_bytes, ..inner.stats }
     }
 
+    /// The most that is kept of a GOP.
+    pub fn gop_max_bytes(&self) -> usize {
+        self.shared.options.gop_max_bytes
+    }
+
     /// Decoding time of the first frame that is kept for late readers, and when it arrived.
     pub fn kept_since(&self) -> Option<(MediaTime, Instant)> {
         let inner = self.shared.inner.lock();

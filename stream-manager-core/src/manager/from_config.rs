@@ -1,12 +1,13 @@
 //! From configuration to streams.
 
-use super::{ManagerError, RetryPolicy, Stream, StreamManager, StreamPattern};
+use super::storage::DEFAULT_DIRECTORY;
+use super::{RetryPolicy, Stream, StreamPattern};
 use crate::auth::PathPattern;
-use crate::config::{Config, Defaults, StreamConfig};
+use crate::config::{Config, Defaults, ResolvedStream, StreamConfig};
 use crate::hub::HubOptions;
 use crate::recording::{RecordError, Recording};
 use crate::source::{PUBLISHER, SourceOptions, from_url_with};
-use crate::storage::retention::{RetentionPolicy, StreamLimits};
+use crate::storage::retention::StreamLimits;
 use std::time::Duration;
 
 /// A stream's configuration that cannot be carried out.
@@ -26,7 +27,7 @@ pub struct BuildError {
 /// # Errors
 /// Names the key that is wrong.
 pub fn stream_from_config(config: &StreamConfig, defaults: &Defaults) -> Result<Stream, BuildError> {
-    make_stream(config, defaults, None)
+    make_stream(&config.resolve(defaults), None)
 }
 
 /// How long a stream that came by a pattern stays without a publisher.
@@ -43,60 +44,50 @@ pub fn pattern_from_config(config: &StreamConfig, defaults: &Defaults) -> Result
         let problem = "has a * in it, which is for streams with source_url = \"publisher\"".to_owned();
         return Err(fail("id", problem));
     }
-    let (config, defaults) = (config.clone(), defaults.clone());
+    let resolved = config.resolve(defaults);
     let make = move |id: &str| {
-        let config = StreamConfig { id: id.to_owned(), ..config.clone() };
-        make_stream(&config, &defaults, Some(PATTERN_LINGER))
+        let config = ResolvedStream { id: id.to_owned(), ..resolved.clone() };
+        make_stream(&config, Some(PATTERN_LINGER))
     };
     // Any id will do to see whether the rest is right.
     make("x")?;
     Ok(StreamPattern::new(pattern, make))
 }
 
-fn make_stream(
-    config: &StreamConfig,
-    defaults: &Defaults,
-    linger: Option<Duration>,
-) -> Result<Stream, BuildError> {
+/// Makes a stream from its configuration and the defaults. With `linger` it ends that long after its publisher.
+pub(super) fn make_stream(config: &ResolvedStream, linger: Option<Duration>) -> Result<Stream, BuildError> {
     let fail = |key, problem: String| BuildError { id: config.id.chars().take(60).collect(), key, problem };
     let stream = Stream::builder(&config.id);
     stream.checked_id().map_err(|e| fail("id", e.to_string()))?;
     let options = SourceOptions {
-        transport: config.transport.unwrap_or(defaults.transport),
-        connect_timeout: Some(config.connect_timeout.unwrap_or(defaults.connect_timeout).0),
-        override_publisher: config.override_publisher.unwrap_or(defaults.override_publisher),
+        transport: config.transport,
+        connect_timeout: Some(config.connect_timeout),
+        override_publisher: config.override_publisher,
         linger,
     };
     let source =
         from_url_with(&config.source_url, &options).map_err(|e| fail("source_url", e.to_string()))?;
-    let (own, common) = (&config.recording, &defaults.recording);
-    let mut recording = Recording::new(own.format.unwrap_or(common.format))
-        .segment_duration(own.segment_duration.unwrap_or(common.segment_duration).0)
-        .part_duration(own.part_duration.unwrap_or(common.part_duration).0)
-        .sync(own.sync_interval.unwrap_or(common.sync_interval).0);
-    if let Some(size) = own.segment_size.or(common.segment_size) {
-        recording = recording.segment_bytes(size.0);
+    let own = &config.recording;
+    let mut recording = Recording::new(own.format)
+        .segment_duration(own.segment_duration)
+        .part_duration(own.part_duration)
+        .sync(own.sync);
+    if let Some(size) = own.segment_bytes {
+        recording = recording.segment_bytes(size);
     }
     recording.check().map_err(|e| match e {
         RecordError::Setting { setting, .. } => fail(setting, e.to_string()),
         e => fail("recording", e.to_string()),
     })?;
-    let stream = if own.enabled.unwrap_or(common.enabled) {
-        stream.record(recording)
-    } else {
-        stream.record_on_demand(recording)
-    };
+    let stream = if own.enabled { stream.record(recording) } else { stream.record_on_demand(recording) };
     let retry = RetryPolicy {
-        initial: defaults.retry_initial.0,
-        max: defaults.retry_max.0,
-        reset_after: defaults.retry_reset.0,
-        silence: config.silence_timeout.unwrap_or(defaults.silence_timeout).0,
+        initial: config.retry_initial,
+        max: config.retry_max,
+        reset_after: config.retry_reset,
+        silence: config.silence_timeout,
         give_up_after: None,
     };
-    let limits = StreamLimits {
-        max_age: own.retention.max_age.or(common.retention.max_age).map(|d| d.0),
-        max_bytes: own.retention.max_size.or(common.retention.max_size).map(|b| b.0),
-    };
+    let limits = limits_of(config);
     if limits.max_age.is_some_and(|age| age.is_zero()) {
         return Err(fail(
             "retention/max_age",
@@ -104,11 +95,44 @@ fn make_stream(
         ));
     }
     let mut stream = stream.limits(limits);
-    if let Some(directory) = own.directory.as_ref().or(common.directory.as_ref()) {
+    if let Some(directory) = &own.directory {
         stream = stream.directory(directory);
     }
-    let gop_max_bytes = usize::try_from(defaults.gop_max_size.0).unwrap_or(usize::MAX);
+    let gop_max_bytes = usize::try_from(config.gop_max_bytes).unwrap_or(usize::MAX);
     Ok(stream.retry(retry).hub(HubOptions { gop_max_bytes }).boxed_source(source))
+}
+
+/// How long a stream's recordings are kept.
+pub(super) fn limits_of(config: &ResolvedStream) -> StreamLimits {
+    StreamLimits { max_age: config.recording.max_age, max_bytes: config.recording.max_bytes }
+}
+
+/// Whether a stream can be made from this configuration: the same checks as for a whole file.
+///
+/// # Errors
+/// Names the key that is wrong.
+pub fn check_stream(config: &StreamConfig, whole: &Config) -> Result<(), BuildError> {
+    if config.id.contains('*') {
+        pattern_from_config(config, &whole.defaults).map(drop)?;
+    } else {
+        stream_from_config(config, &whole.defaults).map(drop)?;
+    }
+    let directory = config.resolve(&whole.defaults).recording.directory;
+    match directory.filter(|name| !is_directory(whole, name)) {
+        None => Ok(()),
+        Some(name) => {
+            let known: Vec<&str> = std::iter::once(DEFAULT_DIRECTORY)
+                .chain(whole.storage.directories.keys().map(String::as_str))
+                .collect();
+            let problem =
+                format!("\"{name}\" is none of storage.directories; expected one of: {}", known.join(", "));
+            Err(BuildError { id: config.id.clone(), key: "directory", problem })
+        }
+    }
+}
+
+fn is_directory(whole: &Config, name: &str) -> bool {
+    name == DEFAULT_DIRECTORY || whole.storage.directories.contains_key(name)
 }
 
 /// Every stream of a configuration that cannot be carried out, with its place in the list: a wrong key, or
@@ -117,19 +141,8 @@ pub fn check_streams(config: &Config) -> Vec<(usize, BuildError)> {
     let mut seen = std::collections::HashSet::new();
     let mut errors = Vec::new();
     for (index, stream) in config.streams.iter().enumerate() {
-        let directory = stream.recording.directory.as_ref().or(config.defaults.recording.directory.as_ref());
-        let made = if stream.id.contains('*') {
-            pattern_from_config(stream, &config.defaults).map(drop)
-        } else {
-            stream_from_config(stream, &config.defaults).map(drop)
-        };
-        if let Err(error) = made {
+        if let Err(error) = check_stream(stream, config) {
             errors.push((index, error));
-        } else if let Some(name) = directory.filter(|name| !config.storage.directories.contains_key(*name)) {
-            let known: Vec<&str> = config.storage.directories.keys().map(String::as_str).collect();
-            let problem =
-                format!("\"{name}\" is none of storage.directories; expected one of: {}", known.join(", "));
-            errors.push((index, BuildError { id: stream.id.clone(), key: "directory", problem }));
         } else if !seen.insert(&stream.id) {
             let problem =
                 "is used by an earlier stream already; every stream needs an id of its own".to_owned();
@@ -137,40 +150,4 @@ pub fn check_streams(config: &Config) -> Vec<(usize, BuildError)> {
         }
     }
     errors
-}
-
-impl StreamManager {
-    /// Starts a manager with everything that a configuration says.
-    ///
-    /// # Errors
-    /// If a stream cannot be made from it; nothing runs then.
-    pub async fn from_config(config: &Config) -> Result<Self, ManagerError> {
-        let mut builder = Self::builder()
-            .data_dir(&config.storage.data_dir)
-            .max_connects(config.server.max_connects)
-            .disk_threads(config.storage.disk_threads)
-            .retention(RetentionPolicy {
-                streams: Default::default(),
-                default: StreamLimits {
-                    max_age: config.defaults.recording.retention.max_age.map(|d| d.0),
-                    max_bytes: config.defaults.recording.retention.max_size.map(|b| b.0),
-                },
-                max_bytes: config.storage.max_size.map(|b| b.0),
-                min_free: config.storage.min_free.0,
-            });
-        if let Some(recordings) = &config.storage.recordings_dir {
-            builder = builder.recordings_dir(recordings);
-        }
-        for (name, path) in &config.storage.directories {
-            builder = builder.directory(name, path);
-        }
-        for stream in &config.streams {
-            builder = if stream.id.contains('*') {
-                builder.pattern(pattern_from_config(stream, &config.defaults)?)
-            } else {
-                builder.stream(stream_from_config(stream, &config.defaults)?)
-            };
-        }
-        builder.build().await
-    }
 }

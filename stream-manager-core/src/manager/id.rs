@@ -25,6 +25,8 @@ const RESERVED: &[&str] = &[
     "resume",
     "split",
     "restart",
+    "enable",
+    "disable",
     "whep",
     "whip",
 ];

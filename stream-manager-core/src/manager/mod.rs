@@ -27,36 +27,67 @@
 //! ```
 
 mod backoff;
+mod change;
+mod connects;
+mod control;
+mod definition;
+mod events;
 mod from_config;
 mod fsck;
+mod history;
 mod id;
+mod info;
 mod job;
+mod open;
 mod probe;
 mod publish;
+mod reconcile;
 mod recordings;
+mod settings;
 mod storage;
 mod stream;
 mod supervisor;
+mod system;
 
 pub use crate::frame::TrackInfo;
+#[cfg(feature = "http")]
+pub(crate) use backoff::Backoff;
 pub use backoff::RetryPolicy;
-pub use from_config::{BuildError, check_streams, pattern_from_config, stream_from_config};
+#[cfg(feature = "http")]
+pub(crate) use change::pointer_of;
+pub use change::{ChangeOptions, DeleteRecordings, Done, KeyedAnswer, Operation, Outcome, Render};
+pub use definition::{Definition, Origin, RecordingWish};
+pub use events::{EventFilter, EventListener, Heard};
+pub use from_config::{BuildError, check_stream, check_streams, pattern_from_config, stream_from_config};
 pub use fsck::{FsckOptions, FsckReport, fsck};
+pub use history::{SAMPLE_INTERVAL, Sample};
 pub use id::{InvalidStreamId, StreamId};
+pub use info::{StreamFilter, StreamInfo, StreamOrder};
 pub use job::{JobError, JobReport, Progress, RecordJob};
+pub use open::{OpenError, export_config};
+#[cfg(feature = "http")]
+pub(crate) use probe::probe_with;
 pub use probe::{ProbeReport, ProbeTrack, probe};
 pub use publish::StreamPattern;
 pub use recordings::{DirectoryReport, StorageReport, StreamReport};
+pub use settings::{ConfigStatus, ConfigUser, ReloadError, ReloadReport, Trigger};
 pub use stream::{NoSource, Stream, StreamHandle, StreamStatus};
 pub use supervisor::StateInfo;
+pub use system::SystemReport;
 
+use crate::config::{Config, ConfigSource, ResolvedStream};
 use crate::event::EventBus;
 use crate::recording::{Destination, RecordError, RecorderContext, RecorderSink, Recording};
 use crate::session::Sessions;
 use crate::sink::Sink;
 use crate::storage::index::{Index, IndexError};
 use crate::storage::retention::RetentionPolicy;
+use crate::storage::state::StateError;
 use crate::storage::{LockError, StorageError};
+use connects::Connects;
+use control::Control;
+use open::Remembered;
+use parking_lot::Mutex;
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -65,7 +96,8 @@ use std::time::Duration;
 use storage::Storage;
 use stream::{StreamShared, Tasks};
 use supervisor::Supervisor;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Shorter segments are cut at their full length from the first: what is staggered is to be worth it.
@@ -82,7 +114,7 @@ pub enum ManagerError {
     InvalidId(#[from] InvalidStreamId),
     /// The id is taken.
     #[error("a stream with the id \"{0}\" exists already; choose another id, or delete that one first")]
-    Exists(StreamId),
+    Exists(String),
     /// There is no such stream.
     #[error("there is no stream with the id \"{0}\"")]
     NotFound(String),
@@ -112,9 +144,58 @@ pub enum ManagerError {
     /// A stream's configuration cannot be carried out.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// The configuration file says what this stream is.
+    #[error(
+        "the stream \"{0}\" is defined in the configuration file and can only be changed there; then reload it"
+    )]
+    DefinedInFile(String),
+    /// The stream was made by the program or by a publisher, and is not configured.
+    #[error(
+        "the stream \"{0}\" was made by a publisher or by the program and has no configuration of its own"
+    )]
+    NotDefined(String),
+    /// The stream is disabled.
+    #[error("the stream \"{0}\" is disabled; enable it first")]
+    Disabled(String),
+    /// It stands for many streams.
+    #[error("\"{0}\" is a pattern that stands for the streams that are published; it does not run itself")]
+    Pattern(String),
+    /// Somebody else was quicker.
+    #[error("{}", precondition(*found))]
+    Precondition {
+        /// The stream's revision, if it exists.
+        found: Option<u64>,
+    },
+    /// A value is wrong.
+    #[error("{problem}")]
+    Invalid {
+        /// The key, as a JSON pointer.
+        pointer: String,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+    /// A source that may only be set in the file.
+    #[error("{0} sources can only be configured in the file, not through the API")]
+    Untrusted(&'static str),
+    /// There are too many streams.
+    #[error("there are {limit} streams made through the API already, which is the most that there may be")]
+    TooMany {
+        /// The most.
+        limit: usize,
+    },
+    /// What was asked for could not be remembered, so it was not done.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The manager has been shut down.
     #[error("the manager has been shut down")]
     ShutDown,
+}
+
+fn precondition(found: Option<u64>) -> String {
+    match found {
+        Some(revision) => format!("the stream has revision {revision}; read it again, and decide again"),
+        None => "there is no such stream (any more)".into(),
+    }
 }
 
 /// Makes a [`StreamManager`].
@@ -127,9 +208,24 @@ pub struct StreamManagerBuilder {
     disk_threads: usize,
     streams: Vec<Stream>,
     patterns: Vec<StreamPattern>,
+    config: Config,
+    source: Option<ConfigSource>,
 }
 
 impl StreamManagerBuilder {
+    /// Sets what holds for streams that are made by their configuration, its streams included. Folders and limits
+    /// are set by the other calls.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    fn source(mut self, source: ConfigSource) -> Self {
+        self.source = Some(source);
+        self
+    }
+
     /// Where the manager keeps what it has to remember: the index of recordings. Only one manager may use a
     /// folder at a time. Without one nothing is remembered, and nothing deleted.
     #[must_use]
@@ -191,34 +287,11 @@ impl StreamManagerBuilder {
     ///
     /// # Errors
     /// If an id is wrong or taken, or a recording's settings do not make sense; nothing runs then.
-    pub async fn build(self) -> Result<StreamManager, ManagerError> {
-        let events = EventBus::default();
-        let cancel = CancellationToken::new();
-        let storage = Storage::open(
-            storage::Settings {
-                data_dir: self.data_dir,
-                recordings_dir: self.recordings_dir,
-                directories: self.directories,
-                retention: self.retention,
-                disk_threads: self.disk_threads,
-            },
-            &events,
-            &cancel,
-        )
-        .await?;
-        let manager = StreamManager {
-            inner: Arc::new(Inner {
-                storage,
-                connects: Arc::new(Semaphore::new(self.max_connects)),
-                sessions: Sessions::new(events.clone()),
-                events,
-                streams: RwLock::default(),
-                patterns: self.patterns,
-                cancel,
-            }),
-        };
+    pub async fn build(mut self) -> Result<StreamManager, ManagerError> {
+        let streams = std::mem::take(&mut self.streams);
+        let manager = self.open().await?;
         let mut result = Ok(());
-        for stream in self.streams {
+        for stream in streams {
             result = manager.add_stream(stream).map(drop);
             if result.is_err() {
                 break;
@@ -228,6 +301,63 @@ impl StreamManagerBuilder {
             manager.shutdown().await;
             return Err(error);
         }
+        manager.start().await;
+        Ok(manager)
+    }
+
+    /// Opens what is remembered; no stream runs yet.
+    async fn open(self) -> Result<StreamManager, ManagerError> {
+        let events = EventBus::default();
+        let cancel = CancellationToken::new();
+        let storage = Storage::open(
+            storage::Settings {
+                data_dir: self.data_dir,
+                recordings_dir: self.recordings_dir,
+                directories: self.directories,
+                retention: self.retention,
+                disk_threads: self.disk_threads,
+                journal_size: self.config.events.journal_size,
+            },
+            &events,
+            &cancel,
+        )
+        .await?;
+        let remembered = match storage.state.clone() {
+            Some(store) => tokio::task::spawn_blocking(move || Remembered::read(&store))
+                .await
+                .unwrap_or(Err(ManagerError::ShutDown))?,
+            None => Remembered::default(),
+        };
+        let (config, settings) =
+            StreamManager::with_settings(self.source.as_ref(), self.config, remembered.settings).await;
+        let mut defined = remembered.defined;
+        defined.set_file(&config.streams);
+        let max_connects = if self.source.is_some() { config.server.max_connects } else { self.max_connects };
+        if let Some(keeper) = storage.keeper().filter(|_| self.source.is_some()) {
+            keeper.change_policy(|policy| *policy = settings::retention_of(&config));
+        }
+        let (state, journal) = (storage.state.clone(), storage.journal.clone());
+        let control = Control::new(config, self.source, settings, defined, state, journal);
+        let manager = StreamManager {
+            inner: Arc::new(Inner {
+                storage,
+                control,
+                connects: Connects::new(max_connects),
+                sessions: Sessions::new(events.clone()),
+                events,
+                streams: RwLock::default(),
+                code_patterns: self.patterns,
+                patterns: RwLock::default(),
+                made: std::time::Instant::now(),
+                copying: Mutex::new(None),
+                sampling: Mutex::new(None),
+                cancel,
+            }),
+        };
+        manager.tell_shadowed();
+        open::keep_copy(&manager);
+        let weak = Arc::downgrade(&manager.inner);
+        *manager.inner.sampling.lock() = Some(tokio::spawn(sample(weak, manager.inner.cancel.clone())));
         Ok(manager)
     }
 }
@@ -240,11 +370,18 @@ pub struct StreamManager {
 
 struct Inner {
     storage: Storage,
-    connects: Arc<Semaphore>,
+    control: Control,
+    connects: Connects,
     events: EventBus,
     sessions: Sessions,
     streams: RwLock<BTreeMap<StreamId, StreamHandle>>,
-    patterns: Vec<StreamPattern>,
+    /// Patterns that the program has given.
+    code_patterns: Vec<StreamPattern>,
+    /// Patterns that are defined, with what they are made from.
+    patterns: RwLock<Vec<(ResolvedStream, StreamPattern)>>,
+    made: std::time::Instant,
+    copying: Mutex<Option<JoinHandle<()>>>,
+    sampling: Mutex<Option<JoinHandle<()>>>,
     cancel: CancellationToken,
 }
 
@@ -252,6 +389,18 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // The tasks hold nothing of the manager: they see this, finish their files and end.
         self.cancel.cancel();
+        self.storage.abandon();
+    }
+}
+
+/// Takes a sample of each stream now and then.
+async fn sample(inner: std::sync::Weak<Inner>, cancel: CancellationToken) {
+    let mut tick = tokio::time::interval(SAMPLE_INTERVAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while cancel.run_until_cancelled(tick.tick()).await.is_some() {
+        let Some(inner) = inner.upgrade() else { return };
+        let streams: Vec<StreamHandle> = inner.streams.read().values().cloned().collect();
+        streams.iter().for_each(StreamHandle::sample);
     }
 }
 
@@ -267,6 +416,8 @@ impl StreamManager {
             disk_threads: 2,
             streams: Vec::new(),
             patterns: Vec::new(),
+            config: Config::default(),
+            source: None,
         }
     }
 
@@ -276,6 +427,9 @@ impl StreamManager {
     /// If its id is wrong or taken, or its recording's settings do not make sense.
     pub fn add_stream(&self, stream: Stream) -> Result<StreamHandle, ManagerError> {
         self.forget_ended();
+        if self.inner.control.defined.read().get(&stream.id).is_some() {
+            return Err(ManagerError::Exists(stream.id));
+        }
         self.add(stream, false)
     }
 
@@ -286,14 +440,14 @@ impl StreamManager {
             return Err(ManagerError::ShutDown);
         }
         if streams.contains_key(&id) {
-            return Err(ManagerError::Exists(id));
+            return Err(ManagerError::Exists(id.to_string()));
         }
-        let handle = self.start(id.clone(), stream, by_pattern)?;
+        let handle = self.launch(id.clone(), stream, by_pattern)?;
         streams.insert(id, handle.clone());
         Ok(handle)
     }
 
-    fn start(&self, id: StreamId, stream: Stream, by_pattern: bool) -> Result<StreamHandle, ManagerError> {
+    fn launch(&self, id: StreamId, stream: Stream, by_pattern: bool) -> Result<StreamHandle, ManagerError> {
         let hub = crate::hub::Hub::new(stream.hub);
         let events = self.inner.events.for_stream(id.shared());
         let mut recording = stream.recording.unwrap_or_else(Recording::fmp4);
@@ -313,6 +467,9 @@ impl StreamManager {
         }
         self.inner.storage.limit(&id, stream.limits);
         let (recorder, sink) = RecorderSink::new(recording, context, stream.record)?;
+        if stream.paused {
+            recorder.begin_paused();
+        }
         let cancel = self.inner.cancel.child_token();
         let (sender, state) = watch::channel(StateInfo::idle());
         let mut sinks: Vec<Box<dyn Sink>> = stream.sinks;
@@ -329,9 +486,24 @@ impl StreamManager {
             cancel: cancel.clone(),
         };
         let supervisor = tokio::spawn(supervisor.run());
-        let tasks = parking_lot::Mutex::new(Some(Tasks { supervisor, sinks }));
-        let shared = StreamShared { id, address, hub, state, recorder, publish, by_pattern, cancel, tasks };
-        Ok(StreamHandle { shared: Arc::new(shared) })
+        let tasks = Mutex::new(Some(Tasks { supervisor, sinks }));
+        let (built, history) = (Mutex::new(stream.built), Mutex::default());
+        let shared = StreamShared {
+            id,
+            address,
+            hub,
+            state,
+            recorder,
+            publish,
+            by_pattern,
+            built,
+            history,
+            cancel,
+            tasks,
+        };
+        let handle = StreamHandle { shared: Arc::new(shared) };
+        handle.sample();
+        Ok(handle)
     }
 
     /// Stops a stream, finishes its files and forgets it. Its recordings stay.
@@ -394,17 +566,27 @@ impl StreamManager {
 
     /// Stops every stream and waits until all files are finished, half a minute at most.
     pub async fn shutdown(&self) {
+        // Changes that are under way are carried through as far as they come.
+        self.inner.control.tasks.close();
         let handles: Vec<StreamHandle> = {
             let streams = self.inner.streams.write();
             self.inner.cancel.cancel();
             streams.values().cloned().collect()
         };
         futures_util::future::join_all(handles.iter().map(|handle| handle.stop(STOP_TIMEOUT))).await;
+        let _ = tokio::time::timeout(STOP_TIMEOUT, self.inner.control.tasks.wait()).await;
+        for task in [&self.inner.copying, &self.inner.sampling] {
+            let task = task.lock().take();
+            if let Some(task) = task {
+                // Both see the token.
+                let _ = tokio::time::timeout(STOP_TIMEOUT, task).await;
+            }
+        }
         self.inner.storage.close().await;
     }
 }
 
-fn spawn_sink(mut sink: Box<dyn Sink>, hub: &crate::hub::Hub, id: &StreamId) -> tokio::task::JoinHandle<()> {
+fn spawn_sink(mut sink: Box<dyn Sink>, hub: &crate::hub::Hub, id: &StreamId) -> JoinHandle<()> {
     let reader = hub.subscribe(sink.name(), crate::hub::ReaderOptions::default());
     let id = id.clone();
     tokio::spawn(async move {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// What a source sends.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
 pub struct ProbeReport {
     /// Its address, without secrets.
     pub source: String,
@@ -23,7 +23,7 @@ pub struct ProbeReport {
 }
 
 /// One track, as stated and as measured.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
 pub struct ProbeTrack {
     /// What it states of itself.
     #[serde(flatten)]
@@ -58,7 +58,26 @@ struct Seen {
 ///
 /// # Errors
 /// If it cannot be opened, or sends nothing within ten seconds.
-pub async fn probe(mut source: Box<dyn Source>, duration: Duration) -> Result<ProbeReport, SourceError> {
+pub async fn probe(source: Box<dyn Source>, duration: Duration) -> Result<ProbeReport, SourceError> {
+    watch(source, duration).await.map(|(report, _)| report)
+}
+
+/// The same, and a picture as JPEG if one is wanted: `None` if not, or if there is no video.
+#[cfg(feature = "http")]
+pub(crate) async fn probe_with(
+    source: Box<dyn Source>,
+    duration: Duration,
+    picture: bool,
+) -> Result<(ProbeReport, Option<Result<Vec<u8>, String>>), SourceError> {
+    let (report, hub) = watch(source, duration).await?;
+    if !picture || !report.tracks.iter().any(|t| t.info.kind == MediaKind::Video) {
+        return Ok((report, None));
+    }
+    let made = crate::pipeline::picture(&hub).await.map_err(|e| e.to_string());
+    Ok((report, Some(made)))
+}
+
+async fn watch(mut source: Box<dyn Source>, duration: Duration) -> Result<(ProbeReport, Hub), SourceError> {
     if source.publish_slot().is_some() {
         return Err(SourceError::Published);
     }
@@ -104,13 +123,14 @@ pub async fn probe(mut source: Box<dyn Source>, duration: Duration) -> Result<Pr
     }
     seen.resize_with(tracks.len(), Seen::default);
     let observed = seen.iter().filter_map(Seen::secs).fold(0.0, f64::max);
-    Ok(ProbeReport {
+    let report = ProbeReport {
         source: source.address(),
         observed_secs: observed,
         tracks: tracks.iter().zip(&seen).map(|(t, s)| s.report(TrackInfo::of(&t.parameters))).collect(),
         clock_offset_secs: offset,
         packets_lost: hub.stats().packets_lost,
-    })
+    };
+    Ok((report, hub))
 }
 
 fn note(item: HubItem, seen: &mut Vec<Seen>, offset: &mut Option<f64>) {

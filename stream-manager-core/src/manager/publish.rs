@@ -50,10 +50,13 @@ impl StreamManager {
         if let Some(handle) = self.inner.streams.read().get(&parsed).cloned() {
             return handle.publish_slot().ok_or_else(|| PublishError::HasSource(id.to_owned()));
         }
-        let Some(pattern) = self.inner.patterns.iter().find(|p| p.pattern.matches(id)) else {
+        let unavailable = |problem: String| PublishError::Unavailable(problem);
+        if self.inner.control.defined.read().get(id).is_some() {
+            return Err(unavailable(format!("the stream \"{id}\" is disabled")));
+        }
+        let Some(pattern) = self.pattern_for(id) else {
             return Err(PublishError::NotFound(id.to_owned()));
         };
-        let unavailable = |problem: String| PublishError::Unavailable(problem);
         if self.inner.streams.read().values().filter(|s| s.shared.by_pattern).count() >= MAX_PATTERN_STREAMS {
             return Err(unavailable(format!("there are {MAX_PATTERN_STREAMS} streams by patterns already")));
         }
@@ -67,6 +70,13 @@ impl StreamManager {
             }
             Err(error) => Err(unavailable(error.to_string())),
         }
+    }
+
+    fn pattern_for(&self, id: &str) -> Option<StreamPattern> {
+        let own = self.inner.code_patterns.iter().find(|p| p.pattern.matches(id)).cloned();
+        own.or_else(|| {
+            self.inner.patterns.read().iter().map(|(_, p)| p).find(|p| p.pattern.matches(id)).cloned()
+        })
     }
 
     /// Forgets streams that came by a pattern and have ended.

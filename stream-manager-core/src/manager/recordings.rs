@@ -14,7 +14,7 @@ use std::path::PathBuf;
 const MIN_MEASURED_SECS: f64 = 10.0;
 
 /// How the disks are and how long they will do.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct StorageReport {
     /// The folders for recordings.
     pub directories: Vec<DirectoryReport>,
@@ -37,7 +37,7 @@ pub struct StorageReport {
 }
 
 /// A folder for recordings.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct DirectoryReport {
     /// Its name in the configuration.
     pub name: String,
@@ -74,7 +74,7 @@ pub struct DirectoryReport {
 }
 
 /// A stream's recordings.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct StreamReport {
     /// The stream's id.
     pub id: String,
@@ -106,7 +106,7 @@ impl StreamManager {
         let not_found = || ManagerError::NotFound(id.chars().take(200).collect());
         let id: StreamId = id.parse().map_err(|_| not_found())?;
         let name = id.as_str().to_owned();
-        let known = self.stream(&name).is_ok() || {
+        let known = self.info(&name).is_ok() || {
             let name = name.clone();
             index.read(move |catalog| catalog.knows(&name)).await?
         };

@@ -3,7 +3,9 @@
 use super::{ManagerError, StreamId};
 use crate::event::{EventBus, EventKind};
 use crate::storage::index::{Index, Opened};
+use crate::storage::journal::Journal;
 use crate::storage::retention::{RetentionPolicy, StreamLimits};
+use crate::storage::state::{StateOpened, StateStore};
 use crate::storage::{DataLock, Directory, DiskPool, Keeper, Place, space};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -24,12 +26,16 @@ pub(super) struct Settings {
     pub(super) directories: BTreeMap<String, PathBuf>,
     pub(super) retention: RetentionPolicy,
     pub(super) disk_threads: usize,
+    pub(super) journal_size: u64,
 }
 
 pub(super) struct Storage {
     directories: Arc<[Directory]>,
     index: Option<Index>,
     keeper: Option<Keeper>,
+    pub(super) state: Option<Arc<StateStore>>,
+    pub(super) journal: Option<Journal>,
+    journal_task: Mutex<Option<(JoinHandle<()>, CancellationToken)>>,
     /// Let go of when everything has ended.
     lock: Mutex<Option<DataLock>>,
     task: Mutex<Option<JoinHandle<()>>>,
@@ -39,6 +45,8 @@ pub(super) struct Storage {
 struct OpenedParts {
     directories: Vec<Directory>,
     index: Option<(Index, Opened)>,
+    state: Option<(StateStore, StateOpened)>,
+    journal: Option<Journal>,
     lock: Option<DataLock>,
 }
 
@@ -49,7 +57,8 @@ impl Storage {
         cancel: &CancellationToken,
     ) -> Result<Self, ManagerError> {
         let retention = settings.retention.clone();
-        let opened = tokio::task::spawn_blocking(move || open(&settings)).await;
+        let bus = events.clone();
+        let opened = tokio::task::spawn_blocking(move || open(&settings, &bus)).await;
         let parts = opened.unwrap_or(Err(ManagerError::ShutDown))?;
         let directories: Arc<[Directory]> = parts.directories.into();
         let Some((index, opened)) = parts.index else {
@@ -57,10 +66,25 @@ impl Storage {
                 directories,
                 index: None,
                 keeper: None,
+                state: None,
+                journal: None,
+                journal_task: Mutex::new(None),
                 lock: Mutex::new(None),
                 task: Mutex::new(None),
             });
         };
+        // Until the end: the last events are those of stopping.
+        let journal_cancel = CancellationToken::new();
+        let journal_task = parts.journal.clone().map(|journal| {
+            (tokio::spawn(journal.run(events.clone(), journal_cancel.clone())), journal_cancel)
+        });
+        let state = parts.state.map(|(store, opened)| {
+            if let Some(aside) = &opened.damaged {
+                let (kept_as, restored_streams) = (aside.display().to_string(), opened.restored);
+                events.emit(EventKind::StateDamaged { kept_as, restored_streams });
+            }
+            Arc::new(store)
+        });
         let keeper = Keeper::new(index.clone(), directories.clone(), retention, events.clone());
         if let Some(aside) = &opened.damaged {
             events.emit(EventKind::IndexDamaged { kept_as: aside.display().to_string() });
@@ -71,9 +95,19 @@ impl Storage {
             directories,
             index: Some(index),
             keeper: Some(keeper),
+            state,
+            journal: parts.journal,
+            journal_task: Mutex::new(journal_task),
             lock: Mutex::new(parts.lock),
             task: Mutex::new(Some(task)),
         })
+    }
+
+    /// Nobody waits for the end: what runs in the background sees to it by itself.
+    pub(super) fn abandon(&self) {
+        if let Some((_, cancel)) = &*self.journal_task.lock() {
+            cancel.cancel();
+        }
     }
 
     pub(super) fn index(&self) -> Option<&Index> {
@@ -128,13 +162,24 @@ impl Storage {
                 tracing::warn!(%error, "the index of recordings is put right at the next start");
             }
         }
+        let journal = self.journal_task.lock().take();
+        if let Some((task, cancel)) = journal {
+            cancel.cancel();
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, task).await;
+        }
         self.lock.lock().take();
     }
 }
 
-fn open(settings: &Settings) -> Result<OpenedParts, ManagerError> {
+fn open(settings: &Settings, events: &EventBus) -> Result<OpenedParts, ManagerError> {
     let lock = settings.data_dir.as_deref().map(DataLock::take).transpose()?;
     let index = settings.data_dir.as_deref().map(Index::open).transpose()?;
+    let state = settings.data_dir.as_deref().map(StateStore::open).transpose()?;
+    let journal = settings.data_dir.as_deref().and_then(|data_dir| {
+        Journal::open(data_dir, settings.journal_size, events)
+            .inspect_err(|error| tracing::error!(error, "events are not kept"))
+            .ok()
+    });
     let data_dir = settings.data_dir.clone().unwrap_or_else(|| "data".into());
     let default = settings.recordings_dir.clone().unwrap_or_else(|| data_dir.join("recordings"));
     let used = match &settings.data_dir {
@@ -166,5 +211,5 @@ fn open(settings: &Settings) -> Result<OpenedParts, ManagerError> {
         };
         directories.push(Directory { name: name.to_owned(), place, pool });
     }
-    Ok(OpenedParts { directories, index, lock })
+    Ok(OpenedParts { directories, index, state, journal, lock })
 }

@@ -1,8 +1,10 @@
 //! What a stream is made of, and the handle to one that runs.
 
 use super::backoff::RetryPolicy;
+use super::history::History;
 use super::id::{InvalidStreamId, StreamId};
 use super::supervisor::StateInfo;
+use crate::config::ResolvedStream;
 use crate::event::StreamState;
 use crate::frame::TrackInfo;
 use crate::hub::{ConsumerStats, Hub, HubOptions, HubStats};
@@ -45,6 +47,9 @@ pub struct Stream<S = Box<dyn Source>> {
     pub(super) sinks: Vec<Box<dyn Sink>>,
     pub(super) limits: Option<StreamLimits>,
     pub(super) directory: Option<String>,
+    /// Its recording begins paused.
+    pub(super) paused: bool,
+    pub(super) built: Option<ResolvedStream>,
 }
 
 impl Stream<NoSource> {
@@ -60,6 +65,8 @@ impl Stream<NoSource> {
             sinks: Vec::new(),
             limits: None,
             directory: None,
+            paused: false,
+            built: None,
         }
     }
 
@@ -70,8 +77,8 @@ impl Stream<NoSource> {
 
     /// The same for a source that is boxed already, as [`from_url`](crate::source::from_url) makes them.
     pub fn boxed_source(self, source: Box<dyn Source>) -> Stream {
-        let Self { id, recording, record, retry, hub, sinks, limits, directory, .. } = self;
-        Stream { id, source, recording, record, retry, hub, sinks, limits, directory }
+        let Self { id, recording, record, retry, hub, sinks, limits, directory, paused, built, .. } = self;
+        Stream { id, source, recording, record, retry, hub, sinks, limits, directory, paused, built }
     }
 }
 
@@ -166,6 +173,9 @@ pub(super) struct StreamShared {
     pub(super) publish: Option<PublishSlot>,
     /// Made because somebody published it.
     pub(super) by_pattern: bool,
+    /// What it was made from, if that is a definition.
+    pub(super) built: Mutex<Option<ResolvedStream>>,
+    pub(super) history: Mutex<History>,
     pub(super) cancel: CancellationToken,
     pub(super) tasks: Mutex<Option<Tasks>>,
 }
@@ -194,6 +204,11 @@ impl StreamHandle {
     /// The place for its publisher, if it is published.
     pub fn publish_slot(&self) -> Option<PublishSlot> {
         self.shared.publish.clone()
+    }
+
+    /// What it was made from, if that is a definition.
+    pub(super) fn built(&self) -> Option<ResolvedStream> {
+        self.shared.built.lock().clone()
     }
 
     /// Whether its source and its sinks have ended.

@@ -12,15 +12,15 @@
 //! brings it back there when it leaves.
 
 use super::backoff::{Backoff, RetryPolicy};
+use super::connects::{Connecting, Connects};
 use crate::event::{EventKind, EventSender, StreamState};
 use crate::frame::WallTime;
 use crate::hub::Hub;
 use crate::source::{Source, SourceEnd, SourceError};
 use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// How long a source may take to come back after it was cancelled before it is dropped.
@@ -62,7 +62,7 @@ pub(super) struct Supervisor {
     pub(super) source: Box<dyn Source>,
     pub(super) hub: Hub,
     pub(super) policy: RetryPolicy,
-    pub(super) connects: Arc<Semaphore>,
+    pub(super) connects: Connects,
     pub(super) events: EventSender,
     pub(super) state: watch::Sender<StateInfo>,
     pub(super) cancel: CancellationToken,
@@ -166,10 +166,9 @@ impl Supervisor {
             // It connects to us; how many do is not limited by how many cameras may be connected to at one time.
             None
         } else {
-            match self.cancel.run_until_cancelled(self.connects.clone().acquire_owned()).await {
+            match self.cancel.run_until_cancelled(self.connects.turn()).await {
                 None => return (Outcome::Cancelled, None),
-                // The semaphore is never closed; without a permit there is no limit to keep.
-                Some(permit) => permit.ok(),
+                Some(turn) => turn,
             }
         };
         let writer = self.hub.writer();
@@ -255,17 +254,12 @@ struct Watch<'a> {
     started: Instant,
     running_since: Option<Instant>,
     /// Held while connecting: the number of connects at one time is limited.
-    permit: Option<tokio::sync::OwnedSemaphorePermit>,
+    permit: Option<Connecting>,
     lost: u64,
 }
 
 impl<'a> Watch<'a> {
-    fn new(
-        hub: &'a Hub,
-        events: &'a EventSender,
-        policy: RetryPolicy,
-        permit: Option<tokio::sync::OwnedSemaphorePermit>,
-    ) -> Self {
+    fn new(hub: &'a Hub, events: &'a EventSender, policy: RetryPolicy, permit: Option<Connecting>) -> Self {
         let lost = hub.stats().packets_lost;
         Self { hub, events, policy, started: Instant::now(), running_since: None, permit, lost }
     }

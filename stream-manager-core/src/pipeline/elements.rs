@@ -51,9 +51,34 @@ pub const ELEMENTS: &[ElementNeed] = &[
     need("av1parse", BAD, "AV1"),
     need("jpegparse", BAD, "MJPEG"),
     need("opusparse", BAD, "Opus"),
+    need("decodebin", BASE, "pictures"),
+    need("jpegenc", GOOD, "pictures"),
+    need("avdec_h264", LIBAV, "pictures of H.264"),
     need("x264enc", UGLY, "test:// sources and encoding raw video"),
     need("avenc_aac", LIBAV, "AAC in test:// sources and encoding raw audio"),
 ];
+
+/// GStreamer as it is installed.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
+pub struct GstreamerReport {
+    /// Its version.
+    pub version: String,
+    /// The plugins, by name, with their versions.
+    pub plugins: std::collections::BTreeMap<String, String>,
+    /// Elements that some source or recording needs and that are not installed.
+    pub missing: Vec<String>,
+}
+
+/// What is installed; `None` if GStreamer does not start.
+pub(crate) fn installed() -> Option<GstreamerReport> {
+    super::init().ok()?;
+    let plugins = gst::Registry::get().plugins();
+    Some(GstreamerReport {
+        version: gst::version_string().to_string(),
+        plugins: plugins.iter().map(|p| (p.plugin_name().to_string(), p.version().to_string())).collect(),
+        missing: missing_elements().unwrap_or_default().iter().map(|need| need.element.to_owned()).collect(),
+    })
+}
 
 /// Which package has an element, as far as it is known.
 pub(super) fn package_of(element: &str) -> Option<&'static str> {

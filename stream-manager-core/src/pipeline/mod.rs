@@ -6,8 +6,13 @@
 
 pub(crate) mod caps;
 mod elements;
+#[cfg(feature = "http")]
+mod picture;
 
-pub use elements::{ELEMENTS, ElementNeed, missing_elements};
+pub(crate) use elements::installed;
+pub use elements::{ELEMENTS, ElementNeed, GstreamerReport, missing_elements};
+#[cfg(feature = "http")]
+pub(crate) use picture::picture;
 
 use gstreamer as gst;
 use gstreamer::prelude::*;

@@ -19,7 +19,7 @@ mod progress;
 mod recorder;
 
 pub use name::segment_file_name;
-pub use recorder::{Recorder, RecorderHandle, RecorderSink, RecorderStatus};
+pub use recorder::{Recorder, RecorderHandle, RecorderSink, RecorderStatus, RecordingAction};
 
 use crate::event::EventSender;
 use crate::fmp4::Fmp4Error;
@@ -36,7 +36,9 @@ use std::time::Duration;
 pub(crate) const DEFAULT_PART_DURATION: Duration = Duration::from_millis(500);
 
 /// A container format for recordings.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum RecordingFormat {
     /// Fragmented MP4: complete up to its last part at any moment, even after a power cut.
@@ -350,7 +352,7 @@ impl Recording {
 }
 
 /// A finished segment.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
 pub struct Segment {
     /// The file; empty if it went to a writer.
     pub path: PathBuf,
@@ -358,6 +360,7 @@ pub struct Segment {
     pub start: WallTime,
     /// Its length.
     #[serde(serialize_with = "as_secs")]
+    #[schemars(with = "f64")]
     pub duration: Duration,
     /// Its size in bytes.
     pub bytes: u64,

@@ -75,14 +75,22 @@ pub trait Recorder: Send + Sync {
     fn status(&self) -> RecorderStatus;
 }
 
+/// What is to be done about a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Action {
+pub enum RecordingAction {
+    /// Record.
     Start,
+    /// Hold the recording.
     Pause,
+    /// Go on after a pause.
     Resume,
+    /// Begin a new segment at the next keyframe.
     Split,
+    /// Finish the file and record no more.
     Stop,
 }
+
+use RecordingAction as Action;
 
 struct Command {
     action: Action,
@@ -104,6 +112,26 @@ impl RecorderHandle {
             wait.await.map_err(|_| RecordError::Ended)?
         };
         tokio::time::timeout(COMMAND_TIMEOUT, exchange).await.map_err(|_| RecordError::Stalled)?
+    }
+
+    /// Whether this can be done as the recording stands.
+    ///
+    /// # Errors
+    /// As the action itself would give.
+    pub(crate) fn can(&self, action: Action) -> Result<(), RecordError> {
+        let state = self.shared.state();
+        match (action, state) {
+            (Action::Start | Action::Stop, _) | (Action::Split, RecordingState::Recording) => Ok(()),
+            (Action::Pause | Action::Resume, state) if state != RecordingState::Off => Ok(()),
+            _ => Err(refused(action, state)),
+        }
+    }
+
+    /// Has a recorder that does not run yet begin paused: the first thing that it does is this.
+    pub(crate) fn begin_paused(&self) {
+        let (answer, _) = oneshot::channel();
+        // The queue is empty.
+        let _ = self.commands.try_send(Command { action: Action::Pause, answer });
     }
 }
 
@@ -380,20 +408,7 @@ impl RecorderSink {
             }
             // Asking for what is so already is no error.
             (Action::Start | Action::Resume, Recording | Blocked) | (Action::Pause, Paused) => {}
-            (Action::Resume | Action::Pause | Action::Split, _) => {
-                let action = match action {
-                    Action::Resume => "resume",
-                    Action::Pause => "pause",
-                    _ => "split",
-                };
-                let state = match state {
-                    Off => "off",
-                    Paused => "paused",
-                    Blocked => "blocked",
-                    Recording => "recording",
-                };
-                return Err(RecordError::State { action, state });
-            }
+            (Action::Resume | Action::Pause | Action::Split, _) => return Err(refused(action, state)),
         }
         Ok(None)
     }
@@ -405,6 +420,23 @@ impl RecorderSink {
         }
         Ok(())
     }
+}
+
+fn refused(action: Action, state: RecordingState) -> RecordError {
+    let action = match action {
+        Action::Resume => "resume",
+        Action::Pause => "pause",
+        Action::Split => "split",
+        Action::Start => "start",
+        Action::Stop => "stop",
+    };
+    let state = match state {
+        RecordingState::Off => "off",
+        RecordingState::Paused => "paused",
+        RecordingState::Blocked => "blocked",
+        RecordingState::Recording => "recording",
+    };
+    RecordError::State { action, state }
 }
 
 fn make_writer(

@@ -175,7 +175,7 @@ impl Feed {
                 packetizers,
                 gop: Vec::new(),
                 gop_bytes: 0,
-                gop_max_bytes: options.gop_max_bytes,
+                gop_max_bytes: hub.gop_max_bytes(),
                 readers: Arc::default(),
                 clock: None,
                 clock_followed: 0,
@@ -399,7 +399,6 @@ fn compatible(old: &[Track], new: &[Track]) -> bool {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FeedOptions {
     pub(super) packet_bytes: usize,
-    pub(super) gop_max_bytes: usize,
     pub(super) start: StartMode,
 }
 

@@ -67,8 +67,6 @@ pub struct RtspOptions {
     pub auth_methods: Vec<AuthMethod>,
     /// How long a challenge is good.
     pub nonce_lifetime: Duration,
-    /// The most that is kept of a GOP for readers that come late.
-    pub gop_max_bytes: usize,
 }
 
 impl Default for RtspOptions {
@@ -91,7 +89,6 @@ impl Default for RtspOptions {
             max_connections_per_address: 1024,
             auth_methods: vec![AuthMethod::Basic, AuthMethod::Digest, AuthMethod::DigestSha256],
             nonce_lifetime: Duration::from_secs(300),
-            gop_max_bytes: 32 << 20,
         }
     }
 }
@@ -110,7 +107,7 @@ impl RtspOptions {
     }
 
     /// From the sections of the configuration.
-    pub fn from_config(rtsp: &RtspConfig, auth: &AuthConfig, gop_max_bytes: usize) -> Self {
+    pub fn from_config(rtsp: &RtspConfig, auth: &AuthConfig) -> Self {
         let bytes = |b: crate::config::BytesText| usize::try_from(b.0).unwrap_or(usize::MAX);
         Self {
             listen: Some(rtsp.listen),
@@ -133,7 +130,6 @@ impl RtspOptions {
             max_connections: rtsp.max_connections,
             max_connections_per_address: rtsp.max_connections_per_address,
             auth_methods: auth.methods.clone(),
-            gop_max_bytes,
             ..Self::default()
         }
     }
@@ -243,11 +239,7 @@ impl RtspServer {
         sessions: Sessions,
         cancel: CancellationToken,
     ) {
-        let feeds = FeedOptions {
-            packet_bytes: self.options.packet_bytes,
-            gop_max_bytes: self.options.gop_max_bytes,
-            start: self.options.start,
-        };
+        let feeds = FeedOptions { packet_bytes: self.options.packet_bytes, start: self.options.start };
         let shared = Arc::new(Shared {
             udp: self.udp.map(Arc::new),
             feeds: Feeds::new(feeds),

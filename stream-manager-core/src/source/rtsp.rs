@@ -26,7 +26,9 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 /// How RTP travels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum RtspTransport {
     /// Interleaved in the RTSP connection.

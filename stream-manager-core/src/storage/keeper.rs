@@ -7,7 +7,7 @@ use super::index::{Catalog, Index, IndexError};
 use super::repair::{Repair, Report};
 use super::retention::{self, Disk, Pass, RetentionPolicy};
 use super::{DiskPool, DiskStats, Place, space};
-use crate::event::{Event, EventBus, EventKind, RecordingState};
+use crate::event::{EventBus, EventKind, RecordingState};
 use crate::frame::WallTime;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -130,11 +130,13 @@ impl Keeper {
                 () = cancel.cancelled() => break,
                 _ = tick.tick() => self.look(&mut slow).await,
                 event = events.recv() => match event {
-                    // No room: what may go should go now.
-                    Ok(Event { kind: EventKind::RecordingState { state: RecordingState::Blocked, .. }, .. }) => {
-                        last_retention = None;
+                    Ok(event) => {
+                        if matches!(event.kind, EventKind::RecordingState { state: RecordingState::Blocked, .. }) {
+                            // No room: what may go should go now.
+                            last_retention = None;
+                        }
                     }
-                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
                     // The manager, which owns the bus, is gone.
                     Err(broadcast::error::RecvError::Closed) => break,
                 },
@@ -279,11 +281,26 @@ impl Keeper {
         for (limit, problem) in pass.unmet.iter().filter(|(limit, _)| !before.contains_key(*limit)) {
             tracing::warn!(limit, problem, "a limit on recordings cannot be kept");
             let (limit, problem) = (limit.clone(), problem.clone());
+            self.tell_room(&limit, true);
             self.events.emit(EventKind::RetentionUnmet { limit, problem });
         }
         for limit in before.keys().filter(|limit| !pass.unmet.contains_key(*limit)) {
+            self.tell_room(limit, false);
             self.events.emit(EventKind::RetentionMet { limit: limit.clone() });
         }
+    }
+
+    /// Tells of a disk without room, or with enough again, if it is that which a limit is about.
+    fn tell_room(&self, limit: &str, low: bool) {
+        let Some(path) = limit.strip_prefix(retention::MIN_FREE_ON) else { return };
+        let (path, min_free) = (path.to_owned(), self.policy().min_free);
+        let Ok(space) = space::space(std::path::Path::new(&path)) else { return };
+        let free_bytes = space.free_bytes;
+        self.events.emit(if low {
+            EventKind::StorageLow { path, free_bytes, wanted_bytes: min_free.bytes(space.total_bytes) }
+        } else {
+            EventKind::StorageRecovered { path, free_bytes }
+        });
     }
 
     /// Looks at the disks.

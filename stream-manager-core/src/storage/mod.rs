@@ -10,6 +10,7 @@
 
 mod file;
 pub mod index;
+pub mod journal;
 mod keeper;
 mod lock;
 mod name;
@@ -17,6 +18,7 @@ mod place;
 pub mod repair;
 pub mod retention;
 pub mod space;
+pub mod state;
 mod sync;
 
 pub(crate) use file::write_all;

@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Segments that go in one step.
+/// How the limit of a disk's free room begins; its folder follows.
+pub(super) const MIN_FREE_ON: &str = "storage.min_free on ";
+
 const STEP: usize = 16;
 /// Steps in one pass; the next pass goes on.
 const MAX_STEPS: usize = 256;
@@ -215,7 +218,7 @@ fn make_room(
             "{wanted} bytes are to stay free, but only {} are, and all recordings there take {ours}",
             disk.space.free_bytes
         );
-        pass.unmet.insert(format!("storage.min_free on {}", place.display()), problem);
+        pass.unmet.insert(format!("{MIN_FREE_ON}{}", place.display()), problem);
     }
     let folders: Vec<PathBuf> = folders.into_iter().map(|(folder, _)| folder).collect();
     let mut free = disk.space.free_bytes;

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A segment's number, unique in its index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, schemars::JsonSchema)]
 pub struct SegmentId(pub u64);
 
 /// Why frames are missing from a recording.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum GapReason {
@@ -115,7 +115,7 @@ pub struct SegmentEnd {
 }
 
 /// A segment as the index has it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct SegmentRow {
     /// Its number.
     pub id: SegmentId,
@@ -148,7 +148,7 @@ pub struct SegmentRow {
 }
 
 /// A piece of a stream's recordings.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum RecordingItem {
     /// Recorded without a missing frame, over one or more segments.
@@ -189,7 +189,7 @@ impl RecordingItem {
 }
 
 /// Something that happened in a recording.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Mark {
     /// When.
     pub time: WallTime,
@@ -202,7 +202,7 @@ pub struct Mark {
 }
 
 /// What a stream has on disk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct StreamTotals {
     /// The stream's id.
     pub stream: String,

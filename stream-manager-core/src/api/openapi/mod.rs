@@ -1,0 +1,257 @@
+//! The description of the API, OpenAPI 3.1, made from the code: shapes come from the types that are read and written, and
+//! a test calls every operation.
+
+mod operations;
+mod page;
+
+use super::ApiState;
+use super::problem::Problem;
+use super::query;
+use axum::Router;
+use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use operations::{OPERATIONS, Operation, TAGS};
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::sync::{Arc, OnceLock};
+
+/// The body of a PUT: as that of making a stream, but the id may be left to the path.
+#[derive(Deserialize)]
+#[allow(dead_code, reason = "a name for a shape")]
+pub(super) struct StreamBody;
+
+/// A merge patch of a stream.
+#[derive(Deserialize)]
+#[allow(dead_code, reason = "a name for a shape")]
+pub(super) struct StreamPatch;
+
+/// A merge patch of the configuration.
+#[derive(Deserialize)]
+#[allow(dead_code, reason = "a name for a shape")]
+pub(super) struct ConfigPatch;
+
+impl JsonSchema for StreamBody {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "StreamBody".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = crate::config::StreamConfig::json_schema(generator);
+        let required = schema.get_mut("required").and_then(Value::as_array_mut);
+        if let Some(required) = required {
+            required.retain(|name| name != "id");
+        }
+        if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+            // The path has it, and nothing else would do.
+            properties.remove("id");
+        }
+        schema
+    }
+}
+
+/// Lets every value of an object be null, which takes it out, and none be needed.
+fn patch_of(mut schema: Schema, description: &str) -> Schema {
+    schema.remove("required");
+    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        for value in properties.values_mut() {
+            if let Some(object) = value.as_object_mut() {
+                object.remove("default");
+            }
+            let inner = value.take();
+            *value = json!({"anyOf": [inner, {"type": "null"}]});
+        }
+    }
+    schema.insert("description".into(), description.into());
+    schema
+}
+
+impl JsonSchema for StreamPatch {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "StreamPatch".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema =
+            patch_of(StreamBody::json_schema(generator), "What changes; null takes a key out (RFC 7396)");
+        if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut)
+            && let Some(source) = properties.get_mut("source_url")
+        {
+            *source = json!({"type": "string"});
+        }
+        schema
+    }
+}
+
+impl JsonSchema for ConfigPatch {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ConfigPatch".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let section = |names: &[&str]| {
+            let properties: Map<String, Value> = names.iter().map(|n| ((*n).to_owned(), json!({}))).collect();
+            json!({"type": "object", "properties": properties})
+        };
+        schemars::json_schema!({
+            "type": "object",
+            "description": "What changes; null takes a key out (RFC 7396). Keys are those of the configuration file, see /api/config/schema",
+            "properties": {
+                "server": section(&["max_connects"]),
+                "storage": section(&["max_size", "min_free"]),
+                "rtsp": {"type": "object"},
+                "telemetry": section(&["log"]),
+                "events": section(&["journal_size"]),
+                "hooks": section(&["webhooks", "mqtt"]),
+                "defaults": {"type": "object"}
+            },
+            "additionalProperties": false
+        })
+    }
+}
+
+/// The description as JSON.
+///
+/// ```
+/// let description = stream_manager_core::api::openapi::description();
+/// assert_eq!(description["openapi"], "3.1.0");
+/// ```
+pub fn description() -> Value {
+    // Requests and answers are looked at from their own side: what may be left out is not the same.
+    let settings =
+        || SchemaSettings::draft2020_12().with(|s| s.definitions_path = "/components/schemas".into());
+    let mut reading = settings().for_deserialize().into_generator();
+    let mut writing = settings().for_serialize().into_generator();
+    let mut paths = Map::new();
+    for operation in OPERATIONS {
+        let item = paths.entry(operation.path).or_insert_with(|| json!({}));
+        item[operation.method] = operation.describe(&mut reading, &mut writing);
+    }
+    let problem = writing.subschema_for::<Problem>();
+    let mut schemas = reading.take_definitions(true);
+    schemas.extend(writing.take_definitions(true));
+    let tags: Vec<Value> =
+        TAGS.iter().map(|(name, text)| json!({"name": name, "description": text})).collect();
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Stream Manager",
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
+            "description": "Live streams: recorded, re-served and watched over.\n\nErrors are problem details (RFC 9457) \
+                with a stable `code` and a JSON pointer to the field. Times are RFC 3339, durations are text such as \
+                `\"30s\"` or seconds, sizes are text such as `\"10GB\"` or bytes. A `/` in an id may be written as it is \
+                or as `%2F`.\n\nWhat is there stays: later versions only add calls, optional parameters, fields and codes."
+        },
+        "tags": tags,
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "responses": {
+                "Problem": {
+                    "description": "What is wrong and what would be right (RFC 9457)",
+                    "content": {"application/problem+json": {"schema": problem}}
+                }
+            }
+        }
+    })
+}
+
+impl Operation {
+    fn describe(&self, reading: &mut SchemaGenerator, writing: &mut SchemaGenerator) -> Value {
+        let mut parameters: Vec<Value> = Vec::new();
+        for name in self.path.split('/').filter_map(|p| p.strip_prefix('{')?.strip_suffix('}')) {
+            let (schema, text) = match (name, self.tag) {
+                ("name", _) => (json!({"type": "string"}), "The hook's name"),
+                (_, "sessions") => (json!({"type": "integer", "minimum": 1}), "The session's number"),
+                _ => (json!({"type": "string", "minLength": 1, "maxLength": 200}), "The stream's id"),
+            };
+            parameters.push(
+                json!({"name": name, "in": "path", "required": true, "schema": schema, "description": text}),
+            );
+        }
+        for parameter in self.parameters {
+            parameters.push(json!({
+                "name": parameter.name,
+                "in": parameter.place,
+                "required": parameter.required,
+                "schema": serde_json::from_str::<Value>(parameter.schema).unwrap_or_default(),
+                "description": parameter.text
+            }));
+        }
+        let mut responses = Map::new();
+        for answer in self.answers {
+            let mut response = json!({"description": answer.text});
+            if let Some((media, schema)) = answer.body {
+                response["content"] = json!({ media: {"schema": schema(writing)} });
+            }
+            if answer.etag {
+                response["headers"] = json!({"ETag": {"schema": {"type": "string"}, "description": "The configuration's revision"}});
+            }
+            responses.insert(answer.status.to_string(), response);
+        }
+        responses.insert("default".into(), json!({"$ref": "#/components/responses/Problem"}));
+        let mut described = json!({
+            "operationId": self.id,
+            "tags": [self.tag],
+            "summary": self.summary,
+            "parameters": parameters,
+            "responses": responses
+        });
+        if let Some((media, schema)) = self.body {
+            let content: Map<String, Value> =
+                media.iter().map(|media| ((*media).to_owned(), json!({"schema": schema(reading)}))).collect();
+            described["requestBody"] = json!({"required": true, "content": content});
+        }
+        described
+    }
+}
+
+pub(super) fn routes() -> Router<Arc<ApiState>> {
+    Router::new().route("/api/openapi.json", get(document)).route("/api/docs", get(docs))
+}
+
+async fn document(uri: Uri) -> Result<Response, Problem> {
+    let _: query::Nothing = query::parse(&uri)?;
+    static TEXT: OnceLock<String> = OnceLock::new();
+    let text = TEXT.get_or_init(|| serde_json::to_string_pretty(&description()).unwrap_or_default() + "\n");
+    Ok(([(header::CONTENT_TYPE, "application/json")], text.as_str()).into_response())
+}
+
+async fn docs(uri: Uri) -> Result<Response, Problem> {
+    let _: query::Nothing = query::parse(&uri)?;
+    static TEXT: OnceLock<String> = OnceLock::new();
+    let text = TEXT.get_or_init(|| page::render(&description()));
+    let policy =
+        HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'");
+    let mut response =
+        (StatusCode::OK, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], text.as_str()).into_response();
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every reference leads somewhere, and requests and answers mean the same by a name.
+    #[test]
+    fn the_description_is_whole() {
+        let description = description();
+        let schemas = description["components"]["schemas"].as_object().unwrap();
+        let text = description.to_string();
+        for part in text.split("#/components/schemas/").skip(1) {
+            let name = part.split('"').next().unwrap();
+            assert!(schemas.contains_key(name), "{name}");
+        }
+        let mut ids = std::collections::HashSet::new();
+        for operation in OPERATIONS {
+            assert!(ids.insert(operation.id), "{} twice", operation.id);
+            for parameter in operation.parameters {
+                assert!(serde_json::from_str::<Value>(parameter.schema).is_ok(), "{}", parameter.schema);
+            }
+        }
+    }
+}

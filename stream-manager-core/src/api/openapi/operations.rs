@@ -1,0 +1,580 @@
+//! All operations of the API.
+
+use super::super::batch::{Batch, BatchResult};
+use super::super::logs::LogPage;
+use super::super::recordings::{Deleted, Protected, RecordingsPage};
+use super::super::sessions::{Ended, SessionPage};
+use super::super::settings::Applied;
+use super::super::streams::{DryRun, StatsView, StreamPage};
+use super::super::system::{HookPage, HookTest, ProbeRequest, ProbeView};
+use super::super::view::{RecordingView, StreamView};
+use super::super::{Health, openapi};
+use crate::config::StreamConfig;
+use crate::manager::{ConfigStatus, StorageReport, SystemReport};
+use crate::session::SessionInfo;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+
+type Shape = fn(&mut SchemaGenerator) -> Schema;
+
+pub(super) struct Operation {
+    pub(super) method: &'static str,
+    pub(super) path: &'static str,
+    pub(super) id: &'static str,
+    pub(super) tag: &'static str,
+    pub(super) summary: &'static str,
+    pub(super) parameters: &'static [Parameter],
+    pub(super) body: Option<(&'static [&'static str], Shape)>,
+    pub(super) answers: &'static [Answer],
+}
+
+pub(super) struct Parameter {
+    pub(super) name: &'static str,
+    pub(super) place: &'static str,
+    pub(super) required: bool,
+    /// JSON.
+    pub(super) schema: &'static str,
+    pub(super) text: &'static str,
+}
+
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) text: &'static str,
+    pub(super) body: Option<(&'static str, Shape)>,
+    pub(super) etag: bool,
+}
+
+fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
+
+/// A stream, or what a dry run says.
+fn stream_or_dry(generator: &mut SchemaGenerator) -> Schema {
+    let (stream, dry) = (generator.subschema_for::<StreamView>(), generator.subschema_for::<DryRun>());
+    schemars::json_schema!({"anyOf": [stream, dry]})
+}
+
+fn anything(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({"type": "object"})
+}
+
+fn text(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({"type": "string"})
+}
+
+const JSON: &str = "application/json";
+const BODY: &[&str] = &[JSON];
+const PATCH: &[&str] = &["application/merge-patch+json", JSON];
+
+const fn query(name: &'static str, schema: &'static str, text: &'static str) -> Parameter {
+    Parameter { name, place: "query", required: false, schema, text }
+}
+
+const fn needed(name: &'static str, schema: &'static str, text: &'static str) -> Parameter {
+    Parameter { name, place: "query", required: true, schema, text }
+}
+
+const fn header(name: &'static str, schema: &'static str, text: &'static str) -> Parameter {
+    Parameter { name, place: "header", required: false, schema, text }
+}
+
+const fn answer(status: u16, text: &'static str, shape: Shape) -> Answer {
+    Answer { status, text, body: Some((JSON, shape)), etag: false }
+}
+
+const fn with_etag(status: u16, text: &'static str, shape: Shape) -> Answer {
+    Answer { status, text, body: Some((JSON, shape)), etag: true }
+}
+
+const fn empty(status: u16, text: &'static str) -> Answer {
+    Answer { status, text, body: None, etag: false }
+}
+
+const LIMIT: Parameter = query(
+    "limit",
+    r#"{"type":"integer","minimum":1,"maximum":1000,"default":100}"#,
+    "How many items a page has",
+);
+const DRY_RUN: Parameter =
+    query("dry_run", r#"{"type":"boolean","default":false}"#, "Only say what would be done");
+const IF_MATCH: Parameter = header(
+    "If-Match",
+    r#"{"type":"string","pattern":"^(\\*|\"[0-9]{1,15}\")$"}"#,
+    "Only if the configuration still has this ETag",
+);
+const IF_NONE_MATCH: Parameter =
+    header("If-None-Match", r#"{"type":"string","const":"*"}"#, "Only if there is no such stream");
+const KEY: Parameter = header(
+    "Idempotency-Key",
+    r#"{"type":"string","pattern":"^[!-~]{1,255}$"}"#,
+    "The same request with the same key is carried out once only, within a day",
+);
+const START: Parameter =
+    query("start", r#"{"type":"string","format":"date-time"}"#, "RFC 3339, or seconds since 1970");
+const END: Parameter =
+    query("end", r#"{"type":"string","format":"date-time"}"#, "RFC 3339, or seconds since 1970");
+const START_NEEDED: Parameter =
+    needed("start", r#"{"type":"string","format":"date-time"}"#, "RFC 3339, or seconds since 1970");
+const END_NEEDED: Parameter =
+    needed("end", r#"{"type":"string","format":"date-time"}"#, "RFC 3339, or seconds since 1970");
+
+const fn get(
+    path: &'static str,
+    id: &'static str,
+    tag: &'static str,
+    summary: &'static str,
+    parameters: &'static [Parameter],
+    answers: &'static [Answer],
+) -> Operation {
+    Operation { method: "get", path, id, tag, summary, parameters, body: None, answers }
+}
+
+const fn post(
+    path: &'static str,
+    id: &'static str,
+    tag: &'static str,
+    summary: &'static str,
+    parameters: &'static [Parameter],
+    answers: &'static [Answer],
+) -> Operation {
+    Operation { method: "post", path, id, tag, summary, parameters, body: None, answers }
+}
+
+pub(super) const TAGS: &[(&str, &str)] = &[
+    ("streams", "What is taken in"),
+    ("recordings", "What is recorded"),
+    ("sessions", "Who watches and who publishes"),
+    ("events", "What happens"),
+    ("config", "Settings"),
+    ("system", "The program and the machine"),
+];
+
+const RECORDING: &[Answer] = &[answer(200, "The recording", of::<RecordingView>)];
+const CHANGED: &[Answer] = &[with_etag(200, "The stream", stream_or_dry)];
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    get(
+        "/api/streams",
+        "listStreams",
+        "streams",
+        "Lists streams",
+        &[
+            LIMIT,
+            query("after", r#"{"type":"string"}"#, "The \"next\" of the page before"),
+            query(
+                "sort",
+                r#"{"type":"string","enum":["id","-id","state","-state","created","-created","changed","-changed","bitrate","-bitrate"],"default":"id"}"#,
+                "The order; with a - the other way round",
+            ),
+            query(
+                "state",
+                r#"{"type":"string","enum":["idle","connecting","running","backoff","stopped"]}"#,
+                "Only those in this state; several with commas",
+            ),
+            query(
+                "recording",
+                r#"{"type":"string","enum":["off","recording","paused","blocked"]}"#,
+                "Only those whose recording is in this state; several with commas",
+            ),
+            query(
+                "origin",
+                r#"{"type":"string","enum":["file","api","code","pattern"]}"#,
+                "Only those that come from here; several with commas",
+            ),
+            query("enabled", r#"{"type":"boolean"}"#, "Only those that are to run, or not"),
+            query("search", r#"{"type":"string"}"#, "Only those with this in their id or address"),
+        ],
+        &[answer(200, "A page of streams", of::<StreamPage>)],
+    ),
+    Operation {
+        method: "post",
+        path: "/api/streams",
+        id: "createStream",
+        tag: "streams",
+        summary: "Makes a stream and starts it",
+        parameters: &[DRY_RUN, KEY],
+        body: Some((BODY, of::<StreamConfig>)),
+        answers: &[
+            with_etag(201, "The stream was made", of::<StreamView>),
+            answer(200, "What would be done", of::<DryRun>),
+        ],
+    },
+    Operation {
+        method: "post",
+        path: "/api/streams:batch",
+        id: "changeStreams",
+        tag: "streams",
+        summary: "Makes, changes and deletes many streams in one transaction",
+        parameters: &[DRY_RUN, KEY],
+        body: Some((BODY, of::<Batch>)),
+        answers: &[
+            answer(200, "What became of each; some may have failed", of::<BatchResult>),
+            Answer {
+                status: 422,
+                text: "All or none was asked for, and some cannot be done: nothing was. Or the body is wrong",
+                body: None,
+                etag: false,
+            },
+        ],
+    },
+    get(
+        "/api/streams/{id}",
+        "getStream",
+        "streams",
+        "One stream: its state and why, tracks, counters, readers, recording, configuration",
+        &[],
+        &[with_etag(200, "The stream", of::<StreamView>)],
+    ),
+    Operation {
+        method: "put",
+        path: "/api/streams/{id}",
+        id: "putStream",
+        tag: "streams",
+        summary: "Makes a stream or replaces its configuration",
+        parameters: &[DRY_RUN, IF_MATCH, IF_NONE_MATCH],
+        body: Some((BODY, of::<openapi::StreamBody>)),
+        answers: &[
+            with_etag(200, "The stream", stream_or_dry),
+            with_etag(201, "The stream was made", of::<StreamView>),
+        ],
+    },
+    Operation {
+        method: "patch",
+        path: "/api/streams/{id}",
+        id: "patchStream",
+        tag: "streams",
+        summary: "Changes a stream's configuration (JSON merge patch, RFC 7396)",
+        parameters: &[DRY_RUN, IF_MATCH],
+        body: Some((PATCH, of::<openapi::StreamPatch>)),
+        answers: CHANGED,
+    },
+    Operation {
+        method: "delete",
+        path: "/api/streams/{id}",
+        id: "deleteStream",
+        tag: "streams",
+        summary: "Stops a stream, finishes its files and forgets it",
+        parameters: &[
+            DRY_RUN,
+            IF_MATCH,
+            query(
+                "recordings",
+                r#"{"type":"string","enum":["keep","unprotected","all"],"default":"keep"}"#,
+                "What becomes of its recordings",
+            ),
+        ],
+        body: None,
+        answers: &[empty(204, "It is gone"), answer(200, "What would be done", of::<DryRun>)],
+    },
+    post(
+        "/api/streams/{id}/enable",
+        "enableStream",
+        "streams",
+        "Lets a stream run; also after a restart",
+        &[DRY_RUN, IF_MATCH],
+        CHANGED,
+    ),
+    post(
+        "/api/streams/{id}/disable",
+        "disableStream",
+        "streams",
+        "Lets a stream run no longer; also after a restart",
+        &[DRY_RUN, IF_MATCH],
+        CHANGED,
+    ),
+    post(
+        "/api/streams/{id}/restart",
+        "restartStream",
+        "streams",
+        "Stops a stream and starts it again",
+        &[DRY_RUN, IF_MATCH],
+        CHANGED,
+    ),
+    get(
+        "/api/streams/{id}/stats",
+        "getStreamStats",
+        "streams",
+        "Counters, and what it did in the last ten minutes",
+        &[],
+        &[answer(200, "The counters", of::<StatsView>)],
+    ),
+    get(
+        "/api/streams/{id}/sessions",
+        "listStreamSessions",
+        "sessions",
+        "Who watches or publishes a stream",
+        &[LIMIT, query("after", r#"{"type":"integer","minimum":0}"#, "The \"next\" of the page before")],
+        &[answer(200, "A page of sessions", of::<SessionPage>)],
+    ),
+    Operation {
+        method: "delete",
+        path: "/api/streams/{id}/sessions",
+        id: "endStreamSessions",
+        tag: "sessions",
+        summary: "Ends all sessions of a stream",
+        parameters: &[],
+        body: None,
+        answers: &[answer(200, "How many were ended", of::<Ended>)],
+    },
+    post(
+        "/api/streams/{id}/recording/start",
+        "startRecording",
+        "recordings",
+        "Records a stream; also after a restart",
+        &[],
+        RECORDING,
+    ),
+    post(
+        "/api/streams/{id}/recording/stop",
+        "stopRecording",
+        "recordings",
+        "Finishes the file and records no longer; also after a restart",
+        &[],
+        RECORDING,
+    ),
+    post(
+        "/api/streams/{id}/recording/pause",
+        "pauseRecording",
+        "recordings",
+        "Holds a recording; also after a restart",
+        &[],
+        RECORDING,
+    ),
+    post(
+        "/api/streams/{id}/recording/resume",
+        "resumeRecording",
+        "recordings",
+        "Goes on after a pause",
+        &[],
+        RECORDING,
+    ),
+    post(
+        "/api/streams/{id}/recording/split",
+        "splitRecording",
+        "recordings",
+        "Begins a new segment at the next keyframe",
+        &[],
+        RECORDING,
+    ),
+    get(
+        "/api/streams/{id}/recordings",
+        "listRecordings",
+        "recordings",
+        "What has been recorded: spans and gaps, or segments",
+        &[
+            START,
+            END,
+            LIMIT,
+            query("after", r#"{"type":"string"}"#, "The \"next\" of the page before"),
+            query(
+                "view",
+                r#"{"type":"string","enum":["spans","segments"],"default":"spans"}"#,
+                "What to list",
+            ),
+        ],
+        &[answer(200, "A page of them", of::<RecordingsPage>)],
+    ),
+    Operation {
+        method: "delete",
+        path: "/api/streams/{id}/recordings",
+        id: "deleteRecordings",
+        tag: "recordings",
+        summary: "Deletes the segments that lie wholly in a range",
+        parameters: &[
+            START_NEEDED,
+            END_NEEDED,
+            query("protected", r#"{"type":"boolean","default":false}"#, "Also the protected ones"),
+        ],
+        body: None,
+        answers: &[answer(200, "What was deleted", of::<Deleted>)],
+    },
+    post(
+        "/api/streams/{id}/recordings/protect",
+        "protectRecordings",
+        "recordings",
+        "Protects the segments that touch a range from being deleted by age or size",
+        &[START_NEEDED, END_NEEDED],
+        &[answer(200, "How many have changed", of::<Protected>)],
+    ),
+    post(
+        "/api/streams/{id}/recordings/unprotect",
+        "unprotectRecordings",
+        "recordings",
+        "Protects them no longer",
+        &[START_NEEDED, END_NEEDED],
+        &[answer(200, "How many have changed", of::<Protected>)],
+    ),
+    get(
+        "/api/sessions",
+        "listSessions",
+        "sessions",
+        "Who watches or publishes, over all protocols",
+        &[LIMIT, query("after", r#"{"type":"integer","minimum":0}"#, "The \"next\" of the page before")],
+        &[answer(200, "A page of sessions", of::<SessionPage>)],
+    ),
+    get(
+        "/api/sessions/{id}",
+        "getSession",
+        "sessions",
+        "One session",
+        &[],
+        &[answer(200, "The session", of::<SessionInfo>)],
+    ),
+    Operation {
+        method: "delete",
+        path: "/api/sessions/{id}",
+        id: "endSession",
+        tag: "sessions",
+        summary: "Ends a session",
+        parameters: &[],
+        body: None,
+        answers: &[empty(204, "It is being ended")],
+    },
+    get(
+        "/api/events",
+        "getEvents",
+        "events",
+        "What happens: by WebSocket if the request asks for one, as server-sent events otherwise",
+        &[
+            query(
+                "stream",
+                r#"{"type":"string"}"#,
+                "Only these streams: ids, in which * stands for anything, with commas",
+            ),
+            query("kind", r#"{"type":"string"}"#, "Only these kinds, with commas"),
+            query("after", r#"{"type":"integer","minimum":0}"#, "Begin behind this event's id"),
+            header(
+                "Last-Event-ID",
+                r#"{"type":"string","pattern":"^[0-9]{0,15}$"}"#,
+                "The same, as browsers send it",
+            ),
+        ],
+        &[Answer {
+            status: 200,
+            text: "Events without an end. Each has `id`, `event` (its kind) and `data` (see the schema Event)",
+            body: Some(("text/event-stream", text)),
+            etag: false,
+        }],
+    ),
+    get(
+        "/api/hooks",
+        "listHooks",
+        "events",
+        "Webhooks, programs and the MQTT broker: how they stand",
+        &[],
+        &[answer(200, "The hooks", of::<HookPage>)],
+    ),
+    post(
+        "/api/hooks/{name}/test",
+        "testHook",
+        "events",
+        "Carries a hook out with an event of kind test",
+        &[],
+        &[answer(200, "How it went", of::<HookTest>)],
+    ),
+    get(
+        "/api/config",
+        "getConfig",
+        "config",
+        "The configuration in force, without streams; or all of it as a file",
+        &[query("format", r#"{"type":"string","enum":["json","toml"],"default":"json"}"#, "As what")],
+        &[answer(200, "The configuration, without secrets", anything)],
+    ),
+    Operation {
+        method: "patch",
+        path: "/api/config",
+        id: "patchConfig",
+        tag: "config",
+        summary: "Changes settings that the file does not set (JSON merge patch, RFC 7396)",
+        parameters: &[DRY_RUN],
+        body: Some((PATCH, of::<openapi::ConfigPatch>)),
+        answers: &[answer(200, "What has changed", of::<Applied>)],
+    },
+    post(
+        "/api/config/reload",
+        "reloadConfig",
+        "config",
+        "Reads the configuration file again",
+        &[],
+        &[answer(200, "What has changed", of::<Applied>)],
+    ),
+    get(
+        "/api/config/status",
+        "getConfigStatus",
+        "config",
+        "How the configuration stands: when it was read, and why the last one was refused",
+        &[],
+        &[answer(200, "How it stands", of::<ConfigStatus>)],
+    ),
+    get(
+        "/api/config/schema",
+        "getConfigSchema",
+        "config",
+        "The JSON Schema of the configuration file",
+        &[],
+        &[answer(200, "The schema", anything)],
+    ),
+    get(
+        "/api/storage",
+        "getStorage",
+        "recordings",
+        "The disks, what is on them, how long they will do",
+        &[],
+        &[answer(200, "The disks", of::<StorageReport>)],
+    ),
+    get(
+        "/api/system",
+        "getSystem",
+        "system",
+        "Version, features, GStreamer, load",
+        &[],
+        &[answer(200, "The program and the machine", of::<SystemReport>)],
+    ),
+    get(
+        "/api/logs",
+        "getLogs",
+        "system",
+        "The last lines of the log",
+        &[
+            query(
+                "level",
+                r#"{"type":"string","enum":["error","warn","info","debug","trace"]}"#,
+                "Only these and worse",
+            ),
+            query("stream", r#"{"type":"string"}"#, "Only about this stream"),
+            LIMIT,
+            query("after", r#"{"type":"integer","minimum":0}"#, "Only behind this line"),
+            query(
+                "follow",
+                r#"{"type":"boolean","const":false}"#,
+                "With true: server-sent events without an end",
+            ),
+        ],
+        &[answer(200, "The lines", of::<LogPage>)],
+    ),
+    Operation {
+        method: "post",
+        path: "/api/probe",
+        id: "probe",
+        tag: "system",
+        summary: "Looks at an address: its tracks and a picture",
+        parameters: &[],
+        body: Some((BODY, of::<ProbeRequest>)),
+        answers: &[answer(200, "What was found", of::<ProbeView>)],
+    },
+    get(
+        "/health/live",
+        "getLive",
+        "system",
+        "Whether the process runs",
+        &[],
+        &[answer(200, "It does", of::<Health>)],
+    ),
+    get(
+        "/health/ready",
+        "getReady",
+        "system",
+        "Whether it is ready for requests",
+        &[],
+        &[answer(200, "It is", of::<Health>)],
+    ),
+];

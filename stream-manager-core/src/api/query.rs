@@ -1,0 +1,100 @@
+//! Query strings, cursors and conditions.
+
+use super::problem::Problem;
+use crate::manager::ChangeOptions;
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use serde::de::DeserializeOwned;
+
+/// Items on a page if the caller does not say.
+pub(super) const DEFAULT_LIMIT: usize = 100;
+pub(super) const MAX_LIMIT: usize = 1000;
+
+pub(super) fn bad(detail: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "invalid_query", detail)
+}
+
+/// Reads a query string; what is not known is refused.
+pub(super) fn parse<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
+    axum::extract::Query::<T>::try_from_uri(uri)
+        .map(|q| q.0)
+        .map_err(|e| bad(crate::config::explain(&e.body_text())))
+}
+
+/// A call that takes no query at all.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
+/// How many items a page is to have.
+pub(super) fn limit(limit: Option<usize>) -> Result<usize, Problem> {
+    let limit = limit.unwrap_or(DEFAULT_LIMIT);
+    if (1..=MAX_LIMIT).contains(&limit) {
+        Ok(limit)
+    } else {
+        Err(bad(format!("limit is {limit}; expected 1 to {MAX_LIMIT}")))
+    }
+}
+
+/// Names with commas between them.
+pub(super) fn names(text: Option<&str>) -> Vec<String> {
+    text.into_iter()
+        .flat_map(|t| t.split(','))
+        .map(|t| t.trim().to_owned())
+        .filter(|t| !t.is_empty())
+        .collect()
+}
+
+/// Values with commas between them.
+pub(super) fn values<T: DeserializeOwned>(name: &str, text: Option<&str>) -> Result<Vec<T>, Problem> {
+    names(text)
+        .into_iter()
+        .map(|value| {
+            serde_json::from_value(value.into()).map_err(|e: serde_json::Error| {
+                bad(format!("{name}: {}", crate::config::explain(&e.to_string())))
+            })
+        })
+        .collect()
+}
+
+/// `If-Match` and `If-None-Match`, RFC 9110 section 13.1.
+pub(super) fn conditions(headers: &HeaderMap, options: &mut ChangeOptions) -> Result<(), Problem> {
+    let wrong = |name: &str| {
+        let detail =
+            format!("{name} is no list of entity tags; expected the ETag of an answer, such as \"17\", or *");
+        Problem::new(StatusCode::BAD_REQUEST, "invalid_header", detail)
+    };
+    let value = |name: header::HeaderName| -> Result<Option<String>, Problem> {
+        let Some(value) = headers.get(&name) else { return Ok(None) };
+        value.to_str().map(|v| Some(v.trim().to_owned())).map_err(|_| wrong(name.as_str()))
+    };
+    match value(header::IF_MATCH)?.as_deref() {
+        None => {}
+        Some("*") => options.if_present = true,
+        Some(list) => {
+            let mut revisions = Vec::new();
+            for tag in list.split(',').map(str::trim) {
+                let weak = tag.strip_prefix("W/");
+                let quoted = weak.unwrap_or(tag);
+                let inner = quoted.strip_prefix('"').and_then(|t| t.strip_suffix('"'));
+                let inner = inner.ok_or_else(|| wrong("If-Match"))?;
+                // A weak tag, or one that is none of ours, matches nothing.
+                if weak.is_none() {
+                    revisions.extend(inner.parse::<u64>());
+                }
+            }
+            options.if_revision = Some(revisions);
+        }
+    }
+    match value(header::IF_NONE_MATCH)?.as_deref() {
+        None => Ok(()),
+        Some("*") => {
+            options.if_absent = true;
+            Ok(())
+        }
+        Some(_) => Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_header",
+            "If-None-Match here takes only *, for a stream that must not exist yet",
+        )),
+    }
+}

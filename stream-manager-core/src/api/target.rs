@@ -1,0 +1,80 @@
+//! What a path below `/api/streams/` is about. An id may contain slashes, so the end of the path decides.
+
+use super::ApiState;
+use crate::recording::RecordingAction;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target<'a> {
+    Stream(&'a str),
+    Stats(&'a str),
+    Sessions(&'a str),
+    Recordings(&'a str),
+    Protect(&'a str, bool),
+    Recording(&'a str, RecordingAction),
+    Enable(&'a str, bool),
+    Restart(&'a str),
+}
+
+impl<'a> Target<'a> {
+    /// A stream whose id is the whole path comes first.
+    pub(super) fn of(state: &ApiState, path: &'a str) -> Self {
+        if state.manager.info(path).is_ok() { Self::Stream(path) } else { Self::by_end(path) }
+    }
+
+    fn by_end(path: &'a str) -> Self {
+        let Some((front, last)) = path.rsplit_once('/') else { return Self::Stream(path) };
+        let action = match last {
+            "start" => Some(RecordingAction::Start),
+            "stop" => Some(RecordingAction::Stop),
+            "pause" => Some(RecordingAction::Pause),
+            "resume" => Some(RecordingAction::Resume),
+            "split" => Some(RecordingAction::Split),
+            _ => None,
+        };
+        if let (Some(action), Some(id)) = (action, front.strip_suffix("/recording")) {
+            return Self::Recording(id, action);
+        }
+        match (last, front.strip_suffix("/recordings")) {
+            ("protect" | "unprotect", Some(id)) => Self::Protect(id, last == "protect"),
+            ("recordings", _) => Self::Recordings(front),
+            ("stats", _) => Self::Stats(front),
+            ("sessions", _) => Self::Sessions(front),
+            ("enable" | "disable", _) => Self::Enable(front, last == "enable"),
+            ("restart", _) => Self::Restart(front),
+            _ => Self::Stream(path),
+        }
+    }
+
+    /// The methods that it knows.
+    pub(super) fn methods(&self) -> &'static str {
+        match self {
+            Self::Stream(_) => "GET, HEAD, PUT, PATCH, DELETE",
+            Self::Stats(_) => "GET, HEAD",
+            Self::Sessions(_) | Self::Recordings(_) => "GET, HEAD, DELETE",
+            Self::Protect(..) | Self::Recording(..) | Self::Enable(..) | Self::Restart(_) => "POST",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_path_decides() {
+        for (path, target) in [
+            ("a", Target::Stream("a")),
+            ("yard/door", Target::Stream("yard/door")),
+            ("yard/door/stats", Target::Stats("yard/door")),
+            ("a/recording/start", Target::Recording("a", RecordingAction::Start)),
+            ("a/start", Target::Stream("a/start")),
+            ("a/recordings", Target::Recordings("a")),
+            ("a/recordings/unprotect", Target::Protect("a", false)),
+            ("cam/*/disable", Target::Enable("cam/*", false)),
+            ("restart", Target::Stream("restart")),
+        ] {
+            assert_eq!(Target::by_end(path), target, "{path}");
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! A stream's configuration, the defaults behind it, and both together.
+
+use super::{BytesText, DurationText, SyncText};
+use crate::recording::RecordingFormat;
+use crate::source::RtspTransport;
+use crate::storage::SyncPolicy;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// `[defaults]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Defaults {
+    /// Whether streams run.
+    pub enabled: bool,
+    /// How RTP travels from cameras.
+    pub transport: RtspTransport,
+    /// How long connecting may take.
+    pub connect_timeout: DurationText,
+    /// How long a connected source may be silent.
+    pub silence_timeout: DurationText,
+    /// The first wait after a failure.
+    pub retry_initial: DurationText,
+    /// The longest wait after failures.
+    pub retry_max: DurationText,
+    /// After running this long, waits begin with the first one again.
+    pub retry_reset: DurationText,
+    /// The most that is kept of a GOP for viewers that come late.
+    pub gop_max_size: BytesText,
+    /// Whether a second publisher takes over from the first.
+    pub override_publisher: bool,
+    /// How streams are recorded.
+    pub recording: RecordingDefaults,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        let secs = |s| DurationText(Duration::from_secs(s));
+        Self {
+            enabled: true,
+            transport: RtspTransport::Tcp,
+            connect_timeout: secs(10),
+            silence_timeout: secs(10),
+            retry_initial: secs(1),
+            retry_max: secs(30),
+            retry_reset: secs(30),
+            gop_max_size: BytesText(32 << 20),
+            override_publisher: true,
+            recording: RecordingDefaults::default(),
+        }
+    }
+}
+
+/// `[defaults.recording]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RecordingDefaults {
+    /// Whether streams are recorded from the start.
+    pub enabled: bool,
+    /// The container.
+    pub format: RecordingFormat,
+    /// Length of a segment; the cut is at the next keyframe.
+    pub segment_duration: DurationText,
+    /// Size of a segment; no limit if not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub segment_size: Option<BytesText>,
+    /// Media written at once (fMP4): with one frame, the most that a crash costs.
+    pub part_duration: DurationText,
+    /// How often what is written is made safe on the disk: with the part, the most that a power cut costs.
+    pub sync_interval: SyncText,
+    /// Which folder they go to; `recordings_dir` if not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
+    /// How long they are kept.
+    pub retention: RetentionConfig,
+}
+
+/// `[defaults.recording.retention]` and `[streams.recording.retention]`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetentionConfig {
+    /// Older recordings are deleted. No limit if not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<DurationText>,
+    /// The most that a stream's recordings may take; the oldest are deleted. No limit if not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_size: Option<BytesText>,
+}
+
+impl RetentionConfig {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for RecordingDefaults {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            format: RecordingFormat::Fmp4,
+            segment_duration: DurationText(Duration::from_secs(3600)),
+            segment_size: None,
+            part_duration: DurationText(crate::recording::DEFAULT_PART_DURATION),
+            sync_interval: SyncText(SyncPolicy::default()),
+            directory: None,
+            retention: RetentionConfig::default(),
+        }
+    }
+}
+
+/// `[[streams]]`, and the body of `POST /api/streams`. What is not set is as in [`Defaults`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StreamConfig {
+    /// The stream's id. With a `*` in it, and `publisher` as source, it stands for every id that is published.
+    pub id: String,
+    /// Where it comes from.
+    pub source_url: String,
+    /// Whether it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Whether a second publisher takes over from the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub override_publisher: Option<bool>,
+    /// How RTP travels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<RtspTransport>,
+    /// How long connecting may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_timeout: Option<DurationText>,
+    /// How long it may be silent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silence_timeout: Option<DurationText>,
+    /// The first wait after a failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_initial: Option<DurationText>,
+    /// The longest wait after failures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_max: Option<DurationText>,
+    /// After running this long, waits begin with the first one again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_reset: Option<DurationText>,
+    /// The most that is kept of a GOP for viewers that come late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gop_max_size: Option<BytesText>,
+    /// How it is recorded.
+    #[serde(default, skip_serializing_if = "RecordingConfig::is_empty")]
+    pub recording: RecordingConfig,
+}
+
+/// `[streams.recording]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RecordingConfig {
+    /// Whether it is recorded from the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// The container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<RecordingFormat>,
+    /// Length of a segment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub segment_duration: Option<DurationText>,
+    /// Size of a segment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub segment_size: Option<BytesText>,
+    /// Media written at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part_duration: Option<DurationText>,
+    /// How often what is written is made safe on the disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sync_interval: Option<SyncText>,
+    /// Which of `storage.directories` they go to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
+    /// How long they are kept.
+    #[serde(skip_serializing_if = "RetentionConfig::is_empty")]
+    pub retention: RetentionConfig,
+}
+
+impl RecordingConfig {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A stream's configuration with everything that it leaves to the [`Defaults`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResolvedStream {
+    /// The stream's id.
+    pub id: String,
+    /// Where it comes from.
+    pub source_url: String,
+    /// Whether it runs.
+    pub enabled: bool,
+    /// Whether a second publisher takes over from the first.
+    pub override_publisher: bool,
+    /// How RTP travels.
+    pub transport: RtspTransport,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// How long it may be silent.
+    pub silence_timeout: Duration,
+    /// The first wait after a failure.
+    pub retry_initial: Duration,
+    /// The longest wait after failures.
+    pub retry_max: Duration,
+    /// After running this long, waits begin with the first one again.
+    pub retry_reset: Duration,
+    /// The most that is kept of a GOP.
+    pub gop_max_bytes: u64,
+    /// How it is recorded.
+    pub recording: ResolvedRecording,
+}
+
+/// How a stream is recorded, with everything that it leaves to the defaults.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResolvedRecording {
+    /// Whether it is recorded from the start.
+    pub enabled: bool,
+    /// The container.
+    pub format: RecordingFormat,
+    /// Length of a segment.
+    pub segment_duration: Duration,
+    /// Size of a segment.
+    pub segment_bytes: Option<u64>,
+    /// Media written at once.
+    pub part_duration: Duration,
+    /// How often what is written is made safe on the disk.
+    pub sync: SyncPolicy,
+    /// Which of the named folders they go to.
+    pub directory: Option<String>,
+    /// Older recordings are deleted.
+    pub max_age: Option<Duration>,
+    /// The most that they may take.
+    pub max_bytes: Option<u64>,
+}
+
+impl StreamConfig {
+    /// A stream of which only this is known; everything else is as in the defaults.
+    pub fn new(id: impl Into<String>, source_url: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            source_url: source_url.into(),
+            enabled: None,
+            override_publisher: None,
+            transport: None,
+            connect_timeout: None,
+            silence_timeout: None,
+            retry_initial: None,
+            retry_max: None,
+            retry_reset: None,
+            gop_max_size: None,
+            recording: RecordingConfig::default(),
+        }
+    }
+
+    /// Fills in what it leaves to the defaults.
+    pub fn resolve(&self, defaults: &Defaults) -> ResolvedStream {
+        let (own, common) = (&self.recording, &defaults.recording);
+        let retention = |r: &RetentionConfig| (r.max_age.map(|d| d.0), r.max_size.map(|b| b.0));
+        let (own_age, own_size) = retention(&own.retention);
+        let (common_age, common_size) = retention(&common.retention);
+        ResolvedStream {
+            id: self.id.clone(),
+            source_url: self.source_url.clone(),
+            enabled: self.enabled.unwrap_or(defaults.enabled),
+            override_publisher: self.override_publisher.unwrap_or(defaults.override_publisher),
+            transport: self.transport.unwrap_or(defaults.transport),
+            connect_timeout: self.connect_timeout.unwrap_or(defaults.connect_timeout).0,
+            silence_timeout: self.silence_timeout.unwrap_or(defaults.silence_timeout).0,
+            retry_initial: self.retry_initial.unwrap_or(defaults.retry_initial).0,
+            retry_max: self.retry_max.unwrap_or(defaults.retry_max).0,
+            retry_reset: self.retry_reset.unwrap_or(defaults.retry_reset).0,
+            gop_max_bytes: self.gop_max_size.unwrap_or(defaults.gop_max_size).0,
+            recording: ResolvedRecording {
+                enabled: own.enabled.unwrap_or(common.enabled),
+                format: own.format.unwrap_or(common.format),
+                segment_duration: own.segment_duration.unwrap_or(common.segment_duration).0,
+                segment_bytes: own.segment_size.or(common.segment_size).map(|b| b.0),
+                part_duration: own.part_duration.unwrap_or(common.part_duration).0,
+                sync: own.sync_interval.unwrap_or(common.sync_interval).0,
+                directory: own.directory.as_ref().or(common.directory.as_ref()).cloned(),
+                max_age: own_age.or(common_age),
+                max_bytes: own_size.or(common_size),
+            },
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The whole server: a manager with its listeners and hooks, as the configuration says, and as it says later on.
+//!
+//! [`Service::start`] reads the configuration, binds the ports and starts everything; [`Service::run`] keeps it going
+//! until it is cancelled, and reads the configuration again when its file changes. Everything that the program
+//! `stream-manager` does as a server is this.
+//!
+//! ```no_run
+//! use stream_manager_core::config::ConfigSource;
+//! use stream_manager_core::service::{Service, ServiceOptions};
+//! use tokio_util::sync::CancellationToken;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let source = ConfigSource { file: Some("config.toml".into()), ..ConfigSource::default() };
+//! let service = Service::start(source, ServiceOptions::default()).await?;
+//! println!("http://{}", service.address());
+//! service.run(CancellationToken::new()).await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod http;
+#[cfg(feature = "rtsp")]
+mod rtsp;
+mod watch;
+
+use crate::api::{self, ApiOptions, ServeError, ServedPorts};
+use crate::config::ConfigSource;
+use crate::hooks::Hooks;
+use crate::logs::LogRing;
+use crate::manager::{ConfigUser, OpenError, StreamManager, Trigger};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// What the program gives beside the configuration.
+#[derive(Clone, Default)]
+pub struct ServiceOptions {
+    /// The lines of the log that the API shows.
+    pub logs: Option<LogRing>,
+    /// Who else takes over new configurations, such as the log.
+    pub config_users: Vec<Arc<dyn ConfigUser>>,
+}
+
+/// Why the server does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// The configuration is wrong, or what it says cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// HTTP cannot be served.
+    #[error(transparent)]
+    Http(#[from] ServeError),
+    /// RTSP cannot be served.
+    #[cfg(feature = "rtsp")]
+    #[error(transparent)]
+    Rtsp(#[from] crate::rtsp::RtspError),
+    /// Users are wrong.
+    #[error("{0}")]
+    Auth(String),
+}
+
+/// A running server.
+pub struct Service {
+    manager: StreamManager,
+    http: Arc<http::HttpListener>,
+    #[cfg(feature = "rtsp")]
+    rtsp: Arc<rtsp::RtspListener>,
+    hooks: Hooks,
+    closing: CancellationToken,
+}
+
+impl Service {
+    /// Reads the configuration, binds the ports, and starts everything. Must be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// If the configuration is wrong, the data folder cannot be used, or a port is taken; nothing runs then.
+    pub async fn start(source: ConfigSource, options: ServiceOptions) -> Result<Self, ServiceError> {
+        let manager = StreamManager::open(source).await?;
+        match Self::with(manager.clone(), options).await {
+            Ok(service) => Ok(service),
+            Err(error) => {
+                manager.shutdown().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn with(manager: StreamManager, options: ServiceOptions) -> Result<Self, ServiceError> {
+        let (config, closing, ports) = (manager.config(), CancellationToken::new(), ServedPorts::default());
+        // The ports first: if one is taken, no camera has been connected and no file begun.
+        let bound = api::Server::bind(config.server.listen).await?;
+        #[cfg(feature = "rtsp")]
+        let rtsp = rtsp::RtspListener::start(&manager, ports.clone()).await?;
+        let hooks = Hooks::start(manager.clone());
+        let api =
+            ApiOptions { logs: options.logs, hooks: Some(hooks.clone()), ports, closing: closing.clone() };
+        let router = api::router(manager.clone(), api);
+        let http = http::HttpListener::start(bound, router);
+        // Listeners first: they are what can refuse.
+        manager.add_config_user(http.clone());
+        #[cfg(feature = "rtsp")]
+        manager.add_config_user(rtsp.clone());
+        for user in options.config_users {
+            manager.add_config_user(user);
+        }
+        manager.add_config_user(Arc::new(hooks.clone()));
+        manager.start().await;
+        Ok(Self {
+            manager,
+            http,
+            #[cfg(feature = "rtsp")]
+            rtsp,
+            hooks,
+            closing,
+        })
+    }
+
+    /// The manager.
+    pub fn manager(&self) -> &StreamManager {
+        &self.manager
+    }
+
+    /// The hooks.
+    pub fn hooks(&self) -> &Hooks {
+        &self.hooks
+    }
+
+    /// Where HTTP listens.
+    pub fn address(&self) -> SocketAddr {
+        self.http.address()
+    }
+
+    /// Where RTSP listens, and RTSPS, and its UDP ports, if it is served.
+    #[cfg(feature = "rtsp")]
+    pub fn rtsp(&self) -> Option<RtspPorts> {
+        self.rtsp.ports()
+    }
+
+    /// Keeps going until `cancel`; then finishes every file and ends. Reads the configuration again when its file
+    /// changes.
+    pub async fn run(self, cancel: CancellationToken) {
+        watch::run(&self.manager, &cancel).await;
+        tracing::info!("stopping: finishing recordings");
+        self.closing.cancel();
+        #[cfg(feature = "rtsp")]
+        self.rtsp.stop().await;
+        // While files are finished, the API still says how that goes.
+        self.manager.shutdown().await;
+        self.hooks.stop().await;
+        self.http.stop().await;
+    }
+
+    /// Reads the configuration again, as for a signal.
+    pub fn reloader(
+        &self,
+    ) -> impl Fn() -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> + Send + 'static {
+        let manager = self.manager.clone();
+        move || {
+            let manager = manager.clone();
+            Box::pin(async move {
+                // What came of it is in the log and an event.
+                let _ = manager.reload(Trigger::Signal).await;
+            })
+        }
+    }
+}
+
+/// Where RTSP is served.
+#[cfg(feature = "rtsp")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RtspPorts {
+    /// Where RTSP listens.
+    pub address: SocketAddr,
+    /// Where RTSPS listens.
+    pub tls: Option<SocketAddr>,
+    /// The ports of RTP and RTCP by UDP.
+    pub udp: Option<(u16, u16)>,
+}

@@ -1,0 +1,117 @@
+//! The RTSP listener, which can be bound anew, and the users behind it.
+
+use super::{RtspPorts, ServiceError};
+use crate::api::ServedPorts;
+use crate::auth::Users;
+use crate::config::{Config, RtspConfig};
+use crate::manager::{ConfigUser, StreamManager};
+use crate::rtsp::{RtspError, RtspOptions, RtspServer};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub(super) struct RtspListener {
+    manager: StreamManager,
+    users: Arc<Users>,
+    ports: ServedPorts,
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
+    bound: RtspPorts,
+    cancel: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+fn options(config: &Config) -> RtspOptions {
+    RtspOptions::from_config(&config.rtsp, &config.auth)
+}
+
+impl RtspListener {
+    pub(super) async fn start(
+        manager: &StreamManager,
+        ports: ServedPorts,
+    ) -> Result<Arc<Self>, ServiceError> {
+        let config = manager.config();
+        let users = Arc::new(Users::new(config.auth.users().map_err(ServiceError::Auth)?));
+        let listener = Arc::new(Self { manager: manager.clone(), users, ports, running: Mutex::new(None) });
+        if config.rtsp.enabled {
+            let server = RtspServer::bind(options(&config)).await?;
+            listener.serve(server);
+        }
+        Ok(listener)
+    }
+
+    fn serve(&self, server: RtspServer) {
+        let bound =
+            RtspPorts { address: server.address(), tls: server.tls_address(), udp: server.udp_ports() };
+        self.ports.set("rtsp", Some(bound.address.port()));
+        self.ports.set("rtsps", bound.tls.map(|tls| tls.port()));
+        tracing::info!(udp = ?bound.udp, tls = ?bound.tls, "RTSP at rtsp://{}/<id>", bound.address);
+        let cancel = CancellationToken::new();
+        let (streams, sessions) = (Arc::new(self.manager.clone()), self.manager.sessions().clone());
+        let task = tokio::spawn(server.run(streams, self.users.clone(), sessions, cancel.clone()));
+        *self.running.lock() = Some(Running { bound, cancel, task });
+    }
+
+    pub(super) fn ports(&self) -> Option<RtspPorts> {
+        self.running.lock().as_ref().map(|r| r.bound)
+    }
+
+    /// Ends all sessions and lets go of the ports.
+    pub(super) async fn stop(&self) {
+        let running = self.running.lock().take();
+        self.ports.set("rtsp", None);
+        self.ports.set("rtsps", None);
+        if let Some(running) = running {
+            running.cancel.cancel();
+            // It ends within its own time limit; a panic in there has said so in the log.
+            let _ = running.task.await;
+        }
+    }
+
+    async fn bind(&self, config: &Config) -> Result<(), RtspError> {
+        if !config.rtsp.enabled {
+            return Ok(());
+        }
+        let mut last = RtspServer::bind(options(config)).await;
+        // Our own sockets need a moment to let go of their ports.
+        for _ in 0..20 {
+            if last.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            last = RtspServer::bind(options(config)).await;
+        }
+        self.serve(last?);
+        Ok(())
+    }
+}
+
+/// What the listener is made from.
+fn relevant(config: &Config) -> (&RtspConfig, &[crate::auth::digest::AuthMethod]) {
+    (&config.rtsp, &config.auth.methods)
+}
+
+#[async_trait::async_trait]
+impl ConfigUser for RtspListener {
+    async fn change(&self, old: &Arc<Config>, new: &Arc<Config>) -> Result<(), String> {
+        let users = new.auth.users()?;
+        if relevant(old) != relevant(new) {
+            let options = options(new);
+            let checked = tokio::task::spawn_blocking(move || options.check()).await;
+            checked.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+            self.stop().await;
+            if let Err(error) = self.bind(new).await {
+                if let Err(again) = self.bind(old).await {
+                    return Err(format!("rtsp: {error}; and the old address is lost: {again}"));
+                }
+                return Err(format!("rtsp: {error}"));
+            }
+        }
+        self.users.replace(users);
+        Ok(())
+    }
+}

@@ -1,0 +1,50 @@
+//! Watching the configuration file.
+//!
+//! It is looked at once a second, which works on every file system and whatever an editor does. A change counts when the
+//! file has been the same for one look, so that half of one is not read.
+
+use crate::manager::{StreamManager, Trigger};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// What tells one state of a file from another.
+type State = Option<(i64, i64, u64, u64)>;
+
+fn state(path: &Path) -> State {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.mtime(), metadata.mtime_nsec(), metadata.len(), metadata.ino()))
+}
+
+async fn look(path: &Path) -> State {
+    let path: PathBuf = path.to_owned();
+    tokio::task::spawn_blocking(move || state(&path)).await.ok().flatten()
+}
+
+/// Reads the configuration again whenever its file has changed, until `cancel`.
+pub(super) async fn run(manager: &StreamManager, cancel: &CancellationToken) {
+    let Some(path) = manager.config_file() else { return cancel.cancelled().await };
+    let mut taken = look(&path).await;
+    let mut last = taken;
+    let mut tick = tokio::time::interval(INTERVAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while cancel.run_until_cancelled(tick.tick()).await.is_some() {
+        let now = look(&path).await;
+        let settled = now == last && now != taken;
+        last = now;
+        if !settled {
+            continue;
+        }
+        taken = now;
+        // A file that is gone is no new configuration.
+        if now.is_none() {
+            tracing::warn!(file = %path.display(), "the configuration file is gone; what it said stays in force");
+        } else if manager.config().server.reload_on_change {
+            // What came of it is in the log and an event.
+            let _ = manager.reload(Trigger::File).await;
+        }
+    }
+}
