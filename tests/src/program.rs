@@ -145,22 +145,62 @@ impl Server {
 
     /// Calls it; gives the status and the JSON of the answer.
     pub fn call(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        self.call_with(method, path, &[], body)
+    }
+
+    /// The same with headers.
+    pub fn call_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> (u16, Value) {
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(30)))
             .build()
             .into();
         let url = self.url(path);
-        let response = match (method, body) {
-            ("GET", _) => agent.get(&url).call(),
-            ("DELETE", _) => agent.delete(&url).call(),
-            ("POST", Some(body)) => agent.post(&url).send_json(body),
-            ("POST", None) => agent.post(&url).send_empty(),
-            _ => panic!("unknown method {method}"),
-        };
-        let mut response = response.unwrap();
+        let text = body.map(Value::to_string).unwrap_or_default();
+        let mut request = ureq::http::Request::builder().method(method).uri(&url);
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut response = agent.run(request.body(text).unwrap()).unwrap();
         let status = response.status().as_u16();
         (status, response.body_mut().read_json().unwrap_or(Value::Null))
+    }
+
+    /// Waits until the answer to a GET looks like `condition` says.
+    pub fn wait_until(
+        &self,
+        path: &str,
+        what: &str,
+        limit: Duration,
+        condition: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let start = Instant::now();
+        loop {
+            let answer = self.call("GET", path, None).1;
+            if condition(&answer) {
+                return answer;
+            }
+            assert!(
+                start.elapsed() < limit,
+                "{what} did not happen within {limit:?}: {answer:#}\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The address of HTTP, such as `127.0.0.1:3000`.
+    pub fn address(&self) -> &str {
+        self.url.trim_start_matches("http://")
     }
 
     /// The stream as the API shows it.

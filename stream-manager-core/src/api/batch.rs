@@ -33,6 +33,9 @@ pub(super) struct Batch {
     operations: Vec<Item>,
 }
 
+/// An object that is looked at on its own: what is wrong with it fails only its operation.
+type Anything = std::collections::BTreeMap<String, Value>;
+
 /// One of them.
 #[derive(Deserialize, JsonSchema)]
 #[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
@@ -40,7 +43,7 @@ enum Item {
     /// Makes a stream.
     Create {
         /// Its configuration.
-        #[schemars(with = "StreamConfig")]
+        #[schemars(with = "Anything")]
         stream: Value,
     },
     /// Makes a stream or replaces its configuration.
@@ -48,7 +51,7 @@ enum Item {
         /// Its id.
         id: String,
         /// Its configuration.
-        #[schemars(with = "super::openapi::StreamBody")]
+        #[schemars(with = "Anything")]
         stream: Value,
     },
     /// Changes a stream's configuration by a JSON merge patch, RFC 7396.
@@ -56,7 +59,7 @@ enum Item {
         /// Its id.
         id: String,
         /// The patch.
-        #[schemars(with = "super::openapi::StreamPatch")]
+        #[schemars(with = "Anything")]
         patch: Value,
     },
     /// Deletes a stream.
@@ -112,11 +115,11 @@ impl Item {
     fn operation(self) -> Result<Operation, Problem> {
         Ok(match self {
             Self::Create { stream } => {
-                Operation::Create(body::from_value(stream).map_err(|p| p.within("/stream"))?)
+                Operation::Create(body::stream(stream).map_err(|p| p.within("/stream"))?)
             }
             Self::Put { id, mut stream } => {
                 with_id(&mut stream, &id).map_err(|p| p.within("/stream"))?;
-                Operation::Put(body::from_value(stream).map_err(|p| p.within("/stream"))?)
+                Operation::Put(body::stream(stream).map_err(|p| p.within("/stream"))?)
             }
             Self::Patch { id, patch } => Operation::Patch { id, patch },
             Self::Delete { id, recordings } => Operation::Delete { id, recordings: recordings.into() },
@@ -153,7 +156,11 @@ pub(super) async fn run(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let query: BatchQuery = query::parse(&uri)?;
-    let batch: Batch = body::parse(&headers, &body, Media::Json)?;
+    let value = body::value(&headers, &body, Media::Json)?;
+    if value.is_array() {
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", "expected an object"));
+    }
+    let batch: Batch = body::from_value(value)?;
     if batch.operations.len() > MAX_OPERATIONS {
         let detail = format!("there are {}; expected {MAX_OPERATIONS} at most", batch.operations.len());
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail).at("/operations"));

@@ -1,8 +1,8 @@
 //! Request bodies: read within a time and a size, and refused with precise words.
 
 use super::problem::Problem;
-use crate::config::explain;
-use crate::manager::pointer_of;
+use crate::config::{StreamConfig, explain};
+use crate::manager::{NO_ARRAY, find_array, pointer_of};
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -65,15 +65,6 @@ pub(super) enum Media {
     MergePatch,
 }
 
-/// Reads a JSON body and says precisely what is wrong with it.
-pub(super) fn parse<T: for<'a> Deserialize<'a>>(
-    headers: &HeaderMap,
-    body: &Bytes,
-    media: Media,
-) -> Result<T, Problem> {
-    from_value(value(headers, body, media)?)
-}
-
 /// Reads a JSON body of any shape. A key that comes twice is refused: which one was meant nobody can tell.
 pub(super) fn value(headers: &HeaderMap, body: &Bytes, media: Media) -> Result<Value, Problem> {
     let content_type =
@@ -117,6 +108,20 @@ pub(super) fn from_value<T: for<'a> Deserialize<'a>>(value: Value) -> Result<T, 
         let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", problem);
         if pointer.is_empty() { problem } else { problem.at(pointer) }
     })
+}
+
+/// A stream's configuration.
+pub(super) fn stream(value: Value) -> Result<StreamConfig, Problem> {
+    match find_array(&value) {
+        Some(pointer) if !pointer.is_empty() => {
+            Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", NO_ARRAY).at(pointer))
+        }
+        Some(_) => {
+            let detail = "the body is an array; expected an object";
+            Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail))
+        }
+        None => from_value(value),
+    }
 }
 
 /// JSON in which no object has a key twice.

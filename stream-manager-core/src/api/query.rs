@@ -13,6 +13,11 @@ pub(super) fn bad(detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "invalid_query", detail)
 }
 
+/// Each part is right, but not together.
+pub(super) fn contradiction(detail: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_query", detail)
+}
+
 /// Reads a query string; what is not known is refused.
 pub(super) fn parse<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
     axum::extract::Query::<T>::try_from_uri(uri)
@@ -44,9 +49,13 @@ pub(super) fn names(text: Option<&str>) -> Vec<String> {
         .collect()
 }
 
-/// Values with commas between them.
+/// Values with commas between them, at least one.
 pub(super) fn values<T: DeserializeOwned>(name: &str, text: Option<&str>) -> Result<Vec<T>, Problem> {
-    names(text)
+    let values = names(text);
+    if text.is_some() && values.is_empty() {
+        return Err(bad(format!("{name} is empty; expected one value or several with commas")));
+    }
+    values
         .into_iter()
         .map(|value| {
             serde_json::from_value(value.into()).map_err(|e: serde_json::Error| {
@@ -68,7 +77,7 @@ pub(super) fn conditions(headers: &HeaderMap, options: &mut ChangeOptions) -> Re
         value.to_str().map(|v| Some(v.trim().to_owned())).map_err(|_| wrong(name.as_str()))
     };
     match value(header::IF_MATCH)?.as_deref() {
-        None => {}
+        None | Some("") => {}
         Some("*") => options.if_present = true,
         Some(list) => {
             let mut revisions = Vec::new();
@@ -86,7 +95,7 @@ pub(super) fn conditions(headers: &HeaderMap, options: &mut ChangeOptions) -> Re
         }
     }
     match value(header::IF_NONE_MATCH)?.as_deref() {
-        None => Ok(()),
+        None | Some("") => Ok(()),
         Some("*") => {
             options.if_absent = true;
             Ok(())

@@ -93,7 +93,7 @@ fn time(name: &str, text: Option<&String>) -> Result<Option<WallTime>, Problem> 
 fn range(query: &RecordingsQuery) -> Result<TimeRange, Problem> {
     let start = time("start", query.start.as_ref())?.unwrap_or(TimeRange::ALL.start);
     let end = time("end", query.end.as_ref())?.unwrap_or(TimeRange::ALL.end);
-    TimeRange::new(start, end).map_err(|e| bad(e.to_string()))
+    TimeRange::new(start, end).map_err(|e| query::contradiction(e.to_string()))
 }
 
 /// A range of which both ends are given: what changes recordings is not guessed.
@@ -114,7 +114,8 @@ pub(super) async fn list(
     let mut range = range(query)?;
     let limit = query::limit(query.limit)?;
     let cursor = query.after.as_deref().unwrap_or_default();
-    let no_cursor = || bad(format!("after is \"{cursor}\"; expected the \"next\" of the page before"));
+    let no_cursor =
+        || query::contradiction(format!("after is \"{cursor}\"; expected the \"next\" of the page before"));
     match query.view.unwrap_or(View::Spans) {
         View::Spans => {
             if !cursor.is_empty() {

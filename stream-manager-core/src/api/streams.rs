@@ -64,18 +64,10 @@ pub(super) struct StreamPage {
 
 impl ListQuery {
     fn filter(&self) -> Result<StreamFilter, Problem> {
-        let origins = query::names(self.origin.as_deref());
-        let origin = |name: &String| {
-            use crate::manager::Origin;
-            [Origin::File, Origin::Api, Origin::Code, Origin::Pattern]
-                .into_iter()
-                .find(|o| o.name() == name)
-                .ok_or_else(|| query::bad(format!("origin: \"{name}\"; expected file, api, code or pattern")))
-        };
         Ok(StreamFilter {
             states: query::values("state", self.state.as_deref())?,
             recordings: query::values("recording", self.recording.as_deref())?,
-            origins: origins.iter().map(origin).collect::<Result<_, _>>()?,
+            origins: query::values("origin", self.origin.as_deref())?,
             enabled: self.enabled,
             search: self.search.clone().filter(|s| !s.is_empty()),
         })
@@ -119,7 +111,7 @@ async fn list(State(state): Shared, uri: Uri, headers: HeaderMap) -> Result<Resp
         after if order == StreamOrder::Id && !descending => infos.partition_point(|info| &*info.id <= after),
         after if order == StreamOrder::Id => infos.partition_point(|info| &*info.id >= after),
         after => infos.iter().position(|info| &*info.id == after).map(|at| at + 1).ok_or_else(|| {
-            query::bad("after names a stream that is no longer in the list; begin again without it")
+            query::contradiction("after names a stream that is no longer in the list; begin again without it")
         })?,
     };
     let readers = readers(&state, None);
@@ -175,7 +167,7 @@ fn set_etag(response: &mut Response, revision: u64) {
 }
 
 fn set_location(response: &mut Response, id: &str) {
-    if let Ok(location) = HeaderValue::try_from(format!("/api/streams/{id}")) {
+    if let Ok(location) = HeaderValue::try_from(format!("/api/streams/{}", id.replace('/', "%2F"))) {
         response.headers_mut().insert(header::LOCATION, location);
     }
 }
@@ -250,7 +242,7 @@ async fn create(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let query: ChangeQuery = query::parse(&uri)?;
-    let config: StreamConfig = body::parse(&headers, &body, Media::Json)?;
+    let config = body::stream(body::value(&headers, &body, Media::Json)?)?;
     let mut options = ChangeOptions { dry_run: query.dry_run, untrusted: true, ..ChangeOptions::default() };
     options.answer = key.as_ref().map(|Extension(key)| {
         let (manager, ports) = (Arc::downgrade(&state), state.options.ports.clone());
@@ -371,7 +363,7 @@ async fn put(
     let query: ChangeQuery = query::parse(uri)?;
     let mut value = body::value(headers, body, Media::Json)?;
     with_id(&mut value, id)?;
-    let config: StreamConfig = body::from_value(value)?;
+    let config = body::stream(value)?;
     let mut options = ChangeOptions { dry_run: query.dry_run, untrusted: true, ..ChangeOptions::default() };
     conditions(headers, &mut options)?;
     let outcome = state.manager.change(Operation::Put(config), options).await?;

@@ -84,7 +84,11 @@ async fn probe(
     bytes: Bytes,
 ) -> Result<Response, Problem> {
     let _: query::Nothing = query::parse(&uri)?;
-    let request: ProbeRequest = body::parse(&headers, &bytes, Media::Json)?;
+    let value = body::value(&headers, &bytes, Media::Json)?;
+    if value.is_array() {
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", "expected an object"));
+    }
+    let request: ProbeRequest = body::from_value(value)?;
     let invalid = |pointer: &str, detail: String| {
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail).at(pointer)
     };

@@ -174,7 +174,7 @@ pub(crate) fn explain(message: &str) -> String {
     message.trim().replace('`', "")
 }
 
-fn suggest(unknown: &str, known: &[&str]) -> String {
+pub(crate) fn suggest(unknown: &str, known: &[&str]) -> String {
     let best = known
         .iter()
         .map(|k| (strsim::damerau_levenshtein(unknown, k), *k))

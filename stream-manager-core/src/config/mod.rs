@@ -25,7 +25,7 @@ pub use hooks::{CommandConfig, EventsConfig, HooksConfig, MqttConfig, WebhookCon
 pub(crate) use layers::collect_keys;
 pub use layers::{ConfigSource, Effect, KeyChange};
 pub use load::{ConfigError, Overrides};
-pub(crate) use load::{explain, unknown_kind};
+pub(crate) use load::{explain, suggest, unknown_kind};
 pub use policy::{MinFreeText, SyncText};
 pub use schema::json_schema;
 pub use stream::{

@@ -124,12 +124,15 @@ impl JsonSchema for SyncText {
         "SyncInterval".into()
     }
 
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        if generator.contract().is_serialize() {
+            return json_schema!({"type": "string", "description": "A duration such as \"1s\", \"0\" for with every part, or \"off\""});
+        }
         json_schema!({
             "description": "A duration such as \"1s\", \"0\" for with every part, or \"off\"",
             "anyOf": [
                 {"type": "string", "pattern": "^off$|^[0-9]{1,6}(ms|s|m)?$"},
-                {"type": "integer", "minimum": 0, "maximum": 86400}
+                {"type": "number", "minimum": 0, "maximum": 3600}
             ]
         })
     }
@@ -140,12 +143,15 @@ impl JsonSchema for MinFreeText {
         "MinFree".into()
     }
 
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        if generator.contract().is_serialize() {
+            return json_schema!({"type": "string", "description": "A size such as \"10GB\", or a part of the disk such as \"2%\""});
+        }
         json_schema!({
             "description": "A size such as \"10GB\", or a part of the disk such as \"2%\"",
             "anyOf": [
                 {"type": "string", "pattern": "^[0-9]{1,2}(\\.[0-9]+)?%$|^[0-9]{1,9} ?(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?$"},
-                {"type": "integer", "minimum": 0, "maximum": 1_000_000_000_000_000_i64}
+                {"type": "number", "minimum": 0, "maximum": u64::MAX}
             ]
         })
     }

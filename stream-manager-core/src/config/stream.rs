@@ -114,8 +114,10 @@ impl Default for RecordingDefaults {
 #[serde(deny_unknown_fields)]
 pub struct StreamConfig {
     /// The stream's id. With a `*` in it, and `publisher` as source, it stands for every id that is published.
+    #[schemars(length(min = 1, max = 200), regex(pattern = r"^[A-Za-z0-9._~*-]+(/[A-Za-z0-9._~*-]+)*$"))]
     pub id: String,
     /// Where it comes from.
+    #[schemars(regex(pattern = r"^((rtsps?|https?|file|test)://.+|gst:.+|publisher)$"))]
     pub source_url: String,
     /// Whether it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -50,17 +50,28 @@ impl std::str::FromStr for DurationText {
         if let Ok(seconds) = text.parse::<f64>() {
             return from_seconds(seconds);
         }
-        humantime::parse_duration(text).map(Self).map_err(|_| {
-            format!("\"{text}\" is no duration; expected text such as \"30s\", \"500ms\" or \"1h 30m\"")
-        })
+        match humantime::parse_duration(text) {
+            Ok(duration) if duration <= LONGEST => Ok(Self(duration)),
+            _ => {
+                let expected = "expected text such as \"30s\", \"500ms\" or \"1h 30m\", up to 30 years";
+                Err(format!("\"{text}\" is no duration; {expected}"))
+            }
+        }
     }
 }
 
 fn from_seconds(seconds: f64) -> Result<DurationText, String> {
-    Duration::try_from_secs_f64(seconds)
-        .map(DurationText)
-        .map_err(|_| format!("{seconds} is no duration; expected a number of seconds that is not negative"))
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if duration <= LONGEST => Ok(DurationText(duration)),
+        _ => Err(format!(
+            "{seconds} is no duration; expected a number of seconds from 0 to {}",
+            LONGEST.as_secs()
+        )),
+    }
 }
+
+/// Thirty years: what is longer is a mistake.
+const LONGEST: Duration = Duration::from_secs(1_000_000_000);
 
 impl std::str::FromStr for BytesText {
     type Err = String;
@@ -141,8 +152,10 @@ impl JsonSchema for DurationText {
         "Duration".into()
     }
 
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        // Text with units, or seconds.
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        if generator.contract().is_serialize() {
+            return json_schema!({"type": "string", "description": "A duration: text such as \"30s\", \"500ms\" or \"1h 30m\", or a number of seconds"});
+        }
         json_schema!({
             "description": "A duration: text such as \"30s\", \"500ms\" or \"1h 30m\", or a number of seconds",
             "anyOf": [
@@ -158,12 +171,15 @@ impl JsonSchema for BytesText {
         "Bytes".into()
     }
 
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        if generator.contract().is_serialize() {
+            return json_schema!({"type": "string", "description": "A size: text such as \"10GB\" or \"64MiB\", or a number of bytes"});
+        }
         json_schema!({
             "description": "A size: text such as \"10GB\" or \"64MiB\", or a number of bytes",
             "anyOf": [
                 {"type": "string", "pattern": "^[0-9]{1,9} ?(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?$"},
-                {"type": "integer", "minimum": 0, "maximum": 1_000_000_000_000_000_i64}
+                {"type": "integer", "minimum": 0, "maximum": u64::MAX}
             ]
         })
     }

@@ -195,14 +195,17 @@ impl std::str::FromStr for WallTime {
         let bad = || ParseTimeError(text.chars().take(60).collect());
         if let Ok(seconds) = text.parse::<f64>() {
             // Up to the year 2262, where nanoseconds end.
-            return if seconds.is_finite() && seconds.abs() < 9.2e9 {
-                Ok(Self((seconds * 1e6).round() as i64 * 1000))
-            } else {
+            // Nanoseconds end in the year 2262; whatever is beyond is as far as that.
+            let micros = (seconds * 1e6).round();
+            return if seconds.is_nan() {
                 Err(bad())
+            } else {
+                Ok(Self((micros as i64).saturating_mul(1000)))
             };
         }
         let time: jiff::Timestamp = text.parse().map_err(|_| bad())?;
-        i64::try_from(time.as_nanosecond()).map(Self).map_err(|_| bad())
+        let nanos = time.as_nanosecond();
+        Ok(Self(i64::try_from(nanos).unwrap_or(if nanos < 0 { i64::MIN } else { i64::MAX })))
     }
 }
 

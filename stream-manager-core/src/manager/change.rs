@@ -20,6 +20,9 @@ use std::sync::Arc;
 /// Streams that may be defined through the API.
 const MAX_STREAMS: usize = 100_000;
 
+/// No stream has a longer id.
+const MAX_ID: usize = 200;
+
 /// One change.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Operation {
@@ -408,24 +411,33 @@ impl<'a> Plan<'a> {
     fn add(&mut self, operation: Operation) -> Result<Outcome, ManagerError> {
         let id = operation.id().to_owned();
         let known = self.get(&id);
+        if known.is_none()
+            && id.len() > MAX_ID
+            && !matches!(operation, Operation::Create(_) | Operation::Put(_))
+        {
+            return Err(ManagerError::NotFound(shown(&id)));
+        }
         match operation {
             Operation::Create(config) => {
                 if known.is_some() || self.is_taken(&id) {
                     return Err(ManagerError::Exists(shown(&id)));
                 }
+                let config = self.checked(config, None)?;
                 self.check_revision(None)?;
                 self.define(config, None)
             }
             Operation::Put(config) => {
-                self.check_revision(known.as_deref())?;
+                // Conditions come last (RFC 9110 section 13.2.1).
+                let config = self.checked(config, known.as_deref())?;
                 self.may_change(&id, known.as_deref())?;
+                self.check_revision(known.as_deref())?;
                 self.define(config, known)
             }
             Operation::Patch { patch, .. } => {
                 let old = known.ok_or_else(|| self.undefined(&id))?;
-                self.check_revision(Some(&old))?;
+                let config = self.checked(patched(&old.config, &patch)?, Some(&old))?;
                 self.may_change(&id, Some(&old))?;
-                let config = patched(&old.config, &patch)?;
+                self.check_revision(Some(&old))?;
                 self.define(config, Some(old))
             }
             Operation::Delete { recordings, .. } => {
@@ -506,18 +518,27 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn define(
-        &mut self,
+    /// A configuration that can be carried out, with the password that it stands for.
+    fn checked(
+        &self,
         mut config: StreamConfig,
-        old: Option<Arc<Definition>>,
-    ) -> Result<Outcome, ManagerError> {
-        let id = config.id.clone();
-        restore_password(&mut config, old.as_deref())?;
+        old: Option<&Definition>,
+    ) -> Result<StreamConfig, ManagerError> {
+        restore_password(&mut config, old)?;
         if self.options.untrusted && config.source_url.trim_start().starts_with("gst:") {
             // A launch line can read and write any file: that is for who may edit the configuration.
             return Err(ManagerError::Untrusted("gst:"));
         }
         check_stream(&config, &self.config)?;
+        Ok(config)
+    }
+
+    fn define(
+        &mut self,
+        config: StreamConfig,
+        old: Option<Arc<Definition>>,
+    ) -> Result<Outcome, ManagerError> {
+        let id = config.id.clone();
         if let Some(old) = old.as_ref().filter(|old| old.config == config) {
             return Ok(Outcome { id, done: Done::Unchanged, definition: Some(old.clone()) });
         }
@@ -630,6 +651,9 @@ fn patched(config: &StreamConfig, patch: &Value) -> Result<StreamConfig, Manager
     if patch.get("id").is_some_and(|id| *id != config.id) {
         return Err(invalid("/id", "a stream's id cannot be changed; make a new stream and delete this one"));
     }
+    if let Some(pointer) = find_array(patch) {
+        return Err(invalid(&pointer, NO_ARRAY));
+    }
     let mut value = serde_json::to_value(config).unwrap_or_default();
     merge_patch(&mut value, patch);
     serde_path_to_error::deserialize(value).map_err(|error| {
@@ -637,6 +661,21 @@ fn patched(config: &StreamConfig, patch: &Value) -> Result<StreamConfig, Manager
         let problem = crate::config::explain(&error.into_inner().to_string());
         ManagerError::Invalid { pointer, problem }
     })
+}
+
+/// What is wrong with an array in a stream's configuration.
+pub(crate) const NO_ARRAY: &str = "it is an array; nothing in a stream's configuration is one";
+
+/// Where a value has an array, as a JSON pointer. No key of a stream is one, but serde would take an array for an
+/// object whose values come in its own order.
+pub(crate) fn find_array(value: &Value) -> Option<String> {
+    match value {
+        Value::Array(_) => Some(String::new()),
+        Value::Object(object) => object.iter().find_map(|(key, value)| {
+            find_array(value).map(|rest| format!("/{}{rest}", key.replace('~', "~0").replace('/', "~1")))
+        }),
+        _ => None,
+    }
 }
 
 /// The place of an error as a JSON pointer, RFC 6901.

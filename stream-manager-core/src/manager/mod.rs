@@ -53,9 +53,9 @@ pub use crate::frame::TrackInfo;
 #[cfg(feature = "http")]
 pub(crate) use backoff::Backoff;
 pub use backoff::RetryPolicy;
-#[cfg(feature = "http")]
-pub(crate) use change::pointer_of;
 pub use change::{ChangeOptions, DeleteRecordings, Done, KeyedAnswer, Operation, Outcome, Render};
+#[cfg(feature = "http")]
+pub(crate) use change::{NO_ARRAY, find_array, pointer_of};
 pub use definition::{Definition, Origin, RecordingWish};
 pub use events::{EventFilter, EventListener, Heard};
 pub use from_config::{BuildError, check_stream, check_streams, pattern_from_config, stream_from_config};
@@ -467,9 +467,7 @@ impl StreamManager {
         }
         self.inner.storage.limit(&id, stream.limits);
         let (recorder, sink) = RecorderSink::new(recording, context, stream.record)?;
-        if stream.paused {
-            recorder.begin_paused();
-        }
+        let sink = if stream.paused { sink.paused() } else { sink };
         let cancel = self.inner.cancel.child_token();
         let (sender, state) = watch::channel(StateInfo::idle());
         let mut sinks: Vec<Box<dyn Sink>> = stream.sinks;

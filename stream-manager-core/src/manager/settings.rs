@@ -129,6 +129,10 @@ const NOT_BY_API: &[(&str, &str)] = &[
     ("telemetry.log_format", "it needs a restart of the process and can only be set in the file"),
 ];
 
+/// The sections of the configuration.
+const SECTIONS: &[&str] =
+    &["server", "storage", "rtsp", "auth", "telemetry", "events", "hooks", "defaults", "streams"];
+
 impl StreamManager {
     /// The configuration in force.
     pub fn config(&self) -> Arc<Config> {
@@ -458,6 +462,13 @@ fn check_patch(patch: &Value, operator: &std::collections::BTreeSet<String>) -> 
         let problem =
             "expected an object with the keys that change, such as {\"server\": {\"max_connects\": 8}}";
         return Err(fail("", problem.into(), false));
+    }
+    for section in patch.as_object().into_iter().flat_map(|o| o.keys()) {
+        // Also one that is to be taken out has to exist.
+        if !SECTIONS.contains(&section.as_str()) {
+            let problem = format!("unknown key; {}", crate::config::suggest(section, SECTIONS));
+            return Err(fail(section, problem, false));
+        }
     }
     let mut keys = std::collections::BTreeSet::new();
     crate::config::collect_keys(patch, "", &mut keys);

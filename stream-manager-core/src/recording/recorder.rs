@@ -126,13 +126,6 @@ impl RecorderHandle {
             _ => Err(refused(action, state)),
         }
     }
-
-    /// Has a recorder that does not run yet begin paused: the first thing that it does is this.
-    pub(crate) fn begin_paused(&self) {
-        let (answer, _) = oneshot::channel();
-        // The queue is empty.
-        let _ = self.commands.try_send(Command { action: Action::Pause, answer });
-    }
 }
 
 #[async_trait::async_trait]
@@ -280,6 +273,17 @@ impl RecorderSink {
     }
 
     /// Whether the frame lies beyond the recording's limit; ends the recording once the main track does.
+    /// Lets it begin paused.
+    #[must_use]
+    pub fn paused(self) -> Self {
+        {
+            let mut status = self.shared.status.lock();
+            status.state = RecordingState::Paused;
+            status.reason = "paused by request".into();
+        }
+        self
+    }
+
     fn over_limit(&mut self, frame: &Frame) -> bool {
         let Some(limit) = self.recording.limit else { return false };
         let main = self.main_is_video() == frame.is_video();
@@ -464,6 +468,11 @@ impl Sink for RecorderSink {
     async fn run(&mut self, reader: HubReader, cancel: CancellationToken) -> Result<(), SinkError> {
         let hub = reader.hub();
         let mut reader = (self.shared.state() != RecordingState::Off).then_some(reader);
+        if self.shared.state() == RecordingState::Paused
+            && let Err(error) = self.writer.pause().await
+        {
+            self.failed(error).await?;
+        }
         while !self.done {
             // Frames that only wait for their part to be complete need not wake anybody.
             let next_write = match self.shared.state() {

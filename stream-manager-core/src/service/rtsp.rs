@@ -90,6 +90,42 @@ impl RtspListener {
     }
 }
 
+impl RtspListener {
+    async fn move_to(&self, old: &Config, new: &Config) -> Result<(), String> {
+        if !new.rtsp.enabled {
+            self.stop().await;
+            return Ok(());
+        }
+        match RtspServer::bind(options(new)).await {
+            Ok(server) => {
+                self.stop().await;
+                self.serve(server);
+                return Ok(());
+            }
+            // Somebody else is in the way; who is connected stays.
+            Err(error) if !self.in_own_way(new) => return Err(format!("rtsp: {error}")),
+            Err(_) => {}
+        }
+        self.stop().await;
+        if let Err(error) = self.bind(new).await {
+            if let Err(again) = self.bind(old).await {
+                return Err(format!("rtsp: {error}; and the old address is lost: {again}"));
+            }
+            return Err(format!("rtsp: {error}"));
+        }
+        Ok(())
+    }
+
+    /// Whether a port that is wanted is one of our own.
+    fn in_own_way(&self, new: &Config) -> bool {
+        let Some(bound) = self.ports() else { return false };
+        let own = [Some(bound.address.port()), bound.tls.map(|tls| tls.port())];
+        let wanted = [Some(new.rtsp.listen.port()), new.rtsp.tls_listen.map(|tls| tls.port())];
+        let tcp = wanted.iter().flatten().any(|port| own.iter().flatten().any(|own| own == port));
+        tcp || bound.udp.is_some_and(|(rtp, _)| rtp == new.rtsp.udp_port)
+    }
+}
+
 /// What the listener is made from.
 fn relevant(config: &Config) -> (&RtspConfig, &[crate::auth::digest::AuthMethod]) {
     (&config.rtsp, &config.auth.methods)
@@ -103,13 +139,7 @@ impl ConfigUser for RtspListener {
             let options = options(new);
             let checked = tokio::task::spawn_blocking(move || options.check()).await;
             checked.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
-            self.stop().await;
-            if let Err(error) = self.bind(new).await {
-                if let Err(again) = self.bind(old).await {
-                    return Err(format!("rtsp: {error}; and the old address is lost: {again}"));
-                }
-                return Err(format!("rtsp: {error}"));
-            }
+            self.move_to(old, new).await?;
         }
         self.users.replace(users);
         Ok(())

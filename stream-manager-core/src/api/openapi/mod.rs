@@ -16,6 +16,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 /// The body of a PUT: as that of making a stream, but the id may be left to the path.
@@ -93,7 +94,7 @@ impl JsonSchema for ConfigPatch {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         let section = |names: &[&str]| {
             let properties: Map<String, Value> = names.iter().map(|n| ((*n).to_owned(), json!({}))).collect();
-            json!({"type": "object", "properties": properties})
+            json!({"type": ["object", "null"], "properties": properties})
         };
         schemars::json_schema!({
             "type": "object",
@@ -101,11 +102,11 @@ impl JsonSchema for ConfigPatch {
             "properties": {
                 "server": section(&["max_connects"]),
                 "storage": section(&["max_size", "min_free"]),
-                "rtsp": {"type": "object"},
+                "rtsp": {"type": ["object", "null"]},
                 "telemetry": section(&["log"]),
                 "events": section(&["journal_size"]),
                 "hooks": section(&["webhooks", "mqtt"]),
-                "defaults": {"type": "object"}
+                "defaults": {"type": ["object", "null"]}
             },
             "additionalProperties": false
         })
@@ -124,14 +125,25 @@ pub fn description() -> Value {
         || SchemaSettings::draft2020_12().with(|s| s.definitions_path = "/components/schemas".into());
     let mut reading = settings().for_deserialize().into_generator();
     let mut writing = settings().for_serialize().into_generator();
-    let mut paths = Map::new();
-    for operation in OPERATIONS {
-        let item = paths.entry(operation.path).or_insert_with(|| json!({}));
-        item[operation.method] = operation.describe(&mut reading, &mut writing);
-    }
+    let described: Vec<(Value, Value)> = OPERATIONS
+        .iter()
+        .map(|operation| (operation.describe(&mut reading), operation.responses(&mut writing)))
+        .collect();
+    // What /api/events sends; no answer refers to it.
+    writing.subschema_for::<crate::event::Event>();
     let problem = writing.subschema_for::<Problem>();
     let mut schemas = reading.take_definitions(true);
-    schemas.extend(writing.take_definitions(true));
+    let rename = different(&schemas, writing.definitions());
+    schemas.extend(writing.take_definitions(true).into_iter().map(|(name, schema)| {
+        let name = if rename.contains(&name) { shown_name(&name) } else { name };
+        (name, renamed(schema, &rename))
+    }));
+    let mut paths = Map::new();
+    for (operation, (mut description, responses)) in OPERATIONS.iter().zip(described) {
+        description["responses"] = renamed(responses, &rename);
+        let item = paths.entry(operation.path).or_insert_with(|| json!({}));
+        item[operation.method] = description;
+    }
     let tags: Vec<Value> =
         TAGS.iter().map(|(name, text)| json!({"name": name, "description": text})).collect();
     json!({
@@ -159,13 +171,52 @@ pub fn description() -> Value {
     })
 }
 
+/// Names that mean something else in answers than in requests, by themselves or by what they refer to.
+fn different(reading: &Map<String, Value>, writing: &Map<String, Value>) -> BTreeSet<String> {
+    let both = || writing.iter().filter(|(name, _)| reading.contains_key(*name));
+    let mut names: BTreeSet<String> = both()
+        .filter(|(name, schema)| reading.get(*name) != Some(schema))
+        .map(|(name, _)| name.clone())
+        .collect();
+    loop {
+        let refers = |schema: &Value| {
+            let text = schema.to_string();
+            names.iter().any(|name| text.contains(&reference(name)))
+        };
+        let more: Vec<String> = both()
+            .filter(|(name, schema)| !names.contains(*name) && refers(schema))
+            .map(|(name, _)| name.clone())
+            .collect();
+        if more.is_empty() {
+            return names;
+        }
+        names.extend(more);
+    }
+}
+
+fn reference(name: &str) -> String {
+    format!("\"#/components/schemas/{name}\"")
+}
+
+fn shown_name(name: &str) -> String {
+    format!("Shown{name}")
+}
+
+fn renamed(value: Value, names: &BTreeSet<String>) -> Value {
+    let mut text = value.to_string();
+    for name in names {
+        text = text.replace(&reference(name), &reference(&shown_name(name)));
+    }
+    serde_json::from_str(&text).unwrap_or(value)
+}
+
 impl Operation {
-    fn describe(&self, reading: &mut SchemaGenerator, writing: &mut SchemaGenerator) -> Value {
+    fn describe(&self, reading: &mut SchemaGenerator) -> Value {
         let mut parameters: Vec<Value> = Vec::new();
         for name in self.path.split('/').filter_map(|p| p.strip_prefix('{')?.strip_suffix('}')) {
-            let (schema, text) = match (name, self.tag) {
+            let (schema, text) = match (name, self.path.starts_with("/api/sessions/")) {
                 ("name", _) => (json!({"type": "string"}), "The hook's name"),
-                (_, "sessions") => (json!({"type": "integer", "minimum": 1}), "The session's number"),
+                (_, true) => (json!({"type": "integer", "minimum": 1}), "The session's number"),
                 _ => (json!({"type": "string", "minLength": 1, "maxLength": 200}), "The stream's id"),
             };
             parameters.push(
@@ -181,24 +232,11 @@ impl Operation {
                 "description": parameter.text
             }));
         }
-        let mut responses = Map::new();
-        for answer in self.answers {
-            let mut response = json!({"description": answer.text});
-            if let Some((media, schema)) = answer.body {
-                response["content"] = json!({ media: {"schema": schema(writing)} });
-            }
-            if answer.etag {
-                response["headers"] = json!({"ETag": {"schema": {"type": "string"}, "description": "The configuration's revision"}});
-            }
-            responses.insert(answer.status.to_string(), response);
-        }
-        responses.insert("default".into(), json!({"$ref": "#/components/responses/Problem"}));
         let mut described = json!({
             "operationId": self.id,
             "tags": [self.tag],
             "summary": self.summary,
             "parameters": parameters,
-            "responses": responses
         });
         if let Some((media, schema)) = self.body {
             let content: Map<String, Value> =
@@ -206,6 +244,22 @@ impl Operation {
             described["requestBody"] = json!({"required": true, "content": content});
         }
         described
+    }
+
+    fn responses(&self, writing: &mut SchemaGenerator) -> Value {
+        let mut responses = Map::new();
+        for answer in self.answers {
+            let mut response = json!({"description": answer.text});
+            for (media, schema) in answer.body.iter().chain(&answer.also) {
+                response["content"][media] = json!({"schema": schema(writing)});
+            }
+            if answer.etag {
+                response["headers"] = json!({"ETag": {"schema": {"type": "string"}, "description": "The configuration's revision"}});
+            }
+            responses.insert(answer.status.to_string(), response);
+        }
+        responses.insert("default".into(), json!({"$ref": "#/components/responses/Problem"}));
+        responses.into()
     }
 }
 

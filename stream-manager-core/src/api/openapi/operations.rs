@@ -40,6 +40,8 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) text: &'static str,
     pub(super) body: Option<(&'static str, Shape)>,
+    /// Or this.
+    pub(super) also: Option<(&'static str, Shape)>,
     pub(super) etag: bool,
 }
 
@@ -78,15 +80,15 @@ const fn header(name: &'static str, schema: &'static str, text: &'static str) ->
 }
 
 const fn answer(status: u16, text: &'static str, shape: Shape) -> Answer {
-    Answer { status, text, body: Some((JSON, shape)), etag: false }
+    Answer { status, text, body: Some((JSON, shape)), also: None, etag: false }
 }
 
 const fn with_etag(status: u16, text: &'static str, shape: Shape) -> Answer {
-    Answer { status, text, body: Some((JSON, shape)), etag: true }
+    Answer { status, text, body: Some((JSON, shape)), also: None, etag: true }
 }
 
 const fn empty(status: u16, text: &'static str) -> Answer {
-    Answer { status, text, body: None, etag: false }
+    Answer { status, text, body: None, also: None, etag: false }
 }
 
 const LIMIT: Parameter = query(
@@ -98,24 +100,36 @@ const DRY_RUN: Parameter =
     query("dry_run", r#"{"type":"boolean","default":false}"#, "Only say what would be done");
 const IF_MATCH: Parameter = header(
     "If-Match",
-    r#"{"type":"string","pattern":"^(\\*|\"[0-9]{1,15}\")$"}"#,
+    r#"{"type":"string","pattern":"^$|^\\*$|^\"[0-9]{1,15}\"$"}"#,
     "Only if the configuration still has this ETag",
 );
 const IF_NONE_MATCH: Parameter =
-    header("If-None-Match", r#"{"type":"string","const":"*"}"#, "Only if there is no such stream");
+    header("If-None-Match", r#"{"type":"string","enum":["*",""]}"#, "Only if there is no such stream");
 const KEY: Parameter = header(
     "Idempotency-Key",
     r#"{"type":"string","pattern":"^[!-~]{1,255}$"}"#,
     "The same request with the same key is carried out once only, within a day",
 );
-const START: Parameter =
-    query("start", r#"{"type":"string","format":"date-time"}"#, "RFC 3339, or seconds since 1970");
-const END: Parameter =
-    query("end", r#"{"type":"string","format":"date-time"}"#, "RFC 3339, or seconds since 1970");
-const START_NEEDED: Parameter =
-    needed("start", r#"{"type":"string","format":"date-time"}"#, "RFC 3339, or seconds since 1970");
-const END_NEEDED: Parameter =
-    needed("end", r#"{"type":"string","format":"date-time"}"#, "RFC 3339, or seconds since 1970");
+const START: Parameter = query(
+    "start",
+    r#"{"anyOf":[{"type":"string","format":"date-time"},{"type":"number"}]}"#,
+    "RFC 3339, or seconds since 1970",
+);
+const END: Parameter = query(
+    "end",
+    r#"{"anyOf":[{"type":"string","format":"date-time"},{"type":"number"}]}"#,
+    "RFC 3339, or seconds since 1970",
+);
+const START_NEEDED: Parameter = needed(
+    "start",
+    r#"{"anyOf":[{"type":"string","format":"date-time"},{"type":"number"}]}"#,
+    "RFC 3339, or seconds since 1970",
+);
+const END_NEEDED: Parameter = needed(
+    "end",
+    r#"{"anyOf":[{"type":"string","format":"date-time"},{"type":"number"}]}"#,
+    "RFC 3339, or seconds since 1970",
+);
 
 const fn get(
     path: &'static str,
@@ -212,6 +226,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
                 status: 422,
                 text: "All or none was asked for, and some cannot be done: nothing was. Or the body is wrong",
                 body: None,
+                also: None,
                 etag: false,
             },
         ],
@@ -302,7 +317,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "listStreamSessions",
         "sessions",
         "Who watches or publishes a stream",
-        &[LIMIT, query("after", r#"{"type":"integer","minimum":0}"#, "The \"next\" of the page before")],
+        &[
+            LIMIT,
+            query(
+                "after",
+                r#"{"type":"integer","minimum":0,"maximum":18446744073709551615}"#,
+                "The \"next\" of the page before",
+            ),
+        ],
         &[answer(200, "A page of sessions", of::<SessionPage>)],
     ),
     Operation {
@@ -408,7 +430,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "listSessions",
         "sessions",
         "Who watches or publishes, over all protocols",
-        &[LIMIT, query("after", r#"{"type":"integer","minimum":0}"#, "The \"next\" of the page before")],
+        &[
+            LIMIT,
+            query(
+                "after",
+                r#"{"type":"integer","minimum":0,"maximum":18446744073709551615}"#,
+                "The \"next\" of the page before",
+            ),
+        ],
         &[answer(200, "A page of sessions", of::<SessionPage>)],
     ),
     get(
@@ -441,7 +470,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
                 "Only these streams: ids, in which * stands for anything, with commas",
             ),
             query("kind", r#"{"type":"string"}"#, "Only these kinds, with commas"),
-            query("after", r#"{"type":"integer","minimum":0}"#, "Begin behind this event's id"),
+            query(
+                "after",
+                r#"{"type":"integer","minimum":0,"maximum":18446744073709551615}"#,
+                "Begin behind this event's id",
+            ),
             header(
                 "Last-Event-ID",
                 r#"{"type":"string","pattern":"^[0-9]{0,15}$"}"#,
@@ -452,6 +485,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             status: 200,
             text: "Events without an end. Each has `id`, `event` (its kind) and `data` (see the schema Event)",
             body: Some(("text/event-stream", text)),
+            also: None,
             etag: false,
         }],
     ),
@@ -477,7 +511,10 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "config",
         "The configuration in force, without streams; or all of it as a file",
         &[query("format", r#"{"type":"string","enum":["json","toml"],"default":"json"}"#, "As what")],
-        &[answer(200, "The configuration, without secrets", anything)],
+        &[Answer {
+            also: Some(("application/toml", text)),
+            ..answer(200, "The configuration, without secrets", anything)
+        }],
     ),
     Operation {
         method: "patch",
@@ -542,14 +579,18 @@ pub(super) const OPERATIONS: &[Operation] = &[
             ),
             query("stream", r#"{"type":"string"}"#, "Only about this stream"),
             LIMIT,
-            query("after", r#"{"type":"integer","minimum":0}"#, "Only behind this line"),
+            query(
+                "after",
+                r#"{"type":"integer","minimum":0,"maximum":18446744073709551615}"#,
+                "Only behind this line",
+            ),
             query(
                 "follow",
                 r#"{"type":"boolean","const":false}"#,
                 "With true: server-sent events without an end",
             ),
         ],
-        &[answer(200, "The lines", of::<LogPage>)],
+        &[Answer { also: Some(("text/event-stream", text)), ..answer(200, "The lines", of::<LogPage>) }],
     ),
     Operation {
         method: "post",
