@@ -176,4 +176,6 @@ async fn wrong_method(method: axum::http::Method, uri: Uri) -> Problem {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
