@@ -14,7 +14,7 @@ run_packages=(
   gstreamer1.0-libav gstreamer1.0-x glib-networking
 )
 # What the tests need beyond that.
-test_packages=(libgstrtspserver-1.0-dev gstreamer1.0-tools ffmpeg curl openssl)
+test_packages=(libgstrtspserver-1.0-dev gstreamer1.0-tools ffmpeg curl openssl mosquitto mosquitto-clients python3 python3-venv)
 
 # A browser, where it is a package and not a snap; without one its test says that it is skipped.
 if grep -qs '^ID=debian' /etc/os-release; then
@@ -37,6 +37,22 @@ install_packages() {
   fi
   "${as_root[@]}" apt-get update -qq
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# Python programs that test the API's description, in a folder of their own. Without them their tests are skipped.
+install_tools() {
+  local tools="${XDG_CACHE_HOME:-$HOME/.cache}/stream-manager/tools"
+  local wanted="schemathesis==4.32.5 openapi-python-client==0.29.1"
+  if [ "$(cat "$tools/installed" 2>/dev/null)" = "$wanted" ]; then return 0; fi
+  say "installing $wanted"
+  rm -rf "$tools"
+  # shellcheck disable=SC2086 # two words
+  if python3 -m venv "$tools" && "$tools/bin/pip" install --quiet --disable-pip-version-check $wanted; then
+    printf '%s' "$wanted" >"$tools/installed"
+  else
+    rm -rf "$tools"
+    say "they do not install; the tests that need them say that they are skipped"
+  fi
 }
 
 # Rust is checked, not installed: how to get it is everybody's own choice.

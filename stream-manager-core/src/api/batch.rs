@@ -33,17 +33,14 @@ pub(super) struct Batch {
     operations: Vec<Item>,
 }
 
-/// An object that is looked at on its own: what is wrong with it fails only its operation.
-type Anything = std::collections::BTreeMap<String, Value>;
-
-/// One of them.
+/// One of them. What is wrong with a configuration or a patch fails only its operation.
 #[derive(Deserialize, JsonSchema)]
 #[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
 enum Item {
     /// Makes a stream.
     Create {
         /// Its configuration.
-        #[schemars(with = "Anything")]
+        #[schemars(with = "super::openapi::AnyObject")]
         stream: Value,
     },
     /// Makes a stream or replaces its configuration.
@@ -51,7 +48,7 @@ enum Item {
         /// Its id.
         id: String,
         /// Its configuration.
-        #[schemars(with = "Anything")]
+        #[schemars(with = "super::openapi::AnyObject")]
         stream: Value,
     },
     /// Changes a stream's configuration by a JSON merge patch, RFC 7396.
@@ -59,7 +56,7 @@ enum Item {
         /// Its id.
         id: String,
         /// The patch.
-        #[schemars(with = "Anything")]
+        #[schemars(with = "super::openapi::AnyObject")]
         patch: Value,
     },
     /// Deletes a stream.

@@ -60,6 +60,7 @@ struct SegmentView {
     #[serde(flatten)]
     row: SegmentRow,
     duration_secs: f64,
+    #[schemars(with = "Vec<crate::frame::TrackInfo>")]
     tracks: serde_json::Value,
 }
 

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use operations::{OPERATIONS, Operation, TAGS};
 use schemars::generate::SchemaSettings;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -33,6 +33,19 @@ pub(super) struct StreamPatch;
 #[derive(Deserialize)]
 #[allow(dead_code, reason = "a name for a shape")]
 pub(super) struct ConfigPatch;
+
+/// Any object.
+pub(super) struct AnyObject;
+
+impl JsonSchema for AnyObject {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "AnyObject".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "object", "description": "An object that is looked at on its own"})
+    }
+}
 
 impl JsonSchema for StreamBody {
     fn schema_name() -> std::borrow::Cow<'static, str> {
@@ -96,7 +109,7 @@ impl JsonSchema for ConfigPatch {
             let properties: Map<String, Value> = names.iter().map(|n| ((*n).to_owned(), json!({}))).collect();
             json!({"type": ["object", "null"], "properties": properties})
         };
-        schemars::json_schema!({
+        json_schema!({
             "type": "object",
             "description": "What changes; null takes a key out (RFC 7396). Keys are those of the configuration file, see /api/config/schema",
             "properties": {

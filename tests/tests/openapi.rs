@@ -1,0 +1,102 @@
+//! The API's description, tested by other people's programs: schemathesis calls everything that it allows and forbids, and
+//! an ordinary generator makes a client from it that works.
+//!
+//! Both are Python programs that scripts/test installs; without them these tests say that they are skipped.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use stream_manager_tests::program::{Server, finish, run};
+
+fn tool(name: &str) -> Option<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
+    let path = cache.join("stream-manager/tools/bin").join(name);
+    if path.is_file() {
+        return Some(path);
+    }
+    println!("SKIPPED: {} is not installed; scripts/test does that", path.display());
+    None
+}
+
+#[test]
+fn schemathesis_finds_nothing() {
+    let Some(schemathesis) = tool("schemathesis") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let config = "[[streams]]\nid = \"of-the-file\"\nsource_url = \"publisher\"\n";
+    let server = Server::start(folder.path(), Some(config));
+    let settings = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemathesis.toml");
+    let mut command = Command::new(schemathesis);
+    command.arg("--config-file").arg(settings).args(["run", &server.url("/api/openapi.json")]);
+    command
+        .args(["--max-examples", "20", "--request-timeout", "30", "--no-color"])
+        .current_dir(folder.path());
+    let output = finish(command, Duration::from_secs(300));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("Selected: 37/39"), "fewer operations than there are were called: {said}");
+    let log = server.stop();
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+/// What a program does with a client that was made from the description.
+const PROGRAM: &str = r#"
+import sys
+from stream_manager_client import Client
+from stream_manager_client.api.streams import create_stream, list_streams, patch_stream, get_stream, delete_stream
+from stream_manager_client.api.system import get_system
+from stream_manager_client.models import StreamConfig, StreamPatch
+client = Client(base_url=sys.argv[1])
+made = create_stream.sync(client=client, body=StreamConfig(id="yard/door", source_url="publisher"))
+assert made.id == "yard/door" and made.state == "idle", made
+page = list_streams.sync(client=client, limit=10)
+assert [stream.id for stream in page.items] == ["yard/door"], page
+changed = patch_stream.sync("yard/door", client=client, body=StreamPatch(enabled=False))
+assert changed.enabled is False and changed.revision > made.revision, changed
+refused = create_stream.sync_detailed(client=client, body=StreamConfig(id="yard/door", source_url="publisher"))
+assert refused.status_code == 409, refused
+assert delete_stream.sync_detailed("yard/door", client=client).status_code == 204
+assert get_stream.sync_detailed("yard/door", client=client).status_code == 404
+assert "http" in get_system.sync(client=client).features
+print("done")
+"#;
+
+#[test]
+fn a_generated_client_works() {
+    let Some(generator) = tool("openapi-python-client") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (code, description) = run(&["openapi"], folder.path());
+    assert_eq!(code, 0);
+    std::fs::write(folder.path().join("openapi.json"), &description).unwrap();
+    let settings = json!({"post_hooks": []}).to_string();
+    std::fs::write(folder.path().join("generator.json"), settings).unwrap();
+    let mut command = Command::new(&generator);
+    command.args([
+        "generate",
+        "--path",
+        "openapi.json",
+        "--config",
+        "generator.json",
+        "--output-path",
+        "client",
+    ]);
+    command.arg("--fail-on-warning").current_dir(folder.path()).stdin(Stdio::null());
+    let output = finish(command, Duration::from_secs(120));
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let server = Server::start(folder.path(), None);
+    // What is served is what is printed.
+    let (_, served) = server.call("GET", "/api/openapi.json", None);
+    assert_eq!(served, serde_json::from_str::<serde_json::Value>(&description).unwrap());
+    let mut program = Command::new(generator.with_file_name("python"));
+    program.args(["-c", PROGRAM, &server.url("")]).env("PYTHONPATH", folder.path().join("client"));
+    let output = finish(program, Duration::from_secs(60));
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("done"), "{said}");
+    server.stop();
+}
