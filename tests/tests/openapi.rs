@@ -48,10 +48,10 @@ import sys
 from stream_manager_client import Client
 from stream_manager_client.api.streams import create_stream, list_streams, patch_stream, get_stream, delete_stream
 from stream_manager_client.api.system import get_system
-from stream_manager_client.models import StreamConfig, StreamPatch
+from stream_manager_client.models import StreamConfig, StreamPatch, StreamState
 client = Client(base_url=sys.argv[1])
 made = create_stream.sync(client=client, body=StreamConfig(id="yard/door", source_url="publisher"))
-assert made.id == "yard/door" and made.state == "idle", made
+assert made.id == "yard/door" and made.state == StreamState.IDLE, made
 page = list_streams.sync(client=client, limit=10)
 assert [stream.id for stream in page.items] == ["yard/door"], page
 changed = patch_stream.sync("yard/door", client=client, body=StreamPatch(enabled=False))

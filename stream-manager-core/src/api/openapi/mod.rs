@@ -157,6 +157,7 @@ pub fn description() -> Value {
         let item = paths.entry(operation.path).or_insert_with(|| json!({}));
         item[operation.method] = description;
     }
+    schemas.values_mut().for_each(plain_enums);
     let tags: Vec<Value> =
         TAGS.iter().map(|(name, text)| json!({"name": name, "description": text})).collect();
     json!({
@@ -182,6 +183,42 @@ pub fn description() -> Value {
             }
         }
     })
+}
+
+/// Choices among words are told as `enum`, which generators know what to do with, instead of one schema each.
+fn plain_enums(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            if let Some((words, text)) = object.get("oneOf").and_then(choice) {
+                object.remove("oneOf");
+                let own = object.get("description").and_then(Value::as_str).unwrap_or_default().to_owned();
+                object.insert("type".into(), "string".into());
+                object.insert("enum".into(), words);
+                object.insert("description".into(), format!("{own}\n\n{text}").trim().into());
+            }
+            object.values_mut().for_each(plain_enums);
+        }
+        Value::Array(items) => items.iter_mut().for_each(plain_enums),
+        _ => {}
+    }
+}
+
+/// The words of a choice, and what each says of itself.
+fn choice(one_of: &Value) -> Option<(Value, String)> {
+    let (mut words, mut text) = (Vec::new(), Vec::new());
+    for schema in one_of.as_array()? {
+        match (schema.get("const"), schema.get("enum").and_then(Value::as_array)) {
+            (Some(Value::String(word)), _) => {
+                if let Some(description) = schema["description"].as_str() {
+                    text.push(format!("- `{word}`: {description}"));
+                }
+                words.push(Value::from(word.as_str()));
+            }
+            (None, Some(more)) if more.iter().all(Value::is_string) => words.extend(more.iter().cloned()),
+            _ => return None,
+        }
+    }
+    Some((words.into(), text.join("\n")))
 }
 
 /// Names that mean something else in answers than in requests, by themselves or by what they refer to.
