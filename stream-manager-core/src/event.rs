@@ -87,6 +87,11 @@ pub enum EventKind {
         /// Its size in bytes.
         bytes: u64,
     },
+    /// Nothing is recorded from here on, until the next segment begins.
+    RecordingGap {
+        /// Why: `source`, `paused`, `stopped`, `shutdown`, `disk_full`, `disk_error`, `disk_slow`, `format` or others.
+        reason: &'static str,
+    },
     /// A consumer was too slow and lost whole GOPs.
     ConsumerLagged {
         /// The consumer's name.
@@ -267,6 +272,7 @@ impl EventKind {
         "recording_state",
         "segment_started",
         "segment_finished",
+        "recording_gap",
         "consumer_lagged",
         "disk_slow",
         "disk_recovered",
@@ -300,6 +306,7 @@ impl EventKind {
             Self::RecordingState { .. } => "recording_state",
             Self::SegmentStarted { .. } => "segment_started",
             Self::SegmentFinished { .. } => "segment_finished",
+            Self::RecordingGap { .. } => "recording_gap",
             Self::ConsumerLagged { .. } => "consumer_lagged",
             Self::DiskSlow { .. } => "disk_slow",
             Self::DiskRecovered { .. } => "disk_recovered",

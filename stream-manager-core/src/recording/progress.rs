@@ -8,6 +8,7 @@ use crate::frame::{MediaTime, WallTime};
 use crate::storage::index::GapReason;
 use parking_lot::Mutex;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What the writers tell about their work.
@@ -17,6 +18,8 @@ pub(super) struct Shared {
     pub(super) ledger: Ledger,
     /// Decoding time up to which the stream has been written.
     media_end: Mutex<Option<MediaTime>>,
+    /// Whether nothing has been written since a gap was told of.
+    in_gap: AtomicBool,
 }
 
 impl Shared {
@@ -26,10 +29,12 @@ impl Shared {
             events: context.events.clone(),
             ledger: Ledger::new(context),
             media_end: Mutex::new(None),
+            in_gap: AtomicBool::new(true),
         }
     }
 
     pub(super) fn segment_started(&self, path: PathBuf) {
+        self.in_gap.store(false, Ordering::Relaxed);
         self.emit(EventKind::SegmentStarted { path: path.display().to_string() });
         self.status.lock().file = Some(path);
     }
@@ -70,6 +75,9 @@ impl Shared {
     /// Nothing is written from `at` on, or from the end of what has been written.
     pub(super) fn interrupted(&self, reason: GapReason, at: Option<WallTime>) {
         self.ledger.interrupted(reason, at);
+        if !self.in_gap.swap(true, Ordering::Relaxed) {
+            self.emit(EventKind::RecordingGap { reason: reason.name() });
+        }
     }
 
     pub(super) fn emit(&self, kind: EventKind) {
