@@ -7,8 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use stream_manager_tests::camera::{Camera, Feed};
-use stream_manager_tests::program::{finish, stream_manager};
+use stream_manager_tests::program::{Server, finish, stream_manager};
 use stream_manager_tests::replay::{Loop, Mischief, ReplayServer};
+
+const LIMIT: Duration = Duration::from_secs(40);
 
 /// Runs the program in `folder` and expects this exit code and these words on standard error.
 fn fails(folder: &Path, arguments: &[&str], code: i32, words: &[&str]) {
@@ -189,4 +191,158 @@ fn check_is_content_with_what_is_right() {
         text.contains("configuration: ok (config.toml, 1 streams)") && text.contains("GStreamer: ok"),
         "{text}"
     );
+}
+
+/// Sends bytes as they are; gives the status and the whole answer.
+fn raw(server: &Server, bytes: &[u8]) -> (u16, String) {
+    use std::io::{Read, Write};
+    let mut socket = std::net::TcpStream::connect(server.address()).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    // The answer may come, and the connection end, before all is sent.
+    let _ = socket.write_all(bytes);
+    let mut answer = Vec::new();
+    let _ = socket.read_to_end(&mut answer);
+    let text = String::from_utf8_lossy(&answer).into_owned();
+    (text.get(9..12).and_then(|s| s.parse().ok()).unwrap_or(0), text)
+}
+
+fn post(path: &str, media: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {media}\r\nContent-Length: {length}\r\n\r\n"
+    );
+    [head.as_bytes(), body].concat()
+}
+
+/// Everything that can be wrong with a request: a clear answer, nothing changed, nobody disturbed.
+#[test]
+fn requests_that_are_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "[[streams]]\nid = \"of-the-file\"\nsource_url = \"publisher\"\n";
+    let server = Server::start(folder.path(), Some(config));
+    let good = r#"{"id": "a", "source_url": "publisher"}"#;
+    assert_eq!(raw(&server, &post("/api/streams", "application/json", good.as_bytes())).0, 201);
+    let (_, before) = server.call("GET", "/api/config?format=json", None);
+
+    // Bodies.
+    let deep = "[".repeat(100_000);
+    let long = format!(r#"{{"id": "{}", "source_url": "publisher"}}"#, "x".repeat(10 << 20));
+    let wide = format!("{{{}}}", (0..50_000).map(|n| format!("\"k{n}\":0")).collect::<Vec<_>>().join(","));
+    let cases: &[(&[u8], u16, &str)] = &[
+        (b"", 400, "malformed_json"),
+        (b"{", 400, "malformed_json"),
+        (b"\xff\xfe{}", 400, "malformed_json"),
+        (b"{\"id\": \"\xc3\x28\", \"source_url\": \"publisher\"}", 400, "malformed_json"),
+        (br#"{"id": "b", "source_url": "publisher"} extra"#, 400, "malformed_json"),
+        (br#"{"id": "b", "source_url": 1e999}"#, 400, "malformed_json"),
+        (deep.as_bytes(), 400, "malformed_json"),
+        (long.as_bytes(), 413, "body_too_large"),
+        (wide.as_bytes(), 422, "unknown key"),
+        (b"[]", 422, "invalid_body"),
+        (b"null", 422, "invalid_body"),
+        (br#"{"id": "b"}"#, 422, "\\\"source_url\\\" is missing"),
+        (br#"{"id": ["b"], "source_url": "publisher"}"#, 422, "/id"),
+        (br#"{"id": "b", "source_url": "publisher", "recording": []}"#, 422, "/recording"),
+        (br#"{"id": "b", "source_url": "publisher", "enabled": "yes"}"#, 422, "/enabled"),
+        (br#"{"id": "b", "source_url": "publisher", "recroding": {}}"#, 422, "did you mean"),
+        (br#"{"id": "b", "id": "c", "source_url": "publisher"}"#, 422, "is there twice"),
+        (
+            br#"{"id": "b", "source_url": "publisher", "recording": {"enabled": true, "enabled": false}}"#,
+            422,
+            "is there twice",
+        ),
+        (br#"{"id": "../../etc/passwd", "source_url": "publisher"}"#, 422, "/id"),
+        (br#"{"id": "a/../b", "source_url": "publisher"}"#, 422, "/id"),
+        (br#"{"id": "a/./b", "source_url": "publisher"}"#, 422, "/id"),
+        (br#"{"id": "/a", "source_url": "publisher"}"#, 422, "/id"),
+        (br#"{"id": "a//b", "source_url": "publisher"}"#, 422, "/id"),
+        (br#"{"id": "b/recordings", "source_url": "publisher"}"#, 422, "/id"),
+        (br#"{"id": "b\u0000", "source_url": "publisher"}"#, 422, "/id"),
+        (br#"{"id": "\uff41", "source_url": "publisher"}"#, 422, "/id"),
+        (br#"{"id": "a\u202eb", "source_url": "publisher"}"#, 422, "/id"),
+        (br#"{"id": "a\u0301", "source_url": "publisher"}"#, 422, "/id"),
+        (br#"{"id": "b", "source_url": "gst:filesrc location=/etc/passwd"}"#, 422, "/source_url"),
+        (br#"{"id": "b", "source_url": "gopher://x"}"#, 422, "/source_url"),
+        (br#"{"id": "b", "source_url": "rtsp://u:***@10.0.0.1/x"}"#, 422, "stands for a password"),
+        (
+            br#"{"id": "b", "source_url": "publisher", "recording": {"segment_duration": -1}}"#,
+            422,
+            "/recording/segment_duration",
+        ),
+        (br#"{"id": "of-the-file", "source_url": "publisher"}"#, 409, "stream_exists"),
+    ];
+    for (body, status, words) in cases {
+        let shown: String = String::from_utf8_lossy(body).chars().take(100).collect();
+        let (got, answer) = raw(&server, &post("/api/streams", "application/json", body));
+        assert_eq!(got, *status, "{shown}: {answer}");
+        assert!(answer.contains(words), "{shown}: {answer}");
+        assert!(answer.contains("application/problem+json"), "{shown}: {answer}");
+    }
+    for media in ["text/plain", "application/xml", "multipart/form-data", "\u{e9}"] {
+        let (got, answer) = raw(&server, &post("/api/streams", media, good.as_bytes()));
+        assert_eq!(got, 415, "{media}: {answer}");
+    }
+
+    // Paths, methods and queries.
+    for (request, status, words) in [
+        ("GET /api/streams/..%2f..%2fetc HTTP/1.1", 404, "stream_not_found"),
+        ("GET /api/streams/%00 HTTP/1.1", 404, "stream_not_found"),
+        ("GET /api/streams/%ff%fe HTTP/1.1", 400, ""),
+        ("GET /api/streams/%EF%BC%81/stats HTTP/1.1", 404, "stream_not_found"),
+        ("GET /api/../api/streams HTTP/1.1", 404, "no_such_path"),
+        ("BREW /api/streams HTTP/1.1", 405, "method_not_allowed"),
+        ("PUT /api/streams HTTP/1.1", 405, "method_not_allowed"),
+        ("DELETE /api/system HTTP/1.1", 405, "method_not_allowed"),
+        ("POST /api/streams/a HTTP/1.1", 405, "GET, HEAD, PUT, PATCH, DELETE"),
+        ("GET /api/streams/a/recording/start HTTP/1.1", 405, "POST"),
+        ("DELETE /api/streams/of-the-file HTTP/1.1", 409, "defined_in_file"),
+        ("GET /api/streams?limit=0 HTTP/1.1", 400, "expected 1 to 1000"),
+        ("GET /api/streams?limit=many HTTP/1.1", 400, "invalid_query"),
+        ("GET /api/streams?limit=1&limit=2 HTTP/1.1", 400, "duplicate"),
+        ("GET /api/streams?sort=size HTTP/1.1", 400, "expected id, state"),
+        ("GET /api/streams?state=dancing HTTP/1.1", 400, "\\\"dancing\\\" is not possible"),
+        ("GET /api/streams/a/recordings?start=soon HTTP/1.1", 400, "is no time"),
+        ("GET /api/streams/a/recordings?start=5&end=4 HTTP/1.1", 422, "before it starts"),
+        ("DELETE /api/streams/a/recordings HTTP/1.1", 400, "start and end are needed"),
+        ("GET /api/streams/a?colour=red HTTP/1.1", 400, "colour"),
+        ("GET /api/config?format=yaml HTTP/1.1", 400, "json"),
+        ("GET /api/logs?level=loud HTTP/1.1", 400, "level"),
+        ("GET /api/streams/a\r\nIf-Match: nonsense HTTP/1.1", 400, ""),
+        ("nonsense", 400, ""),
+        ("GET /api/streams HTTP/9.9", 400, ""),
+    ] {
+        let bytes = format!("{request}\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        let (got, answer) = raw(&server, bytes.as_bytes());
+        assert_eq!(got, status, "{request}: {answer}");
+        assert!(answer.contains(words), "{request}: {answer}");
+    }
+    let long = format!("GET /api/streams/{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(10 << 20));
+    let (got, answer) = raw(&server, long.as_bytes());
+    assert!(matches!(got, 414 | 431), "{got} {answer}");
+    for (name, value, status) in [
+        ("If-Match", "nonsense", 400),
+        ("If-Match", "\"99999\"", 412),
+        ("If-Match", "W/\"1\"", 412),
+        ("Idempotency-Key", "a b", 0),
+    ] {
+        let (got, problem) =
+            server.call_with("PATCH", "/api/streams/a", &[(name, value)], Some(&serde_json::json!({})));
+        assert_eq!(got, if status == 0 { 200 } else { status }, "{name}: {value} {problem}");
+    }
+    let (got, _) = server.call_with("POST", "/api/streams", &[("idempotency-key", "a b")], None);
+    assert_eq!(got, 400);
+
+    // A page of another site, in the browser of somebody who may.
+    let foreign = [("sec-fetch-site", "cross-site")];
+    let (got, problem) = server.call_with("DELETE", "/api/streams/a", &foreign, None);
+    assert_eq!((got, problem["code"].as_str()), (403, Some("cross_site")));
+    assert_eq!(server.call_with("GET", "/api/streams/a", &foreign, None).0, 200);
+
+    // Nothing of it has changed anything.
+    let (_, page) = server.call("GET", "/api/streams", None);
+    let ids: Vec<&serde_json::Value> = page["items"].as_array().unwrap().iter().map(|s| &s["id"]).collect();
+    assert_eq!(ids, ["a", "of-the-file"]);
+    assert_eq!(server.call("GET", "/api/config?format=json", None).1, before);
+    let log = server.stop();
+    assert!(!log.contains("panicked") && !log.contains("internal error"), "{log}");
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use stream_manager_tests::camera::{Camera, Feed};
+use stream_manager_tests::disk::Disk;
 use stream_manager_tests::media::{assert_contiguous, check, counters, files};
 use stream_manager_tests::program::{Server, run, signal, wait};
 
@@ -152,8 +153,8 @@ fn a_reload_touches_only_what_has_changed() {
         other(50)
     ));
     signal(&server.child, "HUP");
-    let status =
-        server.wait_until("/api/config/status", "the reload", LIMIT, |s| s["reloads"].as_u64() >= Some(3));
+    server.wait_until("/api/config", "the reload", LIMIT, |c| c["server"]["max_connects"] == 3);
+    let status = server.wait_until("/api/config/status", "the reload", LIMIT, reloads(3));
     assert_eq!((&status["problem"], &status["needs_restart"]), (&Value::Null, &json!([])));
     // From now on nobody else may watch, but who does goes on.
     let refused = Command::new("ffprobe").args(["-v", "error", &server.rtsp_url("steady")]).output().unwrap();
@@ -476,5 +477,71 @@ fn a_disk_that_takes_nothing() {
     server.kill();
     let server = Server::start(folder.path(), None);
     assert_eq!(server.call("GET", "/api/streams", None).1["total"], n + 2);
+    server.stop();
+}
+
+/// What was answered with success is safe on the disk, not only in the system's memory.
+#[test]
+fn a_power_cut_right_behind_an_answer_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::new(folder.path(), "data/none");
+    let mut expected = Vec::new();
+    for round in 0..4 {
+        let server = Server::start_with(disk.root(), None, |c| disk.attach(c));
+        let (_, page) = server.call("GET", "/api/streams", None);
+        let ids: Vec<&str> =
+            page["items"].as_array().unwrap().iter().map(|s| s["id"].as_str().unwrap()).collect();
+        assert_eq!(ids, expected, "round {round}");
+        for n in 0..3 {
+            let id = format!("s{round}-{n}");
+            let body = json!({"id": id, "source_url": "publisher"});
+            assert_eq!(server.call("POST", "/api/streams", Some(&body)).0, 201);
+            expected.push(id);
+        }
+        server.kill();
+        disk.cut_power();
+    }
+}
+
+/// A disk that refuses, and a clock that jumps.
+#[test]
+fn a_disk_that_refuses_and_a_clock_that_jumps() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::new(folder.path(), "data/state.db");
+    let server = Server::start_with(disk.root(), None, |c| disk.attach(c));
+    let stream = |id: &str| json!({"id": id, "source_url": "publisher"});
+    let trouble = |what: &str| {
+        disk.trouble(what);
+        // The disk looks up what is wrong with it twenty times a second.
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    assert_eq!(server.call("POST", "/api/streams", Some(&stream("before"))).0, 201);
+    for what in ["erofs", "eio"] {
+        trouble(what);
+        let (status, problem) = server.call("POST", "/api/streams", Some(&stream("refused")));
+        assert_eq!((status, problem["code"].as_str()), (503, Some("state_unavailable")), "{what}: {problem}");
+        let (status, problem) = server.call("DELETE", "/api/streams/before", None);
+        assert_eq!(status, 503, "{what}: {problem}");
+        let (_, page) = server.call("GET", "/api/streams", None);
+        assert_eq!((&page["total"], &page["items"][0]["id"]), (&json!(1), &json!("before")), "{what}");
+        trouble("");
+        assert_eq!(server.call("POST", "/api/streams", Some(&stream(what))).0, 201);
+        assert_eq!(server.call("DELETE", &format!("/api/streams/{what}"), None).0, 204);
+    }
+    // Two hours back: numbers of events and what is remembered for keys do not mind.
+    let (ids, _) = sse(&server, "/api/events?after=0&kind=stream_created", 3);
+    let key = [("idempotency-key", "one")];
+    assert_eq!(server.call_with("POST", "/api/streams", &key, Some(&stream("k"))).0, 201);
+    trouble("clock -7200");
+    let (status, again) = server.call_with("POST", "/api/streams", &key, Some(&stream("k")));
+    assert_eq!((status, &again["id"]), (201, &json!("k")), "{again}");
+    assert_eq!(server.call("POST", "/api/streams", Some(&stream("later"))).0, 201);
+    let path = format!("/api/events?kind=stream_created&after={}", ids[2]);
+    let (more, events) = sse(&server, &path, 2);
+    assert!(more[0] > ids[2] && more[1] > more[0], "{more:?}");
+    assert_eq!((&events[0]["stream"], &events[1]["stream"]), (&json!("k"), &json!("later")));
+    server.kill();
+    let server = Server::start_with(disk.root(), None, |c| disk.attach(c));
+    assert_eq!(server.call("GET", "/api/streams", None).1["total"], 3);
     server.stop();
 }

@@ -239,6 +239,14 @@ fn half_open_and_crawling_connections_are_ended() {
     waiting.write_all(head).unwrap();
     // Nothing at all.
     let mut silent = TcpStream::connect(server.address()).unwrap();
+    // A WebSocket that takes everything and says nothing.
+    let mut half_open = TcpStream::connect(server.address()).unwrap();
+    write!(
+        half_open,
+        "GET /api/events HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    .unwrap();
     let begun = Instant::now();
     let mut gone = false;
     while !gone && begun.elapsed() < Duration::from_secs(60) {
@@ -254,5 +262,9 @@ fn half_open_and_crawling_connections_are_ended() {
     silent.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let mut rest = Vec::new();
     silent.read_to_end(&mut rest).unwrap();
+    half_open.set_read_timeout(Some(Duration::from_secs(90))).unwrap();
+    half_open.read_to_end(&mut rest).unwrap();
+    let said = String::from_utf8_lossy(&rest);
+    assert!(said.contains("no answer to pings"), "{said}");
     server.stop();
 }

@@ -42,6 +42,39 @@ fn examples_do_what_they_say() {
 }
 
 #[test]
+fn a_fleet_is_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = run("fleet", folder.path());
+    assert!(first.contains("0 streams are remembered") && first.contains("camera-2: Created"), "{first}");
+    assert!(first.contains("camera-0: Changed") && first.matches("stream_created").count() == 3, "{first}");
+    let second = run("fleet", folder.path());
+    assert!(
+        second.contains("3 streams are remembered") && second.contains("camera-1: Unchanged"),
+        "{second}"
+    );
+    assert!(second.contains("camera-2: Deleted") && second.contains("stream_deleted"), "{second}");
+}
+
+#[test]
+fn the_whole_server_lives_in_another_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = Command::new(binary("whole_server"))
+        .arg("5")
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let page = ureq::get(line.trim()).call().unwrap().body_mut().read_to_string().unwrap();
+    assert!(page.contains("Stream Manager API"), "{page}");
+    let status = line.trim().replace("/api/docs", "/api/streams/demo");
+    let stream: serde_json::Value = ureq::get(&status).call().unwrap().body_mut().read_json().unwrap();
+    assert!(stream["addresses"]["rtsp"].as_str().unwrap().ends_with("/demo"), "{stream}");
+    assert!(wait(&mut child, Duration::from_secs(40)).success());
+}
+
+#[test]
 fn the_router_lives_in_another_program() {
     let folder = tempfile::tempdir().unwrap();
     let mut child = Command::new(binary("own_router"))

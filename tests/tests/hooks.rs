@@ -1,6 +1,6 @@
 //! Hooks: an address that is called, a program that is run, a broker that is published to.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use hmac::{Hmac, Mac};
 use serde_json::{Value, json};

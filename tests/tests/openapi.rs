@@ -3,7 +3,7 @@
 //!
 //! Both are Python programs that scripts/test installs; without them these tests say that they are skipped.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use serde_json::json;
 use std::path::{Path, PathBuf};

@@ -78,14 +78,14 @@ fn recordings_by_rest_and_on_the_command_line() {
 
     // The range is checked, and only what lies wholly in it goes.
     let base = "/api/streams/yard/cam/recordings";
-    problem(&server, "GET", &format!("{base}?start=20&end=10"), 400, "ends");
+    problem(&server, "GET", &format!("{base}?start=20&end=10"), 422, "ends");
     problem(&server, "GET", &format!("{base}?start=yesterday"), 400, "RFC 3339");
     problem(&server, "GET", &format!("{base}?limit=0"), 400, "expected 1 to 1000");
-    problem(&server, "GET", &format!("{base}?after=x"), 400, "next");
+    problem(&server, "GET", &format!("{base}?after=x"), 422, "next");
     problem(&server, "GET", &format!("{base}?view=all"), 400, "");
     problem(&server, "GET", &format!("{base}?from=1"), 400, "from");
     problem(&server, "DELETE", base, 400, "start and end are needed");
-    problem(&server, "DELETE", &format!("{base}?start=5&end=5"), 400, "ends");
+    problem(&server, "DELETE", &format!("{base}?start=5&end=5"), 422, "ends");
     problem(&server, "POST", &format!("{base}/protect"), 400, "start and end are needed");
     problem(&server, "GET", "/api/streams/nobody/recordings", 404, "nobody");
     let (start, end) = (rows[1]["start"].as_str().unwrap(), rows[1]["end"].as_str().unwrap());

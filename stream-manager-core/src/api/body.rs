@@ -21,6 +21,10 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Reads the whole body before anything else happens, so that a sender who never finishes holds up nothing.
 pub(super) async fn read(request: Request, next: Next) -> Response {
+    if is_foreign(&request) {
+        let detail = "a page of another site asks for this; expected a program, or a page of this server";
+        return closing(Problem::new(StatusCode::FORBIDDEN, "cross_site", detail));
+    }
     let limit = if request.uri().path().ends_with(":batch") { MAX_BATCH_BYTES } else { MAX_BODY_BYTES };
     let (parts, body) = request.into_parts();
     if parts.headers.contains_key(header::UPGRADE) {
@@ -49,6 +53,13 @@ pub(super) async fn read(request: Request, next: Next) -> Response {
         }
     };
     next.run(Request::from_parts(parts, Body::from(body))).await
+}
+
+/// A browser says where a request comes from (Fetch Metadata). What another site's page asks for in the name of whoever
+/// looks at it changes nothing, and listens to nothing.
+fn is_foreign(request: &Request) -> bool {
+    let foreign = request.headers().get("sec-fetch-site").is_some_and(|site| site == "cross-site");
+    foreign && (!request.method().is_safe() || request.headers().contains_key(header::UPGRADE))
 }
 
 /// The rest of the body is not read any more.

@@ -219,7 +219,7 @@ async fn state(app: &Router) -> Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn calls_and_restarts_do_what_the_model_does(calls in prop::collection::vec(call(), 1..25)) {

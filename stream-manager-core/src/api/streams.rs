@@ -13,8 +13,8 @@ use super::view::{RecordingView, StreamView};
 use super::{ApiState, json};
 use crate::config::StreamConfig;
 use crate::manager::{
-    ChangeOptions, DeleteRecordings, Done, KeyedAnswer, ManagerError, Operation, Outcome, Sample,
-    StreamFilter, StreamInfo, StreamOrder,
+    ChangeOptions, DeleteRecordings, Done, KeyedAnswer, ManagerError, Operation, Outcome, RecordingWish,
+    Sample, StreamFilter, StreamInfo, StreamOrder,
 };
 use crate::session::SessionKind;
 use axum::Router;
@@ -245,20 +245,15 @@ async fn create(
     let config = body::stream(body::value(&headers, &body, Media::Json)?)?;
     let mut options = ChangeOptions { dry_run: query.dry_run, untrusted: true, ..ChangeOptions::default() };
     options.answer = key.as_ref().map(|Extension(key)| {
-        let (manager, ports) = (Arc::downgrade(&state), state.options.ports.clone());
+        let weak = Arc::downgrade(&state);
         key.answer(Arc::new(move |results: &[Result<Outcome, ManagerError>]| {
             let definition = results.first().and_then(|r| r.as_ref().ok()).and_then(|o| o.definition.clone());
-            let (Some(definition), Some(state)) = (definition, manager.upgrade()) else {
-                return (StatusCode::CREATED.as_u16(), String::new());
-            };
-            let resolved = definition.config.resolve(&state.manager.config().defaults);
-            let wish = if resolved.recording.enabled {
-                crate::manager::RecordingWish::On
-            } else {
-                crate::manager::RecordingWish::Off
-            };
-            let _ = &ports;
-            let view = StreamView::defined(&definition, resolved.enabled, wish);
+            let view = definition.zip(weak.upgrade()).map(|(definition, state)| {
+                let resolved = definition.config.resolve(&state.manager.config().defaults);
+                let recording =
+                    if resolved.recording.enabled { RecordingWish::On } else { RecordingWish::Off };
+                StreamView::defined(&definition, resolved.enabled, recording)
+            });
             (StatusCode::CREATED.as_u16(), serde_json::to_string_pretty(&view).unwrap_or_default())
         }))
     });

@@ -318,3 +318,11 @@ async fn the_description_is_true() {
     let page = String::from_utf8(to_bytes(page.into_body(), 1 << 22).await.unwrap().to_vec()).unwrap();
     assert!(page.contains("/api/streams:batch") && !page.contains("<script") && !page.contains("http://"));
 }
+
+#[test]
+fn every_kind_of_event_is_documented() {
+    let doc = include_str!("../../../docs/API.md");
+    for kind in crate::event::EventKind::NAMES {
+        assert!(doc.contains(&format!("`{kind}`")), "docs/API.md lacks {kind}");
+    }
+}

@@ -34,7 +34,7 @@ pub struct StreamView {
     packets_lost: u64,
     /// Bits per second within the last seconds.
     bitrate_bps: Option<f64>,
-    /// Frames per second within the last seconds, of all tracks together.
+    /// Frames of video per second within the last seconds; of all tracks if there is none.
     frame_rate: Option<f64>,
     failed_attempts: u32,
     next_attempt: Option<WallTime>,

@@ -7,6 +7,7 @@ use super::load::{Overrides, apply_variable, from_table, parse};
 use super::{Config, ConfigError};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 /// Where a configuration comes from; can be read again and again.
@@ -28,7 +29,7 @@ impl ConfigSource {
     /// For the first mistake found; see [`ConfigError`].
     pub fn load(&self, stored: Option<&toml::Table>) -> Result<Config, ConfigError> {
         let mut table = stored.cloned().unwrap_or_default();
-        let (operator, _) = self.operator_table()?;
+        let operator = self.operator_table()?;
         merge(&mut table, operator);
         let mut config = from_table(&table).map_err(|problem| ConfigError::File {
             place: String::new(),
@@ -45,12 +46,20 @@ impl ConfigSource {
         Ok(config)
     }
 
-    /// What the file and the environment set, and the file's text.
-    pub(super) fn operator_table(&self) -> Result<(toml::Table, String), ConfigError> {
-        let (mut table, mut content) = (toml::Table::new(), String::new());
+    /// What tells the file's content from others. Blocks.
+    pub(crate) fn content(&self) -> Option<u64> {
+        let text = read(self.file.as_ref()?).ok()?;
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        Some(hasher.finish())
+    }
+
+    /// What the file and the environment set.
+    fn operator_table(&self) -> Result<toml::Table, ConfigError> {
+        let mut table = toml::Table::new();
         if let Some(path) = &self.file {
             let shown = path.display().to_string();
-            content = read(path)?;
+            let content = read(path)?;
             parse::<Config>(&content, Some(&shown))?;
             // Parsed once as configuration for its messages, once as plain TOML to be merged.
             table = content.parse().unwrap_or_default();
@@ -60,7 +69,7 @@ impl ConfigSource {
         for (name, value) in variables {
             apply_variable(&mut table, &name, &value)?;
         }
-        Ok((table, content))
+        Ok(table)
     }
 
     /// The keys that the file, the environment or the arguments set, with dots between their parts.
@@ -68,7 +77,7 @@ impl ConfigSource {
     /// # Errors
     /// If the file cannot be read.
     pub fn operator_keys(&self) -> Result<BTreeSet<String>, ConfigError> {
-        let (table, _) = self.operator_table()?;
+        let table = self.operator_table()?;
         let mut keys = BTreeSet::new();
         collect_keys(&serde_json::to_value(table).unwrap_or_default(), "", &mut keys);
         let overrides = &self.overrides;

@@ -152,6 +152,8 @@ pub enum StartAt {
 pub struct HubStats {
     /// Frames written.
     pub frames: u64,
+    /// Of these, frames of video tracks.
+    pub video_frames: u64,
     /// Bytes of payload written.
     pub bytes: u64,
     /// Video keyframes written.
@@ -485,6 +487,7 @@ impl Inner {
     fn accept(&mut self, frame: &Frame, now: Instant, gop_max_bytes: usize) {
         let sync = self.is_sync(frame);
         self.stats.frames += 1;
+        self.stats.video_frames += u64::from(frame.is_video());
         self.stats.bytes += frame.data.len() as u64;
         self.stats.keyframes += u64::from(sync && self.main_video.is_some());
         self.stats.last_frame = Some(now);

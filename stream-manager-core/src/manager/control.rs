@@ -49,6 +49,8 @@ pub(super) struct LastReload {
     pub(super) needs_restart: Vec<String>,
     pub(super) reloads: u64,
     pub(super) rejected: u64,
+    /// The file's content as it was read last.
+    pub(super) content: Option<u64>,
 }
 
 impl Control {

@@ -1,7 +1,7 @@
 //! What a stream did in the last minutes: a sample every few seconds.
 
 use super::StreamHandle;
-use crate::frame::WallTime;
+use crate::frame::{MediaKind, WallTime};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ pub struct Sample {
     pub time: WallTime,
     /// Bits per second.
     pub bitrate_bps: f64,
-    /// Frames per second, of all tracks together.
+    /// Frames of video per second; of all tracks if there is none.
     pub frame_rate: f64,
     /// Packets lost.
     pub packets_lost: u64,
@@ -45,9 +45,10 @@ impl StreamHandle {
     pub(super) fn sample(&self) {
         let stats = self.hub().stats();
         let consumers = self.hub().consumers().len();
+        let video = self.hub().tracks().iter().any(|t| t.parameters.kind() == MediaKind::Video);
         let now = Counters {
             at: Instant::now(),
-            frames: stats.frames,
+            frames: if video { stats.video_frames } else { stats.frames },
             bytes: stats.bytes,
             lost: stats.packets_lost,
         };

@@ -39,6 +39,8 @@ mod id;
 mod info;
 mod job;
 mod open;
+mod patch;
+mod plan;
 mod probe;
 mod publish;
 mod reconcile;
@@ -48,14 +50,13 @@ mod storage;
 mod stream;
 mod supervisor;
 mod system;
+mod wish;
 
 pub use crate::frame::TrackInfo;
 #[cfg(feature = "http")]
 pub(crate) use backoff::Backoff;
 pub use backoff::RetryPolicy;
 pub use change::{ChangeOptions, DeleteRecordings, Done, KeyedAnswer, Operation, Outcome, Render};
-#[cfg(feature = "http")]
-pub(crate) use change::{NO_ARRAY, find_array, pointer_of};
 pub use definition::{Definition, Origin, RecordingWish};
 pub use events::{EventFilter, EventListener, Heard};
 pub use from_config::{BuildError, check_stream, check_streams, pattern_from_config, stream_from_config};
@@ -65,6 +66,8 @@ pub use id::{InvalidStreamId, StreamId};
 pub use info::{StreamFilter, StreamInfo, StreamOrder};
 pub use job::{JobError, JobReport, Progress, RecordJob};
 pub use open::{OpenError, export_config};
+#[cfg(feature = "http")]
+pub(crate) use patch::{NO_ARRAY, find_array, pointer_of};
 #[cfg(feature = "http")]
 pub(crate) use probe::probe_with;
 pub use probe::{ProbeReport, ProbeTrack, probe};

@@ -115,14 +115,16 @@ impl StreamManager {
     /// If the configuration is wrong, or the data folder cannot be used.
     pub async fn open(source: ConfigSource) -> Result<Self, OpenError> {
         let reading = source.clone();
-        let config = tokio::task::spawn_blocking(move || reading.load(None))
-            .await
-            .map_err(|_| ManagerError::ShutDown)??;
+        let read = tokio::task::spawn_blocking(move || (reading.content(), reading.load(None)));
+        let (content, config) = read.await.map_err(|_| ManagerError::ShutDown)?;
+        let config = config?;
         let errors = check_streams(&config);
         if !errors.is_empty() {
             return Err(OpenError::Streams(errors));
         }
-        Ok(StreamManagerBuilder::of_config(&config).source(source).open().await?)
+        let manager = StreamManagerBuilder::of_config(&config).source(source).open().await?;
+        manager.inner.control.status.lock().content = content;
+        Ok(manager)
     }
 
     /// Starts all streams that are defined and enabled. Once is enough.

@@ -4,10 +4,11 @@
 //! log) take it over one after the other; if one cannot, the others go back to the old one. Only then is it in force,
 //! and the streams that it touches are brought up to date.
 
-use super::change::{merge_patch, stale_wishes};
 use super::definition::{FileChange, Origin};
 use super::from_config::check_streams;
+use super::patch::merge_patch;
 use super::reconcile::differs_live_only;
+use super::wish::stale_wishes;
 use super::{ManagerError, StreamManager};
 use crate::config::{Config, ConfigError, Effect};
 use crate::event::EventKind;
@@ -144,6 +145,14 @@ impl StreamManager {
         self.inner.control.source.as_ref().and_then(|source| source.file.clone())
     }
 
+    /// Whether the file is as it was when it was read last. Blocks.
+    #[cfg(feature = "http")]
+    pub(crate) fn file_is_known(&self) -> bool {
+        let control = &self.inner.control;
+        control.source.as_ref().and_then(crate::config::ConfigSource::content)
+            == control.status.lock().content
+    }
+
     /// How the configuration stands.
     pub fn config_status(&self) -> ConfigStatus {
         let control = &self.inner.control;
@@ -266,9 +275,12 @@ impl StreamManager {
             settings = patched(&settings, patch, &old)?;
         }
         let with = settings.clone();
-        let new = tokio::task::spawn_blocking(move || source.load(Some(&with)))
-            .await
-            .map_err(|_| ManagerError::ShutDown)??;
+        let read = tokio::task::spawn_blocking(move || (source.content(), source.load(Some(&with))));
+        let (content, new) = read.await.map_err(|_| ManagerError::ShutDown)?;
+        if patch.is_none() {
+            control.status.lock().content = content;
+        }
+        let new = new?;
         let new = if trigger == Trigger::Request && patch.is_some() {
             // What has changed in the file since is for a reload.
             Config { streams: old.streams.clone(), ..new }

@@ -24,6 +24,12 @@ async fn look(path: &Path) -> State {
     tokio::task::spawn_blocking(move || state(&path)).await.ok().flatten()
 }
 
+/// Whether somebody else has had it read since.
+async fn is_known(manager: &StreamManager) -> bool {
+    let manager = manager.clone();
+    tokio::task::spawn_blocking(move || manager.file_is_known()).await.unwrap_or(false)
+}
+
 /// Reads the configuration again whenever its file has changed, until `cancel`.
 pub(super) async fn run(manager: &StreamManager, cancel: &CancellationToken) {
     let Some(path) = manager.config_file() else { return cancel.cancelled().await };
@@ -42,7 +48,7 @@ pub(super) async fn run(manager: &StreamManager, cancel: &CancellationToken) {
         // A file that is gone is no new configuration.
         if now.is_none() {
             tracing::warn!(file = %path.display(), "the configuration file is gone; what it said stays in force");
-        } else if manager.config().server.reload_on_change {
+        } else if manager.config().server.reload_on_change && !is_known(manager).await {
             // What came of it is in the log and an event.
             let _ = manager.reload(Trigger::File).await;
         }

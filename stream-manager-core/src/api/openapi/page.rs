@@ -30,7 +30,7 @@ fn write_page(page: &mut String, description: &Value) -> std::fmt::Result {
         escape(&info["version"])
     )?;
     for paragraph in info["description"].as_str().unwrap_or_default().split("\n\n") {
-        write!(page, "<p>{}</p>", text(paragraph))?;
+        write!(page, "<p>{}</p>", words(paragraph))?;
     }
     for tag in description["tags"].as_array().into_iter().flatten() {
         write!(page, "<h2>{}</h2><p>{}</p>", escape(&tag["name"]), escape(&tag["description"]))?;
@@ -110,6 +110,12 @@ fn reference(schema: &Value) -> String {
     let names = all.filter_map(|s| s["$ref"].as_str()?.rsplit('/').next());
     let links: Vec<String> = names.map(|name| format!("<a href=\"#{0}\">{0}</a>", text(name))).collect();
     links.join(" or ")
+}
+
+/// Text in which code stands between backticks.
+fn words(paragraph: &str) -> String {
+    let parts = paragraph.split('`').map(text).enumerate();
+    parts.map(|(n, part)| if n % 2 == 1 { format!("<code>{part}</code>") } else { part }).collect()
 }
 
 fn escape(value: &Value) -> String {

@@ -1,0 +1,105 @@
+//! What people ask for at run time about recordings: done, and remembered as a wish.
+
+use super::definition::{ENABLED, RECORDING, RecordingWish, Wishes, wish_change};
+use super::{ManagerError, StreamId, StreamManager};
+use crate::recording::{Recorder, RecorderStatus, RecordingAction};
+use std::collections::BTreeMap;
+
+impl StreamManager {
+    /// Does something about a stream's recording. For a stream that is defined it is remembered: a recording that
+    /// was started, stopped or paused by hand is so after a restart, until what is configured changes.
+    ///
+    /// # Errors
+    /// If there is no such stream, it does not run, it cannot be done, or not be remembered.
+    pub async fn control_recording(
+        &self,
+        id: &str,
+        action: RecordingAction,
+    ) -> Result<RecorderStatus, ManagerError> {
+        let (manager, id) = (self.clone(), id.to_owned());
+        let task = self.inner.control.tasks.spawn(async move { manager.act(&id, action).await });
+        task.await.map_err(|_| ManagerError::ShutDown)?
+    }
+
+    async fn act(&self, id: &str, action: RecordingAction) -> Result<RecorderStatus, ManagerError> {
+        let handle = self.running(id)?;
+        let recorder = handle.recorder();
+        let wish = match action {
+            RecordingAction::Start | RecordingAction::Resume => Some(RecordingWish::On),
+            RecordingAction::Stop => Some(RecordingWish::Off),
+            RecordingAction::Pause => Some(RecordingWish::Paused),
+            RecordingAction::Split => None,
+        };
+        // What cannot be done at all is not wished for.
+        recorder.can(action).map_err(ManagerError::Recording)?;
+        let before = match wish {
+            Some(wish) => self.wish_recording(handle.id(), Some(wish)).await?,
+            None => None,
+        };
+        let done = match action {
+            RecordingAction::Start => recorder.start().await,
+            RecordingAction::Stop => recorder.stop().await.map(drop),
+            RecordingAction::Pause => recorder.pause().await,
+            RecordingAction::Resume => recorder.resume().await,
+            RecordingAction::Split => recorder.split().await,
+        };
+        if let (Err(error), Some(_)) = (&done, wish)
+            && let Err(other) = self.wish_recording(handle.id(), before).await
+        {
+            tracing::error!(stream = id, %error, %other, "a recording's wish could not be taken back");
+        }
+        done.map_err(ManagerError::Recording)?;
+        Ok(recorder.status())
+    }
+
+    /// Remembers what is wished for a recording. Gives what was wished before.
+    async fn wish_recording(
+        &self,
+        id: &StreamId,
+        wish: Option<RecordingWish>,
+    ) -> Result<Option<RecordingWish>, ManagerError> {
+        let control = &self.inner.control;
+        let _turn = control.changing.clone().lock_owned().await;
+        let Some(desired) = self.desired(id.as_str()) else { return Ok(None) };
+        let configured = desired.resolved.recording.enabled;
+        let default = if configured { RecordingWish::On } else { RecordingWish::Off };
+        let (before, revision) = {
+            let defined = control.defined.read();
+            let wishes = defined.wishes.get(id.as_str()).copied().unwrap_or_default();
+            (wishes.recording, defined.revision)
+        };
+        let same = wish.is_none_or(|wish| wish == default);
+        let value = match wish.unwrap_or(default) {
+            RecordingWish::On => "on",
+            RecordingWish::Paused => "paused",
+            RecordingWish::Off => "off",
+        };
+        let after = wish.filter(|_| !same).map(|wish| (wish, configured));
+        if before != after {
+            control.remember(vec![wish_change(id, RECORDING, value, configured, same)], revision).await?;
+            let mut defined = control.defined.write();
+            defined.wishes.entry(id.as_str().to_owned()).or_default().recording = after;
+        }
+        Ok(before.map(|(wish, _)| wish))
+    }
+}
+
+/// Wishes that go against a value that is no longer configured, or are for streams that are no more.
+pub(super) fn stale_wishes(
+    wishes: &BTreeMap<String, Wishes>,
+    configured: impl Fn(&str) -> Option<(bool, bool)>,
+) -> Vec<(String, &'static str)> {
+    let mut stale = Vec::new();
+    for (id, wish) in wishes {
+        let (enabled, recording) = match configured(id) {
+            Some((enabled, recording)) => (
+                wish.enabled.is_some_and(|(_, against)| against != enabled),
+                wish.recording.is_some_and(|(_, against)| against != recording),
+            ),
+            None => (wish.enabled.is_some(), wish.recording.is_some()),
+        };
+        stale.extend(enabled.then(|| (id.clone(), ENABLED)));
+        stale.extend(recording.then(|| (id.clone(), RECORDING)));
+    }
+    stale
+}
