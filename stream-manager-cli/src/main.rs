@@ -36,7 +36,8 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // More threads than this only cost memory: a hundred cameras need a fraction of one core.
         .worker_threads(cores.clamp(1, 8))
-        .max_blocking_threads(8)
+        // For databases, name resolution and GStreamer, which may hang; they end when there is nothing to do.
+        .max_blocking_threads(16)
         .enable_all()
         .build();
     let runtime = match runtime {

@@ -1,7 +1,7 @@
 //! The state behind all changes: what is defined, where it is remembered, and whose turn it is.
 
 use super::definition::Defined;
-use super::settings::ConfigUser;
+use super::reload::ConfigUser;
 use super::{ManagerError, StreamId};
 use crate::config::{Config, ConfigSource};
 use crate::frame::WallTime;

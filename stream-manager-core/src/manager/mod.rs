@@ -27,10 +27,12 @@
 //! ```
 
 mod backoff;
+mod builder;
 mod change;
 mod connects;
 mod control;
 mod definition;
+mod error;
 mod events;
 mod from_config;
 mod fsck;
@@ -45,6 +47,7 @@ mod probe;
 mod publish;
 mod reconcile;
 mod recordings;
+mod reload;
 mod settings;
 mod storage;
 mod stream;
@@ -56,8 +59,10 @@ pub use crate::frame::TrackInfo;
 #[cfg(feature = "http")]
 pub(crate) use backoff::Backoff;
 pub use backoff::RetryPolicy;
+pub use builder::StreamManagerBuilder;
 pub use change::{ChangeOptions, DeleteRecordings, Done, KeyedAnswer, Operation, Outcome, Render};
 pub use definition::{Definition, Origin, RecordingWish};
+pub use error::ManagerError;
 pub use events::{EventFilter, EventListener, Heard};
 pub use from_config::{BuildError, check_stream, check_streams, pattern_from_config, stream_from_config};
 pub use fsck::{FsckOptions, FsckReport, fsck};
@@ -73,27 +78,22 @@ pub(crate) use probe::probe_with;
 pub use probe::{ProbeReport, ProbeTrack, probe};
 pub use publish::StreamPattern;
 pub use recordings::{DirectoryReport, StorageReport, StreamReport};
-pub use settings::{ConfigStatus, ConfigUser, ReloadError, ReloadReport, Trigger};
+pub use reload::{ConfigStatus, ConfigUser, ReloadError, ReloadReport, Trigger};
 pub use stream::{NoSource, Stream, StreamHandle, StreamStatus};
 pub use supervisor::StateInfo;
 pub use system::SystemReport;
 
-use crate::config::{Config, ConfigSource, ResolvedStream};
+use crate::config::ResolvedStream;
 use crate::event::EventBus;
-use crate::recording::{Destination, RecordError, RecorderContext, RecorderSink, Recording};
+use crate::recording::{Destination, RecorderContext, RecorderSink, Recording};
 use crate::session::Sessions;
 use crate::sink::Sink;
-use crate::storage::index::{Index, IndexError};
-use crate::storage::retention::RetentionPolicy;
-use crate::storage::state::StateError;
-use crate::storage::{LockError, StorageError};
+use crate::storage::index::Index;
 use connects::Connects;
 use control::Control;
-use open::Remembered;
 use parking_lot::Mutex;
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use storage::Storage;
@@ -107,263 +107,6 @@ use tokio_util::sync::CancellationToken;
 const STAGGERED_FROM: Duration = Duration::from_secs(30);
 /// How long stopping one stream may take, its files included.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// What the manager refuses.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ManagerError {
-    /// The id is not one.
-    #[error(transparent)]
-    InvalidId(#[from] InvalidStreamId),
-    /// The id is taken.
-    #[error("a stream with the id \"{0}\" exists already; choose another id, or delete that one first")]
-    Exists(String),
-    /// There is no such stream.
-    #[error("there is no stream with the id \"{0}\"")]
-    NotFound(String),
-    /// The recording's settings do not make sense.
-    #[error(transparent)]
-    Recording(#[from] RecordError),
-    /// The data folder is in use, or cannot be used.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// The index of recordings cannot be used.
-    #[error(transparent)]
-    Index(#[from] IndexError),
-    /// There is no index: the manager was made without a data folder.
-    #[error("nothing is known of recordings: the manager was made without a data_dir")]
-    NoIndex,
-    /// There is no folder for recordings with that name.
-    #[error("there is no recordings folder named \"{name}\"; expected one of: {known}")]
-    NoDirectory {
-        /// The name.
-        name: String,
-        /// The names that there are.
-        known: String,
-    },
-    /// The disk threads do not start.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    /// A stream's configuration cannot be carried out.
-    #[error(transparent)]
-    Build(#[from] BuildError),
-    /// The configuration file says what this stream is.
-    #[error(
-        "the stream \"{0}\" is defined in the configuration file and can only be changed there; then reload it"
-    )]
-    DefinedInFile(String),
-    /// The stream was made by the program or by a publisher, and is not configured.
-    #[error(
-        "the stream \"{0}\" was made by a publisher or by the program and has no configuration of its own"
-    )]
-    NotDefined(String),
-    /// The stream is disabled.
-    #[error("the stream \"{0}\" is disabled; enable it first")]
-    Disabled(String),
-    /// It stands for many streams.
-    #[error("\"{0}\" is a pattern that stands for the streams that are published; it does not run itself")]
-    Pattern(String),
-    /// Somebody else was quicker.
-    #[error("{}", precondition(*found))]
-    Precondition {
-        /// The stream's revision, if it exists.
-        found: Option<u64>,
-    },
-    /// A value is wrong.
-    #[error("{problem}")]
-    Invalid {
-        /// The key, as a JSON pointer.
-        pointer: String,
-        /// What is wrong and what would be right.
-        problem: String,
-    },
-    /// A source that may only be set in the file.
-    #[error("{0} sources can only be configured in the file, not through the API")]
-    Untrusted(&'static str),
-    /// There are too many streams.
-    #[error("there are {limit} streams made through the API already, which is the most that there may be")]
-    TooMany {
-        /// The most.
-        limit: usize,
-    },
-    /// What was asked for could not be remembered, so it was not done.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// The manager has been shut down.
-    #[error("the manager has been shut down")]
-    ShutDown,
-}
-
-fn precondition(found: Option<u64>) -> String {
-    match found {
-        Some(revision) => format!("the stream has revision {revision}; read it again, and decide again"),
-        None => "there is no such stream (any more)".into(),
-    }
-}
-
-/// Makes a [`StreamManager`].
-pub struct StreamManagerBuilder {
-    data_dir: Option<PathBuf>,
-    recordings_dir: Option<PathBuf>,
-    directories: BTreeMap<String, PathBuf>,
-    retention: RetentionPolicy,
-    max_connects: usize,
-    disk_threads: usize,
-    streams: Vec<Stream>,
-    patterns: Vec<StreamPattern>,
-    config: Config,
-    source: Option<ConfigSource>,
-}
-
-impl StreamManagerBuilder {
-    /// Sets what holds for streams that are made by their configuration, its streams included. Folders and limits
-    /// are set by the other calls.
-    #[must_use]
-    pub fn config(mut self, config: Config) -> Self {
-        self.config = config;
-        self
-    }
-
-    fn source(mut self, source: ConfigSource) -> Self {
-        self.source = Some(source);
-        self
-    }
-
-    /// Where the manager keeps what it has to remember: the index of recordings. Only one manager may use a
-    /// folder at a time. Without one nothing is remembered, and nothing deleted.
-    #[must_use]
-    pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
-        self.data_dir = Some(path.into());
-        self
-    }
-
-    /// Adds a folder for recordings that streams may choose by its name.
-    #[must_use]
-    pub fn directory(mut self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        self.directories.insert(name.into(), path.into());
-        self
-    }
-
-    /// Sets how long recordings are kept.
-    #[must_use]
-    pub fn retention(mut self, policy: RetentionPolicy) -> Self {
-        self.retention = policy;
-        self
-    }
-
-    /// Where recordings go; `recordings` in the data folder by default, or `data/recordings` without one.
-    #[must_use]
-    pub fn recordings_dir(mut self, path: impl Into<PathBuf>) -> Self {
-        self.recordings_dir = Some(path.into());
-        self
-    }
-
-    /// How many sources may be connecting at one time; 16 by default.
-    #[must_use]
-    pub fn max_connects(mut self, number: usize) -> Self {
-        self.max_connects = number.max(1);
-        self
-    }
-
-    /// How many threads write to each disk; 2 by default.
-    #[must_use]
-    pub fn disk_threads(mut self, number: usize) -> Self {
-        self.disk_threads = number.max(1);
-        self
-    }
-
-    /// Adds a stream that starts with the manager.
-    #[must_use]
-    pub fn stream(mut self, stream: Stream) -> Self {
-        self.streams.push(stream);
-        self
-    }
-
-    /// Adds streams that come into being when they are published.
-    #[must_use]
-    pub fn pattern(mut self, pattern: StreamPattern) -> Self {
-        self.patterns.push(pattern);
-        self
-    }
-
-    /// Starts the manager and its streams. Must be called on a tokio runtime.
-    ///
-    /// # Errors
-    /// If an id is wrong or taken, or a recording's settings do not make sense; nothing runs then.
-    pub async fn build(mut self) -> Result<StreamManager, ManagerError> {
-        let streams = std::mem::take(&mut self.streams);
-        let manager = self.open().await?;
-        let mut result = Ok(());
-        for stream in streams {
-            result = manager.add_stream(stream).map(drop);
-            if result.is_err() {
-                break;
-            }
-        }
-        if let Err(error) = result {
-            manager.shutdown().await;
-            return Err(error);
-        }
-        manager.start().await;
-        Ok(manager)
-    }
-
-    /// Opens what is remembered; no stream runs yet.
-    async fn open(self) -> Result<StreamManager, ManagerError> {
-        let events = EventBus::default();
-        let cancel = CancellationToken::new();
-        let storage = Storage::open(
-            storage::Settings {
-                data_dir: self.data_dir,
-                recordings_dir: self.recordings_dir,
-                directories: self.directories,
-                retention: self.retention,
-                disk_threads: self.disk_threads,
-                journal_size: self.config.events.journal_size,
-            },
-            &events,
-            &cancel,
-        )
-        .await?;
-        let remembered = match storage.state.clone() {
-            Some(store) => tokio::task::spawn_blocking(move || Remembered::read(&store))
-                .await
-                .unwrap_or(Err(ManagerError::ShutDown))?,
-            None => Remembered::default(),
-        };
-        let (config, settings) =
-            StreamManager::with_settings(self.source.as_ref(), self.config, remembered.settings).await;
-        let mut defined = remembered.defined;
-        defined.set_file(&config.streams);
-        let max_connects = if self.source.is_some() { config.server.max_connects } else { self.max_connects };
-        if let Some(keeper) = storage.keeper().filter(|_| self.source.is_some()) {
-            keeper.change_policy(|policy| *policy = settings::retention_of(&config));
-        }
-        let (state, journal) = (storage.state.clone(), storage.journal.clone());
-        let control = Control::new(config, self.source, settings, defined, state, journal);
-        let manager = StreamManager {
-            inner: Arc::new(Inner {
-                storage,
-                control,
-                connects: Connects::new(max_connects),
-                sessions: Sessions::new(events.clone()),
-                events,
-                streams: RwLock::default(),
-                code_patterns: self.patterns,
-                patterns: RwLock::default(),
-                made: std::time::Instant::now(),
-                copying: Mutex::new(None),
-                sampling: Mutex::new(None),
-                cancel,
-            }),
-        };
-        manager.tell_shadowed();
-        open::keep_copy(&manager);
-        let weak = Arc::downgrade(&manager.inner);
-        *manager.inner.sampling.lock() = Some(tokio::spawn(sample(weak, manager.inner.cancel.clone())));
-        Ok(manager)
-    }
-}
 
 /// Owns streams. Clones are handles to the same manager.
 #[derive(Clone)]
@@ -410,18 +153,7 @@ async fn sample(inner: std::sync::Weak<Inner>, cancel: CancellationToken) {
 impl StreamManager {
     /// Begins a manager.
     pub fn builder() -> StreamManagerBuilder {
-        StreamManagerBuilder {
-            data_dir: None,
-            recordings_dir: None,
-            directories: BTreeMap::new(),
-            retention: RetentionPolicy::default(),
-            max_connects: 16,
-            disk_threads: 2,
-            streams: Vec::new(),
-            patterns: Vec::new(),
-            config: Config::default(),
-            source: None,
-        }
+        StreamManagerBuilder::new()
     }
 
     /// Adds a stream and starts it.

@@ -3,6 +3,7 @@
 
 mod operations;
 mod page;
+mod parts;
 
 use super::ApiState;
 use super::problem::Problem;
@@ -11,7 +12,8 @@ use axum::Router;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use operations::{OPERATIONS, Operation, TAGS};
+use operations::{OPERATIONS, TAGS};
+use parts::Operation;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
