@@ -246,3 +246,70 @@ proptest! {
         });
     }
 }
+
+/// Text that is nearly JSON.
+fn nearly_json() -> impl Strategy<Value = String> {
+    let value = prop::sample::select(vec![
+        "null",
+        "true",
+        "-1",
+        "1e400",
+        r#""""#,
+        r#""a""#,
+        r#""publisher""#,
+        "[]",
+        "{}",
+        "[{}]",
+        r#""\u0000""#,
+        r#"{"op":"put"}"#,
+    ]);
+    let key = prop::sample::select(vec![
+        "id",
+        "source_url",
+        "enabled",
+        "recording",
+        "retention",
+        "operations",
+        "op",
+        "stream",
+        "patch",
+        "atomic",
+        "defaults",
+        "hooks",
+        "webhooks",
+        "storage",
+        "",
+    ]);
+    let object = prop::collection::vec((key, value), 0..4).prop_map(|pairs| {
+        let pairs: Vec<String> = pairs.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+        format!("{{{}}}", pairs.join(","))
+    });
+    prop_oneof![4 => object, 1 => "\\PC{0,40}", 1 => "[\\[\\]{}\":,0-9a-z]{0,40}"]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_is_sent_is_answered(bodies in prop::collection::vec((nearly_json(), 0usize..6), 1..20)) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let manager = StreamManager::builder().build().await.unwrap();
+            let app = router(manager.clone(), ApiOptions::default());
+            for (body, target) in bodies {
+                let (method, path) = [
+                    ("POST", "/api/streams"),
+                    ("PUT", "/api/streams/x"),
+                    ("PATCH", "/api/streams/x"),
+                    ("POST", "/api/streams:batch"),
+                    ("PATCH", "/api/config"),
+                    ("POST", "/api/streams?dry_run=true"),
+                ][target];
+                let request = Request::builder().method(method).uri(path).body(Body::from(body.clone())).unwrap();
+                let status = app.clone().oneshot(request).await.unwrap().status().as_u16();
+                assert!(status < 500, "{method} {path} {body}: {status}");
+            }
+            manager.shutdown().await;
+        });
+    }
+}

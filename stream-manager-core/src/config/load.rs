@@ -202,11 +202,33 @@ fn list(known: &[&str]) -> String {
 }
 
 pub(super) fn from_table(table: &toml::Table) -> Result<Config, String> {
-    serde_path_to_error::deserialize(table.clone()).map_err(|error| {
+    let config = serde_path_to_error::deserialize(table.clone()).map_err(|error| {
         let path = error.path().to_string();
         let problem = explain(error.into_inner().message());
         if path == "." { problem } else { format!("{path}: {problem}") }
-    })
+    })?;
+    let (given, taken) = (serde_json::to_value(table), serde_json::to_value(&config));
+    match misplaced_array(&given.unwrap_or_default(), &taken.unwrap_or_default()) {
+        Some(path) => Err(format!("{}: it is an array; expected a table", path.trim_start_matches('.'))),
+        None => Ok(config),
+    }
+}
+
+/// Where an array stands for a table: serde takes one for a table's values in its own order.
+fn misplaced_array(given: &serde_json::Value, taken: &serde_json::Value) -> Option<String> {
+    use serde_json::Value::{Array, Object};
+    match (given, taken) {
+        (Array(_), Object(_)) => Some(String::new()),
+        (Object(given), Object(taken)) => given.iter().find_map(|(key, value)| {
+            misplaced_array(value, taken.get(key)?).map(|path| format!(".{key}{path}"))
+        }),
+        (Array(given), Array(taken)) => {
+            given.iter().zip(taken).enumerate().find_map(|(index, (given, taken))| {
+                misplaced_array(given, taken).map(|path| format!("[{index}]{path}"))
+            })
+        }
+        _ => None,
+    }
 }
 
 const PREFIX: &str = "STREAM_MANAGER_";

@@ -115,6 +115,20 @@ fn what_contradicts_itself_is_named() {
 }
 
 #[test]
+fn an_array_is_no_table() {
+    let stream = "[[streams]]\nid = \"a\"\nsource_url = \"publisher\"\n";
+    for (text, expected) in [
+        (format!("{stream}recording = [true]\n"), "streams[0].recording: it is an array; expected a table"),
+        ("server = [\"127.0.0.1:1\"]\n".to_owned(), "server: it is an array; expected a table"),
+        ("[defaults]\nrecording = [true]\n".to_owned(), "defaults.recording: it is an array"),
+    ] {
+        let error = load(&text, &[]).unwrap_err().to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+    assert!(load(&format!("{stream}[rtsp]\ntransports = [\"tcp\"]\n"), &[]).is_ok());
+}
+
+#[test]
 fn lines_of_streams() {
     let text = "\n[[streams]]\nid=\"a\"\nsource_url=\"x\"\n\n[[streams]]\nid=\"b\"\nsource_url=\"y\"\n";
     assert_eq!((Config::line_of_stream(text, 0), Config::line_of_stream(text, 1)), (Some(2), Some(6)));
