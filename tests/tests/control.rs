@@ -306,7 +306,7 @@ fn listeners_move_when_they_are_told_to() {
 #[test]
 fn the_file_wins_and_the_rest_is_the_api_s() {
     let folder = tempfile::tempdir().unwrap();
-    let config = "[server]\nmax_connects = 5\n";
+    let config = "[server]\nmax_connects = 5\nreload_on_change = false\n";
     let server = Server::start(folder.path(), Some(config));
     let a = json!({"id": "a", "source_url": "rtsp://u:geheim@127.0.0.1:1/x", "enabled": false});
     assert_eq!(server.call("POST", "/api/streams", Some(&a)).0, 201);
@@ -315,8 +315,12 @@ fn the_file_wins_and_the_rest_is_the_api_s() {
     let (status, report) = server.call("PATCH", "/api/config?dry_run=true", Some(&patch));
     assert_eq!((status, &report["dry_run"]), (200, &json!(true)));
     assert_eq!(server.call("GET", "/api/config", None).1["storage"]["min_free"], "2%");
+    // A setting is no reload: what the file says by now is left for one.
+    std::fs::write(folder.path().join("config.toml"), config.replace('5', "6")).unwrap();
     let (status, report) = server.call("PATCH", "/api/config", Some(&patch));
     assert_eq!(status, 200, "{report}");
+    assert_eq!(server.call("GET", "/api/config", None).1["server"]["max_connects"], 5);
+    std::fs::write(folder.path().join("config.toml"), config).unwrap();
     for (patch, status, code, pointer) in [
         (json!({"server": {"max_connects": 7}}), 409, "set_by_operator", "/server/max_connects"),
         (json!({"storage": {"data_dir": "/x"}}), 422, "invalid_config", "/storage/data_dir"),
@@ -349,6 +353,17 @@ fn the_file_wins_and_the_rest_is_the_api_s() {
     assert_eq!(server.call("GET", "/api/config/status", None).1["shadowed"], json!(["a"]));
     let (status, problem) = server.call("PUT", "/api/streams/a", Some(&json!({"source_url": "publisher"})));
     assert_eq!((status, &problem["code"]), (409, &json!("defined_in_file")));
+    // Deleting one that waits behind the file's leaves that as it is.
+    let b = json!({"id": "b", "source_url": "publisher"});
+    assert_eq!(server.call("POST", "/api/streams", Some(&b)).0, 201);
+    let both = format!("{with}[[streams]]\nid = \"b\"\nsource_url = \"publisher\"\n");
+    std::fs::write(folder.path().join("config.toml"), &both).unwrap();
+    assert_eq!(server.call("POST", "/api/config/reload", None).0, 200);
+    assert_eq!(server.call("POST", "/api/streams/b/disable", None).0, 200);
+    assert_eq!(server.call("DELETE", "/api/streams/b?recordings=all", None).0, 204);
+    let shown = server.stream("b");
+    assert_eq!((&shown["origin"], &shown["enabled"]), (&json!("file"), &json!(false)));
+    assert_eq!(server.call("DELETE", "/api/streams/b", None).1["code"], "defined_in_file");
     assert_eq!(server.call("GET", "/api/config", None).1["storage"]["min_free"], "1%");
     std::fs::write(folder.path().join("config.toml"), config).unwrap();
     assert_eq!(server.call("POST", "/api/config/reload", None).0, 200);

@@ -198,6 +198,9 @@ fn check_name(key: &str, name: &str, names: &mut HashSet<String>) -> Result<(), 
     if !right {
         return Err(format!("{key}: expected up to 60 letters, digits, '.', '_' and '-'"));
     }
+    if name == "mqtt" {
+        return Err(format!("{key}: \"mqtt\" is the broker's; expected another name"));
+    }
     if names.insert(name.to_owned()) {
         Ok(())
     } else {

@@ -28,9 +28,17 @@ impl ConfigSource {
     /// # Errors
     /// For the first mistake found; see [`ConfigError`].
     pub fn load(&self, stored: Option<&toml::Table>) -> Result<Config, ConfigError> {
+        self.with(&self.written()?, stored)
+    }
+
+    /// The same with what the operator had written at an earlier moment.
+    pub(crate) fn with(
+        &self,
+        written: &Written,
+        stored: Option<&toml::Table>,
+    ) -> Result<Config, ConfigError> {
         let mut table = stored.cloned().unwrap_or_default();
-        let operator = self.operator_table()?;
-        merge(&mut table, operator);
+        merge(&mut table, written.table.clone());
         let mut config = from_table(&table).map_err(|problem| ConfigError::File {
             place: String::new(),
             key: String::new(),
@@ -54,8 +62,8 @@ impl ConfigSource {
         Some(hasher.finish())
     }
 
-    /// What the file and the environment set.
-    fn operator_table(&self) -> Result<toml::Table, ConfigError> {
+    /// What the file and the environment set at the moment. Blocks.
+    pub(crate) fn written(&self) -> Result<Written, ConfigError> {
         let mut table = toml::Table::new();
         if let Some(path) = &self.file {
             let shown = path.display().to_string();
@@ -69,17 +77,13 @@ impl ConfigSource {
         for (name, value) in variables {
             apply_variable(&mut table, &name, &value)?;
         }
-        Ok(table)
+        Ok(Written { table })
     }
 
     /// The keys that the file, the environment or the arguments set, with dots between their parts.
-    ///
-    /// # Errors
-    /// If the file cannot be read.
-    pub fn operator_keys(&self) -> Result<BTreeSet<String>, ConfigError> {
-        let table = self.operator_table()?;
+    pub(crate) fn operator_keys(&self, written: &Written) -> BTreeSet<String> {
         let mut keys = BTreeSet::new();
-        collect_keys(&serde_json::to_value(table).unwrap_or_default(), "", &mut keys);
+        collect_keys(&serde_json::to_value(&written.table).unwrap_or_default(), "", &mut keys);
         let overrides = &self.overrides;
         for (set, key) in [
             (overrides.port.is_some() || overrides.listen.is_some(), "server.listen"),
@@ -91,8 +95,14 @@ impl ConfigSource {
                 keys.insert(key.to_owned());
             }
         }
-        Ok(keys)
+        keys
     }
+}
+
+/// What the operator has written, file and environment, as it was read at one moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Written {
+    table: toml::Table,
 }
 
 /// A file of more than this is none of ours.
@@ -272,7 +282,7 @@ mod tests {
         assert_eq!(config.storage.max_size.unwrap().0, 1_000_000_000);
         assert_eq!(config.defaults.transport, crate::source::RtspTransport::Udp);
         assert!(config.defaults.recording.enabled);
-        let keys: Vec<String> = source.operator_keys().unwrap().into_iter().collect();
+        let keys: Vec<String> = source.operator_keys(&source.written().unwrap()).into_iter().collect();
         assert_eq!(
             keys,
             ["defaults.recording.enabled", "server.max_connects", "storage.min_free", "telemetry.log"]

@@ -22,8 +22,8 @@ mod stream;
 mod units;
 
 pub use hooks::{CommandConfig, EventsConfig, HooksConfig, MqttConfig, WebhookConfig};
-pub(crate) use layers::collect_keys;
 pub use layers::{ConfigSource, Effect, KeyChange};
+pub(crate) use layers::{Written, collect_keys};
 pub use load::{ConfigError, Overrides};
 pub(crate) use load::{explain, suggest, unknown_kind};
 pub use policy::{MinFreeText, SyncText};

@@ -24,6 +24,8 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+/// The name of the broker's hook.
+const BROKER: &str = "mqtt";
 /// How long a hook may take to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -183,11 +185,24 @@ pub struct Hooks {
 
 impl Hooks {
     /// Starts the hooks of a configuration. Must be called on a tokio runtime.
-    pub fn start(manager: StreamManager) -> Self {
+    pub async fn start(manager: StreamManager) -> Self {
         let config = manager.config();
         let hooks = Self { manager, running: Arc::default(), client: webhook::client() };
+        hooks.forget_others(&config.hooks).await;
         hooks.take_up(&config.hooks);
         hooks
+    }
+
+    /// A hook that was taken out is not to begin with what happened since, should it ever come back.
+    async fn forget_others(&self, config: &HooksConfig) {
+        let webhooks = config.webhooks.iter().map(|hook| hook.name.clone());
+        let commands = config.commands.iter().map(|hook| hook.name.clone());
+        let names = webhooks.chain(commands).chain(config.mqtt.iter().map(|_| BROKER.to_owned())).collect();
+        if let Some(journal) = self.manager.journal()
+            && let Err(error) = journal.keep_places(names).await
+        {
+            tracing::warn!(error, "the places of hooks that are no more could not be forgotten");
+        }
     }
 
     fn context(&self, name: &str) -> Context {
@@ -220,12 +235,12 @@ impl Hooks {
         }
         #[cfg(feature = "mqtt")]
         if let Some(config) = &config.mqtt {
-            let context = self.context("mqtt");
+            let context = self.context(BROKER);
             let mqtt = Arc::new(mqtt::Mqtt::new(config.clone()));
             let task = tokio::spawn(mqtt.clone().run(context.clone()));
             let target = crate::error::redact_url(&config.url);
             let tester = Tester::Mqtt(mqtt);
-            running.insert("mqtt".into(), Running { kind: "mqtt", target, context, tester, task });
+            running.insert(BROKER.into(), Running { kind: "mqtt", target, context, tester, task });
         }
         #[cfg(not(feature = "mqtt"))]
         if config.mqtt.is_some() {
@@ -305,6 +320,7 @@ impl ConfigUser for Hooks {
     async fn change(&self, old: &Arc<Config>, new: &Arc<Config>) -> Result<(), String> {
         if old.hooks != new.hooks {
             self.stop().await;
+            self.forget_others(&new.hooks).await;
             self.take_up(&new.hooks);
         }
         Ok(())

@@ -220,8 +220,11 @@ impl StreamManager {
             }
         }
         for (id, what) in deletions {
-            control.failed.lock().remove(&id);
-            self.forget_limits(&id);
+            // It may have been made anew since.
+            if self.info(&id).is_err() {
+                control.failed.lock().remove(&id);
+                self.forget_limits(&id);
+            }
             if what != DeleteRecordings::Keep {
                 let all = TimeRange::ALL;
                 match self.delete_recordings(&id, all, what == DeleteRecordings::All).await {

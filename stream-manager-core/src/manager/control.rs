@@ -3,7 +3,7 @@
 use super::definition::Defined;
 use super::reload::ConfigUser;
 use super::{ManagerError, StreamId};
-use crate::config::{Config, ConfigSource};
+use crate::config::{Config, ConfigSource, Written};
 use crate::frame::WallTime;
 use crate::storage::journal::Journal;
 use crate::storage::state::{StateChange, StateError, StateStore};
@@ -24,6 +24,8 @@ pub(super) struct Control {
     pub(super) config: RwLock<Arc<Config>>,
     /// Where it is read from again.
     pub(super) source: Option<ConfigSource>,
+    /// What the operator had written when the configuration in force was read.
+    pub(super) written: Mutex<Written>,
     /// Settings made through the API.
     pub(super) settings: Mutex<toml::Table>,
     pub(super) store: Option<Arc<StateStore>>,
@@ -66,6 +68,7 @@ impl Control {
             defined: RwLock::new(defined),
             config: RwLock::new(Arc::new(config)),
             source,
+            written: Mutex::default(),
             settings: Mutex::new(settings),
             store,
             journal,

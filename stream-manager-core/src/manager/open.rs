@@ -115,15 +115,19 @@ impl StreamManager {
     /// If the configuration is wrong, or the data folder cannot be used.
     pub async fn open(source: ConfigSource) -> Result<Self, OpenError> {
         let reading = source.clone();
-        let read = tokio::task::spawn_blocking(move || (reading.content(), reading.load(None)));
-        let (content, config) = read.await.map_err(|_| ManagerError::ShutDown)?;
-        let config = config?;
+        let read = tokio::task::spawn_blocking(move || {
+            let written = reading.written()?;
+            let config = reading.with(&written, None)?;
+            Ok::<_, ConfigError>((reading.content(), written, config))
+        });
+        let (content, written, config) = read.await.map_err(|_| ManagerError::ShutDown)??;
         let errors = check_streams(&config);
         if !errors.is_empty() {
             return Err(OpenError::Streams(errors));
         }
         let manager = StreamManagerBuilder::of_config(&config).source(source).open().await?;
         manager.inner.control.status.lock().content = content;
+        *manager.inner.control.written.lock() = written;
         Ok(manager)
     }
 

@@ -127,9 +127,13 @@ impl<'a> Plan<'a> {
                 self.revision += 1;
                 self.states.push(StateChange::Delete(id.clone()));
                 self.api.insert(id.clone(), None);
-                self.wishes.insert(id.clone(), Wishes::default());
                 self.touched.push(id.clone());
-                self.deletions.push((id.clone(), recordings));
+                // If the file names it too, it goes on as the file's, with its recordings and what is wished for it.
+                if known.is_none_or(|known| known.origin != Origin::File) {
+                    self.states.push(StateChange::Forget(id.clone()));
+                    self.wishes.insert(id.clone(), Wishes::default());
+                    self.deletions.push((id.clone(), recordings));
+                }
                 self.events.push((id.clone(), EventKind::StreamDeleted { origin: Origin::Api.name() }));
                 Ok(Outcome { id, done: Done::Deleted, definition: None })
             }

@@ -87,7 +87,7 @@ impl StreamManager {
     pub async fn reload(&self, trigger: Trigger) -> Result<ReloadReport, ReloadError> {
         let manager = self.clone();
         let task = self.inner.control.tasks.spawn(async move {
-            let result = manager.read_and_apply(trigger, None, false).await;
+            let result = manager.read_and_apply(None, false).await;
             manager.note(trigger, &result);
             result
         });
@@ -102,7 +102,7 @@ impl StreamManager {
     pub async fn patch_settings(&self, patch: Value, dry_run: bool) -> Result<ReloadReport, ReloadError> {
         let manager = self.clone();
         let task = self.inner.control.tasks.spawn(async move {
-            let result = manager.read_and_apply(Trigger::Request, Some(&patch), dry_run).await;
+            let result = manager.read_and_apply(Some(&patch), dry_run).await;
             if !dry_run && result.is_ok() {
                 manager.note(Trigger::Request, &result);
             }
@@ -159,7 +159,6 @@ impl StreamManager {
 
     async fn read_and_apply(
         &self,
-        trigger: Trigger,
         patch: Option<&Value>,
         dry_run: bool,
     ) -> Result<ReloadReport, ReloadError> {
@@ -171,26 +170,26 @@ impl StreamManager {
         let source = control.source.clone().ok_or(ReloadError::Fixed)?;
         let mut settings = control.settings.lock().clone();
         let old = self.config();
-        if let Some(patch) = patch {
-            let for_keys = source.clone();
-            let keys = tokio::task::spawn_blocking(move || for_keys.operator_keys())
-                .await
-                .map_err(|_| ManagerError::ShutDown)??;
-            check_patch(patch, &keys)?;
-            settings = patched(&settings, patch, &old)?;
-        }
-        let with = settings.clone();
-        let read = tokio::task::spawn_blocking(move || (source.content(), source.load(Some(&with))));
-        let (content, new) = read.await.map_err(|_| ManagerError::ShutDown)?;
-        if patch.is_none() {
-            control.status.lock().content = content;
-        }
-        let new = new?;
-        let new = if trigger == Trigger::Request && patch.is_some() {
-            // What has changed in the file since is for a reload.
-            Config { streams: old.streams.clone(), ..new }
-        } else {
-            new
+        let (new, written) = match patch {
+            Some(patch) => {
+                // What has changed in the file since is for a reload.
+                let written = control.written.lock().clone();
+                check_patch(patch, &source.operator_keys(&written))?;
+                settings = patched(&settings, patch, &old)?;
+                (source.with(&written, Some(&settings))?, written)
+            }
+            None => {
+                let with = settings.clone();
+                let read = tokio::task::spawn_blocking(move || {
+                    let content = source.content();
+                    let new =
+                        source.written().and_then(|w| source.with(&w, Some(&with)).map(|config| (config, w)));
+                    (content, new)
+                });
+                let (content, new) = read.await.map_err(|_| ManagerError::ShutDown)?;
+                control.status.lock().content = content;
+                new?
+            }
         };
         let problems = check_streams(&new);
         if let Some((_, error)) = problems.first() {
@@ -222,6 +221,7 @@ impl StreamManager {
             }
             return Err(ReloadError::Refused(problem));
         }
+        *control.written.lock() = written;
         let (touched, events) = self.take_over(&old, &new, settings, &mut report);
         self.forget_stale(&new).await;
         drop(turn);

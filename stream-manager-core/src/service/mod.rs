@@ -92,7 +92,7 @@ impl Service {
         let bound = api::Server::bind(config.server.listen).await?;
         #[cfg(feature = "rtsp")]
         let rtsp = rtsp::RtspListener::start(&manager, ports.clone()).await?;
-        let hooks = Hooks::start(manager.clone());
+        let hooks = Hooks::start(manager.clone()).await;
         let api =
             ApiOptions { logs: options.logs, hooks: Some(hooks.clone()), ports, closing: closing.clone() };
         let router = api::router(manager.clone(), api);

@@ -227,6 +227,26 @@ impl Journal {
         .await
     }
 
+    /// Forgets the places of all hooks but these: one that comes back begins with what happens then.
+    ///
+    /// # Errors
+    /// The database's words.
+    pub async fn keep_places(&self, hooks: Vec<String>) -> Result<(), String> {
+        self.ask(move |shared| {
+            let connection = shared.connection.lock();
+            let known: Vec<String> = connection
+                .prepare_cached("SELECT hook FROM places")?
+                .query_map([], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()?;
+            let mut forget = connection.prepare_cached("DELETE FROM places WHERE hook = ?1")?;
+            for hook in known.iter().filter(|hook| !hooks.contains(hook)) {
+                forget.execute([hook])?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
     async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Shared) -> rusqlite::Result<T> + Send + 'static,
@@ -337,6 +357,10 @@ mod tests {
                 assert_eq!((packets(&page), page.incomplete), ((5..20).collect(), true));
                 let place = journal.place("hook").await.unwrap().unwrap();
                 assert!(journal.page(place, 5).await.unwrap().incomplete);
+                journal.keep_places(vec!["hook".into()]).await.unwrap();
+                assert_eq!(journal.place("hook").await.unwrap(), Some(place));
+                journal.keep_places(vec!["other".into()]).await.unwrap();
+                assert_eq!(journal.place("hook").await.unwrap(), None);
             }
             cancel.cancel();
             task.await.unwrap();

@@ -121,8 +121,10 @@ pub struct StoredWish {
 pub enum StateChange {
     /// A stream is made or changed.
     Put(StoredStream),
-    /// A stream and what was wished for it is forgotten.
+    /// A stream is forgotten.
     Delete(String),
+    /// What was wished for a stream is forgotten.
+    Forget(String),
     /// Something is wished.
     Wish(StoredWish),
     /// A wish no longer holds.
@@ -361,10 +363,8 @@ fn apply_one(transaction: &Connection, change: &StateChange) -> rusqlite::Result
                 &s.changed.as_unix_nanos(),
             ],
         ),
-        StateChange::Delete(id) => {
-            run("DELETE FROM streams WHERE id = ?1", &[id])?;
-            run("DELETE FROM wishes WHERE id = ?1", &[id])
-        }
+        StateChange::Delete(id) => run("DELETE FROM streams WHERE id = ?1", &[id]),
+        StateChange::Forget(id) => run("DELETE FROM wishes WHERE id = ?1", &[id]),
         StateChange::Wish(w) => run(
             "INSERT INTO wishes VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET value = ?3, against = ?4",
             &[&w.id, &w.what, &w.value, &w.against],
@@ -467,7 +467,7 @@ mod tests {
         assert_eq!(recalled.wishes, [("a".into(), "enabled".into(), wish.value, wish.against)]);
         assert_eq!(store.answer("k").unwrap(), Some(answer));
         assert_eq!(store.answer("other").unwrap(), None);
-        store.apply(&[StateChange::Delete("a".into())], 4).unwrap();
+        store.apply(&[StateChange::Delete("a".into()), StateChange::Forget("a".into())], 4).unwrap();
         assert!(store.recall().unwrap().wishes.is_empty());
     }
 
