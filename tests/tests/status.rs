@@ -144,3 +144,29 @@ fn the_machine_and_the_log() {
     assert!(!all.to_string().contains("geheim"));
     assert!(!server.stop().contains("geheim"));
 }
+
+/// A disk with less room than is to be kept is told of, and that it has enough again; by a limit that is set live.
+#[test]
+fn a_disk_without_room_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), None);
+    let mut socket = TcpStream::connect(server.address()).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    write!(socket, "GET /api/events?kind=storage_low,storage_recovered HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut lines = BufReader::new(socket).lines();
+    assert!(lines.next().unwrap().unwrap().contains("200"));
+    let mut events = lines
+        .map(Result::unwrap)
+        .filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok());
+    for (min_free, kind) in [("900PB", "storage_low"), ("1B", "storage_recovered")] {
+        let patch = json!({"storage": {"min_free": min_free}});
+        assert_eq!(server.call("PATCH", "/api/config", Some(&patch)).0, 200);
+        let event = events.next().unwrap();
+        assert_eq!(event["kind"], kind);
+        assert!(
+            event["free_bytes"].as_u64() > Some(0) && event["path"].as_str().unwrap().contains("recordings"),
+            "{event}"
+        );
+    }
+    server.stop();
+}

@@ -146,7 +146,7 @@ impl Keeper {
                 }
                 result = wait_for(&mut retention) => {
                     retention = None;
-                    self.retained(result);
+                    self.retained(result).await;
                 }
             }
             // One at a time: both write the index.
@@ -257,7 +257,7 @@ impl Keeper {
         })
     }
 
-    fn retained(&self, result: Result<Pass, IndexError>) {
+    async fn retained(&self, result: Result<Pass, IndexError>) {
         let pass = match result {
             Ok(pass) => pass,
             Err(error) => {
@@ -281,23 +281,25 @@ impl Keeper {
         for (limit, problem) in pass.unmet.iter().filter(|(limit, _)| !before.contains_key(*limit)) {
             tracing::warn!(limit, problem, "a limit on recordings cannot be kept");
             let (limit, problem) = (limit.clone(), problem.clone());
-            self.tell_room(&limit, true);
+            self.tell_room(&limit, true).await;
             self.events.emit(EventKind::RetentionUnmet { limit, problem });
         }
         for limit in before.keys().filter(|limit| !pass.unmet.contains_key(*limit)) {
-            self.tell_room(limit, false);
+            self.tell_room(limit, false).await;
             self.events.emit(EventKind::RetentionMet { limit: limit.clone() });
         }
     }
 
     /// Tells of a disk without room, or with enough again, if it is that which a limit is about.
-    fn tell_room(&self, limit: &str, low: bool) {
-        let Some(path) = limit.strip_prefix(retention::MIN_FREE_ON) else { return };
-        let (path, min_free) = (path.to_owned(), self.policy().min_free);
-        let Ok(space) = space::space(std::path::Path::new(&path)) else { return };
+    async fn tell_room(&self, limit: &str, low: bool) {
+        let Some(path) = limit.strip_prefix(retention::MIN_FREE_ON).map(str::to_owned) else { return };
+        let asked = path.clone();
+        let space = tokio::task::spawn_blocking(move || space::space(std::path::Path::new(&asked)));
+        let Ok(Ok(Ok(space))) = tokio::time::timeout(SLOW_SYNC, space).await else { return };
         let free_bytes = space.free_bytes;
         self.events.emit(if low {
-            EventKind::StorageLow { path, free_bytes, wanted_bytes: min_free.bytes(space.total_bytes) }
+            let wanted_bytes = self.policy().min_free.bytes(space.total_bytes);
+            EventKind::StorageLow { path, free_bytes, wanted_bytes }
         } else {
             EventKind::StorageRecovered { path, free_bytes }
         });
