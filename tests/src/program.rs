@@ -216,19 +216,7 @@ impl Server {
         limit: Duration,
         condition: impl Fn(&Value) -> bool,
     ) -> Value {
-        let start = Instant::now();
-        loop {
-            let stream = self.stream(id);
-            if condition(&stream) {
-                return stream;
-            }
-            assert!(
-                start.elapsed() < limit,
-                "{what} did not happen within {limit:?}: {stream:#}\n{}",
-                self.log()
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        self.wait_until(&format!("/api/streams/{id}"), what, limit, condition)
     }
 
     /// Ends it with SIGKILL.

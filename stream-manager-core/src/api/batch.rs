@@ -154,10 +154,7 @@ pub(super) async fn run(
 ) -> Result<Response, Problem> {
     let query: BatchQuery = query::parse(&uri)?;
     let value = body::value(&headers, &body, Media::Json)?;
-    if value.is_array() {
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", "expected an object"));
-    }
-    let batch: Batch = body::from_value(value)?;
+    let batch: Batch = body::object(value)?;
     if batch.operations.len() > MAX_OPERATIONS {
         let detail = format!("there are {}; expected {MAX_OPERATIONS} at most", batch.operations.len());
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail).at("/operations"));

@@ -121,17 +121,25 @@ pub(super) fn from_value<T: for<'a> Deserialize<'a>>(value: Value) -> Result<T, 
     })
 }
 
+/// The same where an object is expected: serde would take an array for one whose values come in its own order.
+pub(super) fn object<T: for<'a> Deserialize<'a>>(value: Value) -> Result<T, Problem> {
+    if value.is_array() {
+        return Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "invalid_body",
+            "it is an array; expected an object",
+        ));
+    }
+    from_value(value)
+}
+
 /// A stream's configuration.
 pub(super) fn stream(value: Value) -> Result<StreamConfig, Problem> {
-    match find_array(&value) {
-        Some(pointer) if !pointer.is_empty() => {
+    match find_array(&value).filter(|pointer| !pointer.is_empty()) {
+        Some(pointer) => {
             Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", NO_ARRAY).at(pointer))
         }
-        Some(_) => {
-            let detail = "the body is an array; expected an object";
-            Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail))
-        }
-        None => from_value(value),
+        None => object(value),
     }
 }
 

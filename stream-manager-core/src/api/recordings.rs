@@ -32,15 +32,8 @@ enum View {
     Segments,
 }
 
-#[derive(Serialize)]
-struct Page<T> {
-    items: Vec<T>,
-    next: Option<String>,
-}
-
 /// A page of recordings: spans and gaps, or segments.
 #[derive(Serialize, JsonSchema)]
-#[allow(dead_code, reason = "the shape of both kinds of pages, for the API's description")]
 pub(super) struct RecordingsPage {
     items: Vec<RecordingsItem>,
     /// What `after` has to be for the next page; none on the last.
@@ -49,7 +42,6 @@ pub(super) struct RecordingsPage {
 
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
-#[allow(dead_code, reason = "see RecordingsPage")]
 enum RecordingsItem {
     Item(ItemView),
     Segment(SegmentView),
@@ -135,11 +127,11 @@ pub(super) async fn list(
                             end.map(|end| end.saturating_since(*start).as_secs_f64())
                         }
                     };
-                    ItemView { item, duration_secs }
+                    RecordingsItem::Item(ItemView { item, duration_secs })
                 })
                 .collect();
             let next = next.map(|time| time.as_unix_nanos().to_string());
-            Ok(json(StatusCode::OK, &Page { items, next }))
+            Ok(json(StatusCode::OK, &RecordingsPage { items, next }))
         }
         View::Segments => {
             let after = match cursor {
@@ -157,13 +149,15 @@ pub(super) async fn list(
             let next = last.map(|row| format!("{}.{}", row.start.as_unix_nanos(), row.id.0));
             let items = rows
                 .into_iter()
-                .map(|row| SegmentView {
-                    duration_secs: row.end.saturating_since(row.start).as_secs_f64(),
-                    tracks: serde_json::from_str(&row.tracks).unwrap_or_default(),
-                    row,
+                .map(|row| {
+                    RecordingsItem::Segment(SegmentView {
+                        duration_secs: row.end.saturating_since(row.start).as_secs_f64(),
+                        tracks: serde_json::from_str(&row.tracks).unwrap_or_default(),
+                        row,
+                    })
                 })
                 .collect();
-            Ok(json(StatusCode::OK, &Page { items, next }))
+            Ok(json(StatusCode::OK, &RecordingsPage { items, next }))
         }
     }
 }

@@ -250,8 +250,7 @@ async fn create(
             let definition = results.first().and_then(|r| r.as_ref().ok()).and_then(|o| o.definition.clone());
             let view = definition.zip(weak.upgrade()).map(|(definition, state)| {
                 let resolved = definition.config.resolve(&state.manager.config().defaults);
-                let recording =
-                    if resolved.recording.enabled { RecordingWish::On } else { RecordingWish::Off };
+                let recording = RecordingWish::configured(resolved.recording.enabled);
                 StreamView::defined(&definition, resolved.enabled, recording)
             });
             (StatusCode::CREATED.as_u16(), serde_json::to_string_pretty(&view).unwrap_or_default())
@@ -348,6 +347,13 @@ pub(super) fn wrong_method(detail: String, allowed: &'static str) -> Response {
     response
 }
 
+/// A change under the conditions that the headers state.
+fn conditional(headers: &HeaderMap, dry_run: bool) -> Result<ChangeOptions, Problem> {
+    let mut options = ChangeOptions { dry_run, untrusted: true, ..ChangeOptions::default() };
+    conditions(headers, &mut options)?;
+    Ok(options)
+}
+
 async fn put(
     state: &Arc<ApiState>,
     id: &str,
@@ -359,8 +365,7 @@ async fn put(
     let mut value = body::value(headers, body, Media::Json)?;
     with_id(&mut value, id)?;
     let config = body::stream(value)?;
-    let mut options = ChangeOptions { dry_run: query.dry_run, untrusted: true, ..ChangeOptions::default() };
-    conditions(headers, &mut options)?;
+    let options = conditional(headers, query.dry_run)?;
     let outcome = state.manager.change(Operation::Put(config), options).await?;
     if query.dry_run {
         return Ok(dry(outcome));
@@ -398,8 +403,7 @@ async fn patch(
 ) -> Result<Response, Problem> {
     let query: ChangeQuery = query::parse(uri)?;
     let patch = body::value(headers, body, Media::MergePatch)?;
-    let mut options = ChangeOptions { dry_run: query.dry_run, untrusted: true, ..ChangeOptions::default() };
-    conditions(headers, &mut options)?;
+    let options = conditional(headers, query.dry_run)?;
     let outcome = state.manager.change(Operation::Patch { id: id.to_owned(), patch }, options).await?;
     if query.dry_run { Ok(dry(outcome)) } else { answer(state, StatusCode::OK, &outcome.id, headers) }
 }
@@ -411,8 +415,7 @@ async fn remove(
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     let query: DeleteQuery = query::parse(uri)?;
-    let mut options = ChangeOptions { dry_run: query.dry_run, ..ChangeOptions::default() };
-    conditions(headers, &mut options)?;
+    let options = conditional(headers, query.dry_run)?;
     let recordings = query.recordings.unwrap_or_default().into();
     let outcome = state.manager.change(Operation::Delete { id: id.to_owned(), recordings }, options).await?;
     Ok(if query.dry_run { dry(outcome) } else { StatusCode::NO_CONTENT.into_response() })
@@ -426,8 +429,7 @@ async fn act(
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     let query: ChangeQuery = query::parse(uri)?;
-    let mut options = ChangeOptions { dry_run: query.dry_run, untrusted: true, ..ChangeOptions::default() };
-    conditions(headers, &mut options)?;
+    let options = conditional(headers, query.dry_run)?;
     let outcome = state.manager.change(operation, options).await?;
     if query.dry_run { Ok(dry(outcome)) } else { answer(state, StatusCode::OK, &outcome.id, headers) }
 }

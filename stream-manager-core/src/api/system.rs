@@ -85,10 +85,7 @@ async fn probe(
 ) -> Result<Response, Problem> {
     let _: query::Nothing = query::parse(&uri)?;
     let value = body::value(&headers, &bytes, Media::Json)?;
-    if value.is_array() {
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", "expected an object"));
-    }
-    let request: ProbeRequest = body::from_value(value)?;
+    let request: ProbeRequest = body::object(value)?;
     let invalid = |pointer: &str, detail: String| {
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail).at(pointer)
     };

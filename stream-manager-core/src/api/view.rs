@@ -5,7 +5,7 @@ use crate::config::StreamConfig;
 use crate::error::redact_url;
 use crate::event::{RecordingState, StreamState};
 use crate::frame::WallTime;
-use crate::manager::{Definition, Origin, RecordingWish, StreamInfo, TrackInfo};
+use crate::manager::{Definition, Origin, RecordingWish, Sample, StreamInfo, StreamStatus, TrackInfo};
 use crate::recording::{RecorderStatus, Segment};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -127,20 +127,21 @@ impl StreamView {
 
     /// A stream that is only defined so far.
     pub(super) fn defined(definition: &Definition, enabled: bool, recording: RecordingWish) -> Self {
-        let (state, reason) = match (enabled, definition.is_pattern()) {
-            (true, true) => (StreamState::Idle, "stands for the streams that are published"),
-            (true, false) => (StreamState::Idle, "about to start"),
-            (false, _) => (StreamState::Stopped, "disabled"),
-        };
+        let id = definition.config.id.clone();
+        Self::known(id, definition.origin, enabled, recording).with_definition(definition)
+    }
+
+    /// A stream of which only this is known.
+    fn known(id: String, origin: Origin, enabled: bool, recording: RecordingWish) -> Self {
         Self {
-            id: definition.config.id.clone(),
-            origin: definition.origin,
+            id,
+            origin,
             enabled,
-            revision: Some(definition.revision),
-            state,
-            reason: reason.into(),
+            revision: None,
+            state: StreamState::Stopped,
+            reason: String::new(),
             since: None,
-            source_url: redact_url(&definition.config.source_url),
+            source_url: String::new(),
             tracks: Vec::new(),
             frames: 0,
             bytes: 0,
@@ -154,81 +155,63 @@ impl StreamView {
             consumers: Vec::new(),
             recording: RecordingView::off(recording),
             addresses: BTreeMap::new(),
-            config: Some(shown(&definition.config)),
-            created: Some(definition.created),
-            changed: Some(definition.changed),
+            config: None,
+            created: None,
+            changed: None,
         }
+    }
+
+    fn with_definition(mut self, definition: &Definition) -> Self {
+        let (state, reason) = match (self.enabled, definition.is_pattern()) {
+            (true, true) => (StreamState::Idle, "stands for the streams that are published"),
+            (true, false) => (StreamState::Idle, "about to start"),
+            (false, _) => (StreamState::Stopped, "disabled"),
+        };
+        (self.state, self.reason) = (state, reason.into());
+        self.revision = Some(definition.revision);
+        self.source_url = redact_url(&definition.config.source_url);
+        self.config = Some(shown(&definition.config));
+        self.created = Some(definition.created);
+        self.changed = Some(definition.changed);
+        self
     }
 
     /// A stream as it is. `host` is what the caller calls this machine.
     pub(super) fn of(info: &StreamInfo, state: &ApiState, host: Option<&str>) -> Self {
-        let mut view = match (info.status(), &info.definition) {
-            (None, Some(definition)) => {
-                let mut view = Self::defined(definition, info.enabled, info.recording);
-                if let Some(problem) = &info.problem {
-                    view.state = StreamState::Stopped;
-                    view.reason = "it could not be started".into();
-                    view.last_error = Some(problem.clone());
-                }
-                view
-            }
-            (status, definition) => {
-                let status = status.into_iter().next();
-                Self::running(info, status, definition.as_deref())
-            }
-        };
+        let mut view = Self::known(info.id.to_string(), info.origin, info.enabled, info.recording);
+        if let Some(definition) = &info.definition {
+            view = view.with_definition(definition);
+        }
+        if let Some(problem) = &info.problem {
+            view.state = StreamState::Stopped;
+            view.reason = "it could not be started".into();
+            view.last_error = Some(problem.clone());
+        }
+        if let Some(status) = info.status() {
+            view = view.with_status(status, info.latest_sample());
+        }
         if view.state != StreamState::Stopped && !view.id.contains('*') {
             view.addresses = state.options.ports.addresses(host.unwrap_or("localhost"), &view.id);
         }
         view
     }
 
-    fn running(
-        info: &StreamInfo,
-        status: Option<crate::manager::StreamStatus>,
-        definition: Option<&Definition>,
-    ) -> Self {
-        let sample = info.latest_sample();
-        let mut view = Self {
-            id: info.id.to_string(),
-            origin: info.origin,
-            enabled: info.enabled,
-            revision: definition.map(|d| d.revision),
-            state: StreamState::Stopped,
-            reason: String::new(),
-            since: None,
-            source_url: String::new(),
-            tracks: Vec::new(),
-            frames: 0,
-            bytes: 0,
-            packets_lost: 0,
-            bitrate_bps: sample.map(|s| s.bitrate_bps),
-            frame_rate: sample.map(|s| s.frame_rate),
-            failed_attempts: 0,
-            next_attempt: None,
-            last_error: None,
-            readers: BTreeMap::new(),
-            consumers: Vec::new(),
-            recording: RecordingView::off(info.recording),
-            addresses: BTreeMap::new(),
-            config: definition.map(|d| shown(&d.config)),
-            created: definition.map(|d| d.created),
-            changed: definition.map(|d| d.changed),
-        };
-        let Some(status) = status else { return view };
-        view.state = status.state.state;
-        view.reason = status.state.reason;
-        view.since = Some(status.state.since);
-        view.source_url = status.source;
-        view.tracks = status.tracks;
-        view.frames = status.hub.frames;
-        view.bytes = status.hub.bytes;
-        view.packets_lost = status.hub.packets_lost;
-        view.failed_attempts = status.state.failed_attempts;
-        view.next_attempt = status.state.next_attempt;
-        view.last_error = status.state.last_error;
-        view.recording = status.recording.into();
-        view.consumers = status
+    fn with_status(mut self, status: StreamStatus, sample: Option<Sample>) -> Self {
+        self.state = status.state.state;
+        self.reason = status.state.reason;
+        self.since = Some(status.state.since);
+        self.source_url = status.source;
+        self.tracks = status.tracks;
+        self.frames = status.hub.frames;
+        self.bytes = status.hub.bytes;
+        self.packets_lost = status.hub.packets_lost;
+        self.bitrate_bps = sample.map(|s| s.bitrate_bps);
+        self.frame_rate = sample.map(|s| s.frame_rate);
+        self.failed_attempts = status.state.failed_attempts;
+        self.next_attempt = status.state.next_attempt;
+        self.last_error = status.state.last_error;
+        self.recording = status.recording.into();
+        self.consumers = status
             .consumers
             .into_iter()
             .map(|(name, c)| ConsumerView {
@@ -239,7 +222,7 @@ impl StreamView {
                 lag_secs: c.lag.as_secs_f64(),
             })
             .collect();
-        view
+        self
     }
 
     /// Counts who watches it.

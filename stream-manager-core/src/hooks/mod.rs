@@ -13,7 +13,7 @@ mod webhook;
 use crate::config::{Config, HooksConfig};
 use crate::event::{EventKind, EventSender};
 use crate::frame::WallTime;
-use crate::manager::{ConfigUser, EventFilter, EventListener, Heard, StreamManager};
+use crate::manager::{Backoff, ConfigUser, EventFilter, EventListener, Heard, RetryPolicy, StreamManager};
 use crate::storage::journal::JournalEntry;
 use parking_lot::Mutex;
 use schemars::JsonSchema;
@@ -28,6 +28,12 @@ use tokio_util::sync::CancellationToken;
 const BROKER: &str = "mqtt";
 /// How long a hook may take to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long to wait before the next attempt: a second, doubling to a minute.
+fn backoff() -> Backoff {
+    let (initial, max) = (Duration::from_secs(1), Duration::from_secs(60));
+    Backoff::new(RetryPolicy { initial, max, ..RetryPolicy::default() })
+}
 
 /// How a hook stands.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
@@ -168,6 +174,7 @@ struct Running {
 }
 
 /// How a hook is tested.
+#[derive(Clone)]
 enum Tester {
     Webhook(Arc<webhook::Webhook>),
     Command(Arc<command::CommandHook>),
@@ -286,33 +293,18 @@ impl Hooks {
 
     /// Carries one out with an event that says that it is a test. `None` if there is no such hook.
     pub async fn test(&self, name: &str) -> Option<Result<(), String>> {
-        let test = {
-            let running = self.running.lock();
-            match &running.get(name)?.tester {
-                Tester::Webhook(hook) => Test::Webhook(hook.clone()),
-                Tester::Command(hook) => Test::Command(hook.clone()),
-                #[cfg(feature = "mqtt")]
-                Tester::Mqtt(hook) => Test::Mqtt(hook.clone()),
-            }
-        };
+        let tester = self.running.lock().get(name)?.tester.clone();
         let kind = EventKind::Test { hook: name.to_owned() };
         let json = serde_json::json!({"id": 0, "time": WallTime::now(), "kind": kind.name(), "hook": name});
         let entry =
             JournalEntry { id: 0, stream: None, kind: kind.name().into(), json: json.to_string().into() };
-        Some(match test {
-            Test::Webhook(hook) => hook.send(&entry).await.map_err(|e| e.to_string()),
-            Test::Command(hook) => hook.execute(&entry, CancellationToken::new()).await,
+        Some(match tester {
+            Tester::Webhook(hook) => hook.send(&entry).await.map_err(|e| e.to_string()),
+            Tester::Command(hook) => hook.execute(&entry, CancellationToken::new()).await,
             #[cfg(feature = "mqtt")]
-            Test::Mqtt(hook) => hook.test(&entry).await,
+            Tester::Mqtt(hook) => hook.test(&entry).await,
         })
     }
-}
-
-enum Test {
-    Webhook(Arc<webhook::Webhook>),
-    Command(Arc<command::CommandHook>),
-    #[cfg(feature = "mqtt")]
-    Mqtt(Arc<mqtt::Mqtt>),
 }
 
 #[async_trait::async_trait]

@@ -6,7 +6,7 @@
 
 use super::Context;
 use crate::config::MqttConfig;
-use crate::manager::{Backoff, EventListener, RetryPolicy};
+use crate::manager::{Backoff, EventListener};
 use crate::storage::journal::JournalEntry;
 use rumqttc::{AsyncClient, Event, EventLoop, Incoming, LastWill, MqttOptions, Outgoing, QoS};
 use std::collections::VecDeque;
@@ -65,12 +65,7 @@ impl Mqtt {
     }
 
     pub(super) async fn run(self: Arc<Self>, context: Context) {
-        let policy = RetryPolicy {
-            initial: Duration::from_secs(1),
-            max: Duration::from_secs(60),
-            ..RetryPolicy::default()
-        };
-        let mut backoff = Backoff::new(policy);
+        let mut backoff = super::backoff();
         let mut listener = context.listen(&self.config.streams, &self.config.kinds).await;
         // Sent, not confirmed; sent again over the next connection.
         let mut waiting = VecDeque::new();

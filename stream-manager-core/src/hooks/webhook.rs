@@ -8,7 +8,6 @@ use super::Context;
 use crate::config::WebhookConfig;
 use crate::error::redact_url;
 use crate::frame::WallTime;
-use crate::manager::RetryPolicy;
 use crate::storage::journal::JournalEntry;
 use bytes::Bytes;
 use hmac::{Hmac, Mac};
@@ -92,12 +91,7 @@ impl Webhook {
 
     /// Tries until the event is taken or given up. `false` if the hook ends before.
     async fn deliver(&self, context: &Context, entry: &JournalEntry) -> bool {
-        let policy = RetryPolicy {
-            initial: Duration::from_secs(1),
-            max: Duration::from_secs(60),
-            ..RetryPolicy::default()
-        };
-        let mut backoff = crate::manager::Backoff::new(policy);
+        let mut backoff = super::backoff();
         let started = Instant::now();
         loop {
             // What is under way is finished: it may have been taken already.

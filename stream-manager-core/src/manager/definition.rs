@@ -4,7 +4,6 @@
 //! definition waits until the file drops the stream. What is wished at run time (disabled, recording, paused) is kept
 //! beside the definition and holds as long as the configured value is the one that it goes against.
 
-use super::StreamId;
 use crate::config::{Defaults, ResolvedStream, StreamConfig};
 use crate::frame::WallTime;
 use crate::storage::state::{Recalled, StateChange, StoredStream, StoredWish};
@@ -49,6 +48,26 @@ pub enum RecordingWish {
     Paused,
     /// Not recorded.
     Off,
+}
+
+impl RecordingWish {
+    /// What is configured, as a wish.
+    pub fn configured(recorded: bool) -> Self {
+        if recorded { Self::On } else { Self::Off }
+    }
+
+    /// Its name in the database.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Paused => "paused",
+            Self::Off => "off",
+        }
+    }
+
+    fn from_name(name: &str) -> Self {
+        [Self::On, Self::Paused].into_iter().find(|wish| wish.name() == name).unwrap_or(Self::Off)
+    }
 }
 
 /// A definition with its number.
@@ -103,7 +122,7 @@ impl Wishes {
     }
 
     pub(super) fn recording(&self, configured: bool) -> RecordingWish {
-        let default = if configured { RecordingWish::On } else { RecordingWish::Off };
+        let default = RecordingWish::configured(configured);
         self.recording.filter(|(_, against)| *against == configured).map_or(default, |(wish, _)| wish)
     }
 }
@@ -188,9 +207,7 @@ impl Defined {
             let against = against == "true";
             match (what.as_str(), value.as_str()) {
                 (ENABLED, value) => wishes.enabled = Some((value == "true", against)),
-                (RECORDING, "on") => wishes.recording = Some((RecordingWish::On, against)),
-                (RECORDING, "paused") => wishes.recording = Some((RecordingWish::Paused, against)),
-                (RECORDING, _) => wishes.recording = Some((RecordingWish::Off, against)),
+                (RECORDING, value) => wishes.recording = Some((RecordingWish::from_name(value), against)),
                 _ => {}
             }
         }
@@ -242,13 +259,13 @@ pub(super) enum FileChange {
 
 /// Makes the change that remembers a wish, or forgets it where it is what is configured anyway.
 pub(super) fn wish_change(
-    id: &StreamId,
+    id: &str,
     what: &'static str,
     value: &str,
     against: bool,
     same: bool,
 ) -> StateChange {
-    let id = id.as_str().to_owned();
+    let id = id.to_owned();
     if same {
         return StateChange::Unwish { id, what };
     }

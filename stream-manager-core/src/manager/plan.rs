@@ -1,7 +1,7 @@
 //! A set of changes while it is put together: each is looked at as if those before it were made already.
 
 use super::change::{ChangeOptions, DeleteRecordings, Done, Operation, Outcome};
-use super::definition::{Definition, ENABLED, Origin, RECORDING, Wishes};
+use super::definition::{Definition, ENABLED, Origin, RECORDING, Wishes, wish_change};
 use super::from_config::check_stream;
 use super::patch::{patched, restore_password};
 use super::reconcile::differs_live_only;
@@ -9,7 +9,7 @@ use super::{ManagerError, StreamId, StreamManager};
 use crate::config::{Config, ResolvedStream, StreamConfig};
 use crate::event::EventKind;
 use crate::frame::WallTime;
-use crate::storage::state::{StateChange, StoredWish};
+use crate::storage::state::StateChange;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -25,6 +25,8 @@ pub(super) struct Plan<'a> {
     pub(super) config: Arc<Config>,
     pub(super) options: &'a ChangeOptions,
     pub(super) revision: u64,
+    /// Streams of the API, as many as there will be.
+    streams: usize,
     /// Definitions as they will be.
     pub(super) api: HashMap<String, Option<Arc<Definition>>>,
     pub(super) wishes: HashMap<String, Wishes>,
@@ -44,6 +46,7 @@ impl<'a> Plan<'a> {
             config: manager.config(),
             options,
             revision,
+            streams: manager.inner.control.defined.read().api.len(),
             api: HashMap::new(),
             wishes: HashMap::new(),
             states: Vec::new(),
@@ -127,6 +130,7 @@ impl<'a> Plan<'a> {
                 self.revision += 1;
                 self.states.push(StateChange::Delete(id.clone()));
                 self.api.insert(id.clone(), None);
+                self.streams -= 1;
                 self.touched.push(id.clone());
                 // If the file names it too, it goes on as the file's, with its recordings and what is wished for it.
                 if known.is_none_or(|known| known.origin != Origin::File) {
@@ -220,9 +224,7 @@ impl<'a> Plan<'a> {
         if let Some(old) = old.as_ref().filter(|old| old.config == config) {
             return Ok(Outcome { id, done: Done::Unchanged, definition: Some(old.clone()) });
         }
-        let defined = self.manager.inner.control.defined.read().api.len();
-        let added = self.api.values().filter(|d| d.is_some()).count();
-        if old.is_none() && defined + added >= MAX_STREAMS {
+        if old.is_none() && self.streams >= MAX_STREAMS {
             return Err(ManagerError::TooMany { limit: MAX_STREAMS });
         }
         self.revision += 1;
@@ -249,6 +251,7 @@ impl<'a> Plan<'a> {
         });
         self.states.push(definition.put());
         self.api.insert(id.clone(), Some(definition.clone()));
+        self.streams += usize::from(done == Done::Created);
         self.touched.push(id.clone());
         self.events.push((id.clone(), event));
         Ok(Outcome { id, done, definition: Some(definition) })
@@ -287,15 +290,7 @@ impl<'a> Plan<'a> {
         // The file says otherwise, and stays as it is.
         let same = enabled == configured;
         wishes.enabled = (!same).then_some((enabled, configured));
-        let change = match same {
-            true => StateChange::Unwish { id: id.clone(), what: ENABLED },
-            false => StateChange::Wish(StoredWish {
-                id: id.clone(),
-                what: ENABLED,
-                value: enabled.to_string(),
-                against: configured.to_string(),
-            }),
-        };
+        let change = wish_change(&id, ENABLED, &enabled.to_string(), configured, same);
         self.states.push(change);
         self.wishes.insert(id.clone(), wishes);
         self.touched.push(id.clone());

@@ -62,21 +62,19 @@ impl StreamManager {
         let _turn = control.changing.clone().lock_owned().await;
         let Some(desired) = self.desired(id.as_str()) else { return Ok(None) };
         let configured = desired.resolved.recording.enabled;
-        let default = if configured { RecordingWish::On } else { RecordingWish::Off };
+        let default = RecordingWish::configured(configured);
         let (before, revision) = {
             let defined = control.defined.read();
             let wishes = defined.wishes.get(id.as_str()).copied().unwrap_or_default();
             (wishes.recording, defined.revision)
         };
         let same = wish.is_none_or(|wish| wish == default);
-        let value = match wish.unwrap_or(default) {
-            RecordingWish::On => "on",
-            RecordingWish::Paused => "paused",
-            RecordingWish::Off => "off",
-        };
+        let value = wish.unwrap_or(default).name();
         let after = wish.filter(|_| !same).map(|wish| (wish, configured));
         if before != after {
-            control.remember(vec![wish_change(id, RECORDING, value, configured, same)], revision).await?;
+            control
+                .remember(vec![wish_change(id.as_str(), RECORDING, value, configured, same)], revision)
+                .await?;
             let mut defined = control.defined.write();
             defined.wishes.entry(id.as_str().to_owned()).or_default().recording = after;
         }

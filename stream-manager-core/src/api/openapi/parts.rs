@@ -100,26 +100,12 @@ pub(super) const KEY: Parameter = header(
     r#"{"type":"string","pattern":"^[!-~]{1,255}$"}"#,
     "The same request with the same key is carried out once only, within a day",
 );
-pub(super) const START: Parameter = query(
-    "start",
-    r#"{"anyOf":[{"type":"string","format":"date-time"},{"type":"number"}]}"#,
-    "RFC 3339, or seconds since 1970",
-);
-pub(super) const END: Parameter = query(
-    "end",
-    r#"{"anyOf":[{"type":"string","format":"date-time"},{"type":"number"}]}"#,
-    "RFC 3339, or seconds since 1970",
-);
-pub(super) const START_NEEDED: Parameter = needed(
-    "start",
-    r#"{"anyOf":[{"type":"string","format":"date-time"},{"type":"number"}]}"#,
-    "RFC 3339, or seconds since 1970",
-);
-pub(super) const END_NEEDED: Parameter = needed(
-    "end",
-    r#"{"anyOf":[{"type":"string","format":"date-time"},{"type":"number"}]}"#,
-    "RFC 3339, or seconds since 1970",
-);
+const TIME: &str = r#"{"anyOf":[{"type":"string","format":"date-time"},{"type":"number"}]}"#;
+const TIME_TEXT: &str = "RFC 3339, or seconds since 1970";
+pub(super) const START: Parameter = query("start", TIME, TIME_TEXT);
+pub(super) const END: Parameter = query("end", TIME, TIME_TEXT);
+pub(super) const START_NEEDED: Parameter = needed("start", TIME, TIME_TEXT);
+pub(super) const END_NEEDED: Parameter = needed("end", TIME, TIME_TEXT);
 
 pub(super) const fn get(
     path: &'static str,
