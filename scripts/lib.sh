@@ -39,20 +39,25 @@ install_packages() {
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# Python programs that test the API's description, in a folder of their own. Without them their tests are skipped.
+# Python programs that the server is tested with (the API's description, ONNX Runtime's own answers), in a folder of their own. Without them their tests are skipped.
 install_tools() {
   local tools="${XDG_CACHE_HOME:-$HOME/.cache}/stream-manager/tools"
-  local wanted="schemathesis==4.32.5 openapi-python-client==0.29.1"
+  local wanted="schemathesis==4.32.5 openapi-python-client==0.29.1 onnxruntime==1.32.0 numpy opencv-python-headless"
   if [ "$(cat "$tools/installed" 2>/dev/null)" = "$wanted" ]; then return 0; fi
   say "installing $wanted"
   rm -rf "$tools"
-  # shellcheck disable=SC2086 # two words
+  # shellcheck disable=SC2086 # several words
   if python3 -m venv "$tools" && "$tools/bin/pip" install --quiet --disable-pip-version-check $wanted; then
     printf '%s' "$wanted" >"$tools/installed"
   else
     rm -rf "$tools"
     say "they do not install; the tests that need them say that they are skipped"
   fi
+}
+
+# The library that models are computed by. Without it inference says that it is missing.
+install_onnxruntime() {
+  "$root/scripts/install-onnxruntime" || say "ONNX Runtime does not install; what needs it says so"
 }
 
 # Rust is checked, not installed: how to get it is everybody's own choice.

@@ -3,7 +3,7 @@
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use stream_manager_core::config::DurationText;
+use stream_manager_core::config::{BackendChoice, DurationText, Layout};
 use stream_manager_core::frame::WallTime;
 use stream_manager_core::recording::RecordingFormat;
 use stream_manager_core::source::RtspTransport;
@@ -29,6 +29,13 @@ pub(crate) enum Command {
     Record(RecordArgs),
     /// Show what a source sends
     Probe(ProbeArgs),
+    /// Find objects in a stream, a video or an image
+    Detect(DetectArgs),
+    /// Say what a stream, a video or an image shows
+    Classify(DetectArgs),
+    /// Look at models, or time them
+    #[command(subcommand)]
+    Models(ModelsCommand),
     /// Check the configuration and the installed GStreamer plugins
     Check(CheckArgs),
     /// Write out the configuration, or its JSON Schema
@@ -227,6 +234,101 @@ pub(crate) struct ProbeArgs {
     pub(crate) log: String,
 }
 
+/// A model: a file, or one of the configuration.
+#[derive(ClapArgs)]
+pub(crate) struct ModelArgs {
+    #[arg(long, value_parser = parse_layout, value_name = "LAYOUT", help = "What its outputs mean: yolox, yolov5, yolov8, yolov10, rt-detr, ssd, softmax or logits [default: guessed]")]
+    pub(crate) layout: Option<Layout>,
+    /// The names of its classes, a file with one a line [default: as the model's file says]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) labels: Option<PathBuf>,
+    /// The lowest score that counts, 0 to 1
+    #[arg(long, value_name = "SCORE")]
+    pub(crate) threshold: Option<f32>,
+    /// What runs it: auto, tensorrt, cuda or cpu [default: auto]
+    #[arg(long, value_name = "BACKEND")]
+    pub(crate) backend: Option<BackendChoice>,
+    /// CPU threads [default: as many as there are cores, four at most]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) threads: Option<usize>,
+    /// ONNX Runtime's library [default: inference.onnxruntime, or the usual places]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) onnxruntime: Option<PathBuf>,
+    /// The configuration file [default: config.toml here or in /etc/stream-manager, if there is one]
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(ClapArgs)]
+#[command(
+    after_help = "With --json, one object a line: {\"time\": seconds, \"frame\": number, \"detections\": [{\"label\", \"score\", \"box\": [left, top, right, bottom] in pixels}]}.\n\
+    Exit codes: 0 done, 1 other failure, 2 wrong arguments, 3 the source cannot be opened or decoded,\n\
+    4 the output cannot be written."
+)]
+pub(crate) struct DetectArgs {
+    /// rtsp://, rtsps://, http://, https://, test://, a video or an image (.jpg, .png)
+    pub(crate) input: String,
+    /// The model: an ONNX file, or the name of one in the configuration
+    #[arg(long, short, value_name = "FILE|NAME")]
+    pub(crate) model: String,
+    #[command(flatten)]
+    pub(crate) description: ModelArgs,
+    /// Only these classes, with commas
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub(crate) classes: Vec<String>,
+    /// Analyse every N-th picture only
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) every: u64,
+    /// End after this many analysed pictures
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) limit: Option<u64>,
+    /// Write what was seen into a copy: .mp4 of a stream or a video, .jpg or .png of an image
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Print JSON, one line for each analysed picture
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Tell how many pictures are analysed in a second, on standard error
+    #[arg(long)]
+    pub(crate) show_fps: bool,
+    /// How RTP travels
+    #[arg(long, value_parser = parse_transport, default_value = "tcp", value_name = "tcp|udp")]
+    pub(crate) transport: RtspTransport,
+    /// What to log: error, warn, info, debug, trace
+    #[arg(long, value_name = "LEVEL", default_value = "error")]
+    pub(crate) log: String,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// Show what a model's file says: inputs, outputs, what they mean
+    Inspect {
+        /// The ONNX file, or the name of a model in the configuration
+        model: String,
+        #[command(flatten)]
+        description: ModelArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Time a model
+    Bench {
+        /// The ONNX file, or the name of a model in the configuration
+        model: String,
+        #[command(flatten)]
+        description: ModelArgs,
+        /// Pictures computed at once
+        #[arg(long, value_delimiter = ',', default_value = "1", value_name = "NUMBERS")]
+        batch: Vec<usize>,
+        /// How long each is timed
+        #[arg(long, default_value = "3s", value_name = "DURATION")]
+        duration: DurationText,
+        /// Print JSON, one line for each
+        #[arg(long)]
+        json: bool,
+    },
+}
+
 #[derive(ClapArgs)]
 pub(crate) struct CheckArgs {
     /// The configuration file [default: config.toml here or in /etc/stream-manager, if there is one]
@@ -242,6 +344,11 @@ fn parse_format(text: &str) -> Result<RecordingFormat, String> {
         "ts" => Ok(RecordingFormat::Ts),
         _ => Err("expected fmp4, mp4, mkv or ts".into()),
     }
+}
+
+fn parse_layout(text: &str) -> Result<Layout, String> {
+    let value: Result<Layout, serde_json::Error> = serde_json::from_value(text.into());
+    value.map_err(|_| "expected yolox, yolov5, yolov8, yolov10, rt-detr, ssd, softmax or logits".into())
 }
 
 fn parse_transport(text: &str) -> Result<RtspTransport, String> {

@@ -5,7 +5,9 @@
 mod args;
 mod check;
 mod config;
+mod detect;
 mod fsck;
+mod models;
 mod output;
 mod probe;
 mod record;
@@ -52,6 +54,9 @@ fn main() -> ExitCode {
             None => serve::run(&args.serve).await,
             Some(Command::Record(record)) => record::run(record).await,
             Some(Command::Probe(probe)) => probe::run(&probe).await,
+            Some(Command::Detect(args)) => detect::run(args, detect::Kind::Detector).await,
+            Some(Command::Classify(args)) => detect::run(args, detect::Kind::Classifier).await,
+            Some(Command::Models(command)) => models::run(command),
             Some(Command::Check(check)) => check::run(&check),
             Some(Command::Config(command)) => config::run(command),
             Some(Command::Openapi) => config::openapi(),

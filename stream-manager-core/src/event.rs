@@ -258,6 +258,26 @@ pub enum EventKind {
         /// How many streams the copy had that was used instead; `None` if there was no copy.
         restored_streams: Option<u64>,
     },
+    /// What was seen on a stream: when it is something else than before, and again after a while.
+    Detections(crate::detection::Detections),
+    /// A stream's analysis changed state.
+    InferenceState {
+        /// The new state: `off`, `starting`, `running`, `blocked`.
+        state: &'static str,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A model changed state.
+    ModelState {
+        /// Its name.
+        model: String,
+        /// The new state: `loading`, `ready`, `failed`.
+        state: &'static str,
+        /// What runs it, once that is known.
+        backend: Option<String>,
+        /// Why, in words.
+        reason: String,
+    },
     /// A test of the listeners: it says nothing about the streams.
     Test {
         /// What is tested.
@@ -296,6 +316,9 @@ impl EventKind {
         "hook_failed",
         "events_lost",
         "state_damaged",
+        "detections",
+        "inference_state",
+        "model_state",
         "test",
     ];
 
@@ -330,6 +353,9 @@ impl EventKind {
             Self::HookFailed { .. } => "hook_failed",
             Self::EventsLost { .. } => "events_lost",
             Self::StateDamaged { .. } => "state_damaged",
+            Self::Detections(_) => "detections",
+            Self::InferenceState { .. } => "inference_state",
+            Self::ModelState { .. } => "model_state",
             Self::Test { .. } => "test",
         }
     }

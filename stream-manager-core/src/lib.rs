@@ -34,12 +34,14 @@
 //! - `http`: the REST control plane as an `axum::Router` (module `api`), hooks, and the whole server (module `service`).
 //! - `mqtt`: events to an MQTT broker.
 //! - `rtsp`: the RTSP server (module `rtsp`).
-//! - `tensorrt`: reserved for inference; has no effect yet.
+//! - `inference`: object detection and classification (module `inference`).
+//! - `tensorrt`: the same on NVIDIA GPUs.
 
 #[cfg(feature = "http")]
 pub mod api;
 pub mod auth;
 pub mod config;
+pub mod detection;
 pub mod error;
 pub mod event;
 pub mod fmp4;
@@ -47,6 +49,8 @@ pub mod frame;
 #[cfg(feature = "http")]
 pub mod hooks;
 pub mod hub;
+#[cfg(feature = "inference")]
+pub mod inference;
 #[cfg(feature = "http")]
 pub mod logs;
 pub mod manager;

@@ -42,6 +42,34 @@ fn examples_do_what_they_say() {
 }
 
 #[test]
+fn what_is_seen_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = run("own_backend", folder.path());
+    assert_eq!(text.matches("Some(Region").count(), 5, "{text}");
+    let Some(assets) = stream_manager_tests::assets() else {
+        println!("SKIPPED: no real models here");
+        return;
+    };
+    let with = |name: &str, arguments: &[&std::path::Path]| {
+        let mut command = Command::new(binary(name));
+        command.current_dir(folder.path()).args(arguments);
+        let output = finish(command, Duration::from_secs(120));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned() + &said)
+    };
+    let model = |name: &str| assets.join(name);
+    let (well, text) = with("classify_folder", &[&assets, &model("mnist.onnx")]);
+    if text.contains("ONNX Runtime") {
+        println!("SKIPPED: {text}");
+        return;
+    }
+    assert!(well && text.contains("digit-3.jpg: 3 ") && text.contains("digit-7.jpg: 7 "), "{text}");
+    let car = model("car-detection.mp4");
+    let (well, text) = with("detect_file", &[&car, &model("yolox_nano.onnx"), &model("coco_classes.txt")]);
+    assert!(well && text.contains(" pictures, "), "{text}");
+}
+
+#[test]
 fn a_fleet_is_remembered() {
     let folder = tempfile::tempdir().unwrap();
     let first = run("fleet", folder.path());

@@ -16,6 +16,8 @@ use std::time::Duration;
 pub(super) const MAX_BODY_BYTES: usize = 1 << 20;
 /// The largest body of a batch.
 pub(super) const MAX_BATCH_BYTES: usize = 32 << 20;
+/// The largest picture.
+pub(super) const MAX_IMAGE_BYTES: usize = 32 << 20;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -25,7 +27,11 @@ pub(super) async fn read(request: Request, next: Next) -> Response {
         let detail = "a page of another site asks for this; expected a program, or a page of this server";
         return closing(Problem::new(StatusCode::FORBIDDEN, "cross_site", detail));
     }
-    let limit = if request.uri().path().ends_with(":batch") { MAX_BATCH_BYTES } else { MAX_BODY_BYTES };
+    let limit = match request.uri().path() {
+        path if path.ends_with(":batch") => MAX_BATCH_BYTES,
+        path if path.ends_with("/api/infer") => MAX_IMAGE_BYTES,
+        _ => MAX_BODY_BYTES,
+    };
     let (parts, body) = request.into_parts();
     if parts.headers.contains_key(header::UPGRADE) {
         return next.run(Request::from_parts(parts, body)).await;

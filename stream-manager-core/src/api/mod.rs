@@ -9,6 +9,7 @@
 //! | `POST /api/streams/{id}/{enable,disable,restart}`, `…/recording/{start,stop,pause,resume,split}` | what they do |
 //! | `GET /api/streams/{id}/{stats,sessions,recordings}` | what they did |
 //! | `GET/PATCH /api/config`, `POST /api/config/reload`, `GET /api/config/status` | settings |
+//! | `…/inference`, `GET /api/models`, `POST /api/infer` | what is seen (feature `inference`) |
 //! | `GET /api/events` | what happens, by WebSocket or server-sent events |
 //! | `GET /api/{sessions,storage,system,logs,hooks}`, `POST /api/probe` | the rest |
 //! | `GET /health/live`, `GET /health/ready` | for supervisors and load balancers |
@@ -28,6 +29,8 @@ mod batch;
 mod body;
 mod events;
 mod idempotency;
+#[cfg(feature = "inference")]
+mod inference;
 mod lists;
 mod logs;
 pub mod openapi;
@@ -104,7 +107,10 @@ pub fn router(manager: StreamManager, options: ApiOptions) -> Router {
         in_progress: idempotency::InProgress::default(),
         tasks: TaskTracker::new(),
     });
-    Router::new()
+    let router = Router::new();
+    #[cfg(feature = "inference")]
+    let router = router.merge(inference::routes());
+    router
         .merge(streams::routes())
         .merge(sessions::routes())
         .merge(settings::routes())

@@ -56,6 +56,13 @@ impl Problem {
         self
     }
 
+    /// The same inside a smaller body.
+    #[cfg(feature = "inference")]
+    pub(super) fn without(mut self, prefix: &str) -> Self {
+        self.pointer = self.pointer.map(|p| p.strip_prefix(prefix).map_or(p.clone(), str::to_owned));
+        self
+    }
+
     pub(super) fn internal(error: &dyn std::error::Error) -> Self {
         tracing::error!(%error, "internal error in the API");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string())

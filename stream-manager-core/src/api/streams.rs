@@ -328,6 +328,26 @@ async fn by_path(
         ("POST", Target::Restart(id)) => {
             act(&state, Operation::Restart { id: id.to_owned() }, &uri, &headers).await
         }
+        #[cfg(feature = "inference")]
+        ("GET" | "HEAD", Target::Inference(id)) => {
+            let _: query::Nothing = query::parse(&uri)?;
+            super::inference::get(&state, id)
+        }
+        #[cfg(feature = "inference")]
+        ("PATCH", Target::Inference(id)) => {
+            let query: ChangeQuery = query::parse(&uri)?;
+            let patch = super::inference::patch_of(body::value(&headers, &body, Media::MergePatch)?)?;
+            let options = conditional(&headers, query.dry_run)?;
+            let outcome = state.manager.change(Operation::Patch { id: id.to_owned(), patch }, options).await;
+            let outcome = outcome.map_err(|e| super::inference::problem_of(&e))?;
+            if query.dry_run { Ok(dry(outcome)) } else { super::inference::get(&state, &outcome.id) }
+        }
+        #[cfg(feature = "inference")]
+        ("POST", Target::Analyse(id, enabled)) => {
+            let _: query::Nothing = query::parse(&uri)?;
+            state.manager.control_inference(id, enabled).await?;
+            super::inference::get(&state, id)
+        }
         (method, target) => {
             let shown: String = path.chars().take(200).collect();
             let detail = format!(

@@ -14,6 +14,8 @@ pub(super) enum Target<'a> {
     Recording(&'a str, RecordingAction),
     Enable(&'a str, bool),
     Restart(&'a str),
+    Inference(&'a str),
+    Analyse(&'a str, bool),
 }
 
 impl<'a> Target<'a> {
@@ -35,6 +37,9 @@ impl<'a> Target<'a> {
         if let (Some(action), Some(id)) = (action, front.strip_suffix("/recording")) {
             return Self::Recording(id, action);
         }
+        if let ("start" | "stop", Some(id)) = (last, front.strip_suffix("/inference")) {
+            return Self::Analyse(id, last == "start");
+        }
         match (last, front.strip_suffix("/recordings")) {
             ("protect" | "unprotect", Some(id)) => Self::Protect(id, last == "protect"),
             ("recordings", _) => Self::Recordings(front),
@@ -42,6 +47,7 @@ impl<'a> Target<'a> {
             ("sessions", _) => Self::Sessions(front),
             ("enable" | "disable", _) => Self::Enable(front, last == "enable"),
             ("restart", _) => Self::Restart(front),
+            ("inference", _) => Self::Inference(front),
             _ => Self::Stream(path),
         }
     }
@@ -52,7 +58,12 @@ impl<'a> Target<'a> {
             Self::Stream(_) => "GET, HEAD, PUT, PATCH, DELETE",
             Self::Stats(_) => "GET, HEAD",
             Self::Sessions(_) | Self::Recordings(_) => "GET, HEAD, DELETE",
-            Self::Protect(..) | Self::Recording(..) | Self::Enable(..) | Self::Restart(_) => "POST",
+            Self::Inference(_) => "GET, HEAD, PATCH",
+            Self::Protect(..)
+            | Self::Recording(..)
+            | Self::Enable(..)
+            | Self::Restart(_)
+            | Self::Analyse(..) => "POST",
         }
     }
 }
@@ -73,6 +84,8 @@ mod tests {
             ("a/recordings/unprotect", Target::Protect("a", false)),
             ("cam/*/disable", Target::Enable("cam/*", false)),
             ("restart", Target::Stream("restart")),
+            ("yard/door/inference", Target::Inference("yard/door")),
+            ("a/inference/stop", Target::Analyse("a", false)),
         ] {
             assert_eq!(Target::by_end(path), target, "{path}");
         }

@@ -43,6 +43,9 @@ pub struct StreamView {
     readers: BTreeMap<String, u64>,
     consumers: Vec<ConsumerView>,
     recording: RecordingView,
+    /// Its analysis; none if it does not run.
+    #[cfg(feature = "inference")]
+    inference: Option<InferenceView>,
     /// Where it can be had, by protocol.
     addresses: BTreeMap<String, String>,
     /// As it is configured, without secrets and without what is left to the defaults.
@@ -58,6 +61,26 @@ struct ConsumerView {
     dropped_frames: u64,
     queued_frames: usize,
     lag_secs: f64,
+}
+
+/// A stream's analysis, in short.
+#[cfg(feature = "inference")]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+struct InferenceView {
+    state: crate::inference::AnalysisState,
+    /// Why it is in this state, in words.
+    reason: String,
+    /// The model.
+    model: Option<String>,
+    /// Pictures analysed in a second, over the last seconds.
+    fps: f64,
+}
+
+#[cfg(feature = "inference")]
+impl From<crate::inference::AnalysisStatus> for InferenceView {
+    fn from(status: crate::inference::AnalysisStatus) -> Self {
+        Self { state: status.state, reason: status.reason, model: status.model, fps: status.fps }
+    }
 }
 
 /// A stream's recording.
@@ -117,7 +140,9 @@ impl RecordingView {
 
 /// A configuration that may be shown.
 pub(super) fn shown(config: &StreamConfig) -> StreamConfig {
-    StreamConfig { source_url: redact_url(&config.source_url), ..config.clone() }
+    let mut shown = StreamConfig { source_url: redact_url(&config.source_url), ..config.clone() };
+    shown.inference.source_url = shown.inference.source_url.as_deref().map(redact_url);
+    shown
 }
 
 impl StreamView {
@@ -154,6 +179,8 @@ impl StreamView {
             readers: BTreeMap::new(),
             consumers: Vec::new(),
             recording: RecordingView::off(recording),
+            #[cfg(feature = "inference")]
+            inference: None,
             addresses: BTreeMap::new(),
             config: None,
             created: None,
@@ -186,6 +213,10 @@ impl StreamView {
             view.state = StreamState::Stopped;
             view.reason = "it could not be started".into();
             view.last_error = Some(problem.clone());
+        }
+        #[cfg(feature = "inference")]
+        {
+            view.inference = info.handle().map(|h| InferenceView::from(h.analysis().status()));
         }
         if let Some(status) = info.status() {
             view = view.with_status(status, info.latest_sample());

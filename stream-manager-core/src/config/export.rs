@@ -25,6 +25,9 @@ impl Config {
                 crate::error::redact_url(&stream.source_url)
             };
             value["streams"][index]["source_url"] = shown.into();
+            if let Some(url) = stream.inference.source_url.as_ref().filter(|_| !secrets) {
+                value["streams"][index]["inference"]["source_url"] = crate::error::redact_url(url).into();
+            }
         }
         if secrets {
             for (index, user) in self.auth.users.iter().enumerate() {

@@ -171,8 +171,10 @@ impl Effect {
     pub fn of(key: &str) -> Self {
         let stream = key.strip_prefix("defaults.").or_else(|| key.strip_prefix("streams."));
         if let Some(key) = stream {
-            let live =
-                key == "enabled" || key == "recording.enabled" || key.starts_with("recording.retention");
+            let live = key == "enabled"
+                || key == "recording.enabled"
+                || key.starts_with("recording.retention")
+                || (key.starts_with("inference.") && key != "inference.source_url");
             return if live { Self::Live } else { Self::StreamRestart };
         }
         match key {

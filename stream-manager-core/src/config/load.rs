@@ -95,6 +95,12 @@ impl Config {
         self.rtsp.check()?;
         self.auth.check()?;
         self.hooks.check()?;
+        self.inference.check()?;
+        if self.defaults.inference.source_url.is_some() {
+            return Err(
+                "defaults.inference.source_url: it belongs to one camera; expected it in a stream".into()
+            );
+        }
         if self.server.max_connects == 0 || self.server.max_connects > 100_000 {
             return Err(format!(
                 "server.max_connects: it is {}; expected 1 to 100000",

@@ -14,6 +14,7 @@
 
 mod export;
 mod hooks;
+mod inference;
 mod layers;
 mod load;
 mod policy;
@@ -22,6 +23,10 @@ mod stream;
 mod units;
 
 pub use hooks::{CommandConfig, EventsConfig, HooksConfig, MqttConfig, WebhookConfig};
+pub use inference::{
+    AnalysisSettings, BackendChoice, ColorOrder, Fit, InferenceConfig, Labels, Layout, ModelKind, ModelSpec,
+    MotionConfig, MotionSettings, Precision, Priority, StreamInferenceConfig,
+};
 pub use layers::{ConfigSource, Effect, KeyChange};
 pub(crate) use layers::{Written, collect_keys};
 pub use load::{ConfigError, Overrides};
@@ -63,6 +68,8 @@ pub struct Config {
     pub events: EventsConfig,
     /// What is done when something happens.
     pub hooks: HooksConfig,
+    /// What is seen in pictures.
+    pub inference: InferenceConfig,
     /// What holds for every stream that does not say otherwise.
     pub defaults: Defaults,
     /// The streams.

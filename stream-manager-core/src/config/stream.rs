@@ -1,6 +1,6 @@
 //! A stream's configuration, the defaults behind it, and both together.
 
-use super::{BytesText, DurationText, SyncText};
+use super::{AnalysisSettings, BytesText, DurationText, StreamInferenceConfig, SyncText};
 use crate::recording::RecordingFormat;
 use crate::source::RtspTransport;
 use crate::storage::SyncPolicy;
@@ -32,6 +32,9 @@ pub struct Defaults {
     pub override_publisher: bool,
     /// How streams are recorded.
     pub recording: RecordingDefaults,
+    /// How streams are analysed.
+    #[serde(skip_serializing_if = "StreamInferenceConfig::is_empty")]
+    pub inference: StreamInferenceConfig,
 }
 
 impl Default for Defaults {
@@ -48,6 +51,7 @@ impl Default for Defaults {
             gop_max_size: BytesText(32 << 20),
             override_publisher: true,
             recording: RecordingDefaults::default(),
+            inference: StreamInferenceConfig::default(),
         }
     }
 }
@@ -149,6 +153,9 @@ pub struct StreamConfig {
     /// How it is recorded.
     #[serde(default, skip_serializing_if = "RecordingConfig::is_empty")]
     pub recording: RecordingConfig,
+    /// How it is analysed.
+    #[serde(default, skip_serializing_if = "StreamInferenceConfig::is_empty")]
+    pub inference: StreamInferenceConfig,
 }
 
 /// `[streams.recording]`
@@ -214,6 +221,8 @@ pub struct ResolvedStream {
     pub gop_max_bytes: u64,
     /// How it is recorded.
     pub recording: ResolvedRecording,
+    /// How it is analysed.
+    pub inference: AnalysisSettings,
 }
 
 /// How a stream is recorded, with everything that it leaves to the defaults.
@@ -255,6 +264,7 @@ impl StreamConfig {
             retry_reset: None,
             gop_max_size: None,
             recording: RecordingConfig::default(),
+            inference: StreamInferenceConfig::default(),
         }
     }
 
@@ -287,6 +297,7 @@ impl StreamConfig {
                 max_age: own_age.or(common_age),
                 max_bytes: own_size.or(common_size),
             },
+            inference: self.inference.resolve(&defaults.inference),
         }
     }
 }

@@ -158,6 +158,7 @@ fn the_example_is_the_default() {
         .collect();
     let all = Config::from_toml(&uncommented).unwrap();
     all.check().unwrap();
+    assert!(!all.inference.models.is_empty());
     assert!(!all.hooks.webhooks.is_empty() && !all.hooks.commands.is_empty() && all.hooks.mqtt.is_some());
 }
 
@@ -192,6 +193,38 @@ fn everything() -> Config {
         url = "mqtt://h"
         username = "u"
         password = "p"
+        [inference]
+        onnxruntime = "x"
+        engine_dir = "x"
+        [[inference.models]]
+        name = "m"
+        path = "m.onnx"
+        kind = "detector"
+        layout = "yolox"
+        labels = "l.txt"
+        input_size = [416, 416]
+        color = "bgr"
+        scale = 1.0
+        mean = [0.0]
+        std = [1.0]
+        letterbox = "top-left"
+        class_thresholds = { person = 0.5 }
+        classes = ["person"]
+        cpus = [0]
+        [defaults.inference]
+        enabled = false
+        model = "m"
+        max_fps = 5
+        priority = "normal"
+        threshold = 0.5
+        classes = ["person"]
+        event_interval = "10s"
+        [defaults.inference.motion]
+        enabled = false
+        area = 0.002
+        contrast = 20
+        hold = "2s"
+        mask = [[0.0, 0.0, 1.0, 0.1]]
         [defaults.recording]
         segment_size = 65536
         directory = "fast"
@@ -216,7 +249,9 @@ fn keys_of(config: &Config) -> Vec<(String, String)> {
                         _ => false,
                     };
                     let path = if section.is_empty() { key.clone() } else { format!("{section}.{key}") };
-                    if path == "storage.directories" || path == "streams" {
+                    const MAPS: [&str; 3] =
+                        ["storage.directories", "streams", "inference.models.class_thresholds"];
+                    if MAPS.contains(&path.as_str()) {
                         continue;
                     }
                     if inner {

@@ -27,6 +27,8 @@ pub struct StreamManagerBuilder {
     patterns: Vec<StreamPattern>,
     config: Config,
     source: Option<ConfigSource>,
+    #[cfg(feature = "inference")]
+    backends: BTreeMap<String, crate::inference::BackendFactory>,
 }
 
 impl StreamManagerBuilder {
@@ -42,6 +44,8 @@ impl StreamManagerBuilder {
             patterns: Vec::new(),
             config: Config::default(),
             source: None,
+            #[cfg(feature = "inference")]
+            backends: BTreeMap::new(),
         }
     }
 
@@ -98,6 +102,23 @@ impl StreamManagerBuilder {
     #[must_use]
     pub fn disk_threads(mut self, number: usize) -> Self {
         self.disk_threads = number.max(1);
+        self
+    }
+
+    /// Adds a model that streams may be analysed by.
+    #[cfg(feature = "inference")]
+    #[must_use]
+    pub fn model(mut self, spec: crate::config::ModelSpec) -> Self {
+        self.config.inference.models.push(spec);
+        self
+    }
+
+    /// Adds a backend that models can ask for by its name; see
+    /// [`InferenceBackend`](crate::inference::InferenceBackend).
+    #[cfg(feature = "inference")]
+    #[must_use]
+    pub fn backend(mut self, name: impl Into<String>, factory: crate::inference::BackendFactory) -> Self {
+        self.backends.insert(name.into(), factory);
         self
     }
 
@@ -168,6 +189,17 @@ impl StreamManagerBuilder {
         if let Some(keeper) = storage.keeper().filter(|_| self.source.is_some()) {
             keeper.change_policy(|policy| *policy = settings::retention_of(&config));
         }
+        #[cfg(feature = "inference")]
+        let models = {
+            let (library, engine_dir) = settings::model_places(&config);
+            let options = crate::inference::ModelsOptions {
+                library,
+                engine_dir,
+                events: Some(events.clone()),
+                backends: self.backends,
+            };
+            crate::inference::Models::new(options, config.inference.models.clone())
+        };
         let (state, journal) = (storage.state.clone(), storage.journal.clone());
         let control = Control::new(config, self.source, settings, defined, state, journal);
         let manager = StreamManager {
@@ -177,6 +209,8 @@ impl StreamManagerBuilder {
                 connects: Connects::new(max_connects),
                 sessions: Sessions::new(events.clone()),
                 events,
+                #[cfg(feature = "inference")]
+                models,
                 streams: RwLock::default(),
                 code_patterns: self.patterns,
                 patterns: RwLock::default(),

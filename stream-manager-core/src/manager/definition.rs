@@ -111,14 +111,30 @@ pub(super) struct Wishes {
     pub(super) enabled: Option<(bool, bool)>,
     /// Its recording, and the configured value that this goes against.
     pub(super) recording: Option<(RecordingWish, bool)>,
+    /// Whether it is analysed, and the configured value that this goes against.
+    pub(super) inference: Option<(bool, bool)>,
 }
 
 pub(super) const ENABLED: &str = "enabled";
 pub(super) const RECORDING: &str = "recording";
+pub(super) const INFERENCE: &str = "inference";
 
 impl Wishes {
     pub(super) fn enabled(&self, configured: bool) -> bool {
         self.enabled.filter(|(_, against)| *against == configured).map_or(configured, |(wish, _)| wish)
+    }
+
+    pub(super) fn inference(&self, configured: bool) -> bool {
+        self.inference.filter(|(_, against)| *against == configured).map_or(configured, |(wish, _)| wish)
+    }
+
+    /// Ends a wish.
+    pub(super) fn forget(&mut self, what: &str) {
+        match what {
+            ENABLED => self.enabled = None,
+            RECORDING => self.recording = None,
+            _ => self.inference = None,
+        }
     }
 
     pub(super) fn recording(&self, configured: bool) -> RecordingWish {
@@ -142,6 +158,7 @@ pub(super) struct Desired {
     pub(super) resolved: ResolvedStream,
     pub(super) enabled: bool,
     pub(super) recording: RecordingWish,
+    pub(super) inference: bool,
 }
 
 impl Defined {
@@ -156,6 +173,7 @@ impl Defined {
         Some(Desired {
             enabled: wishes.enabled(resolved.enabled),
             recording: wishes.recording(resolved.recording.enabled),
+            inference: wishes.inference(resolved.inference.enabled),
             resolved,
         })
     }
@@ -207,6 +225,7 @@ impl Defined {
             let against = against == "true";
             match (what.as_str(), value.as_str()) {
                 (ENABLED, value) => wishes.enabled = Some((value == "true", against)),
+                (INFERENCE, value) => wishes.inference = Some((value == "true", against)),
                 (RECORDING, value) => wishes.recording = Some((RecordingWish::from_name(value), against)),
                 _ => {}
             }

@@ -98,6 +98,21 @@ pub(super) fn make_stream(config: &ResolvedStream, linger: Option<Duration>) -> 
     if let Some(directory) = &own.directory {
         stream = stream.directory(directory);
     }
+    config.inference.check().map_err(|(key, problem)| fail(key, problem))?;
+    if config.inference.enabled && !cfg!(feature = "inference") {
+        let problem = "this program was built without the feature \"inference\"; expected false".to_owned();
+        return Err(fail("inference/enabled", problem));
+    }
+    stream = stream.analyse(config.inference.clone());
+    if let Some(url) = &config.inference.source_url {
+        let source = from_url_with(url, &SourceOptions { linger: None, ..options })
+            .map_err(|e| fail("inference/source_url", e.to_string()))?;
+        if source.publish_slot().is_some() {
+            let problem = "\"publisher\" has no smaller stream; expected an address".to_owned();
+            return Err(fail("inference/source_url", problem));
+        }
+        stream = stream.substream(source);
+    }
     let gop_max_bytes = usize::try_from(config.gop_max_bytes).unwrap_or(usize::MAX);
     Ok(stream.retry(retry).hub(HubOptions { gop_max_bytes }).boxed_source(source))
 }
@@ -117,7 +132,9 @@ pub fn check_stream(config: &StreamConfig, whole: &Config) -> Result<(), BuildEr
     } else {
         stream_from_config(config, &whole.defaults).map(drop)?;
     }
-    let directory = config.resolve(&whole.defaults).recording.directory;
+    let resolved = config.resolve(&whole.defaults);
+    check_model(&resolved, whole)?;
+    let directory = resolved.recording.directory;
     match directory.filter(|name| !is_directory(whole, name)) {
         None => Ok(()),
         Some(name) => {
@@ -129,6 +146,20 @@ pub fn check_stream(config: &StreamConfig, whole: &Config) -> Result<(), BuildEr
             Err(BuildError { id: config.id.clone(), key: "directory", problem })
         }
     }
+}
+
+/// Whether there is the model that a stream is to be analysed by.
+fn check_model(stream: &ResolvedStream, whole: &Config) -> Result<(), BuildError> {
+    let models: Vec<String> = whole.inference.models.iter().map(crate::config::ModelSpec::name).collect();
+    let problem = match &stream.inference.model {
+        Some(name) if models.contains(name) => return Ok(()),
+        None if !stream.inference.enabled || models.len() == 1 => return Ok(()),
+        Some(name) => format!("\"{name}\" is none of inference.models; "),
+        None => "it is not set; ".to_owned(),
+    };
+    let known = if models.is_empty() { "none".to_owned() } else { models.join(", ") };
+    let problem = format!("{problem}expected one of: {known}");
+    Err(BuildError { id: stream.id.clone(), key: "inference/model", problem })
 }
 
 fn is_directory(whole: &Config, name: &str) -> bool {

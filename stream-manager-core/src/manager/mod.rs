@@ -32,6 +32,8 @@ mod change;
 mod connects;
 mod control;
 mod definition;
+#[cfg(feature = "inference")]
+mod detect;
 mod error;
 mod events;
 mod from_config;
@@ -62,6 +64,8 @@ pub use backoff::RetryPolicy;
 pub use builder::StreamManagerBuilder;
 pub use change::{ChangeOptions, DeleteRecordings, Done, KeyedAnswer, Operation, Outcome, Render};
 pub use definition::{Definition, Origin, RecordingWish};
+#[cfg(feature = "inference")]
+pub use detect::{AnalysedFrame, DetectInput, DetectJob, DetectReport};
 pub use error::ManagerError;
 pub use events::{EventFilter, EventListener, Heard};
 pub use from_config::{BuildError, check_stream, check_streams, pattern_from_config, stream_from_config};
@@ -120,6 +124,8 @@ struct Inner {
     connects: Connects,
     events: EventBus,
     sessions: Sessions,
+    #[cfg(feature = "inference")]
+    models: crate::inference::Models,
     streams: RwLock<BTreeMap<StreamId, StreamHandle>>,
     /// Patterns that the program has given.
     code_patterns: Vec<StreamPattern>,
@@ -207,8 +213,36 @@ impl StreamManager {
         let (sender, state) = watch::channel(StateInfo::idle());
         let mut sinks: Vec<Box<dyn Sink>> = stream.sinks;
         sinks.push(Box::new(sink));
-        let sinks = sinks.into_iter().map(|sink| spawn_sink(sink, &hub, &id)).collect();
+        #[cfg_attr(not(feature = "inference"), expect(unused_mut))]
+        let mut sinks: Vec<_> = sinks.into_iter().map(|sink| spawn_sink(sink, &hub, &id)).collect();
         let (address, publish) = (stream.source.address(), stream.source.publish_slot());
+        #[cfg_attr(not(feature = "inference"), expect(unused_mut))]
+        let mut substream: Option<JoinHandle<_>> = None;
+        #[cfg(feature = "inference")]
+        let analysis = {
+            let (handle, sink) =
+                crate::inference::Analysis::new(self.inner.models.clone(), stream.analysis, events.clone());
+            let analysed = match stream.substream {
+                None => hub.clone(),
+                Some(source) => {
+                    let small = crate::hub::Hub::new(stream.hub);
+                    let supervisor = Supervisor {
+                        source,
+                        hub: small.clone(),
+                        policy: stream.retry,
+                        connects: self.inner.connects.clone(),
+                        // What becomes of it is told by the analysis; the stream's own state is another one.
+                        events: EventBus::new(1).for_stream(id.shared()),
+                        state: watch::channel(StateInfo::idle()).0,
+                        cancel: cancel.clone(),
+                    };
+                    substream = Some(tokio::spawn(supervisor.run()));
+                    small
+                }
+            };
+            sinks.push(spawn_sink(Box::new(sink), &analysed, &id));
+            handle
+        };
         let supervisor = Supervisor {
             source: stream.source,
             hub: hub.clone(),
@@ -219,7 +253,7 @@ impl StreamManager {
             cancel: cancel.clone(),
         };
         let supervisor = tokio::spawn(supervisor.run());
-        let tasks = Mutex::new(Some(Tasks { supervisor, sinks }));
+        let tasks = Mutex::new(Some(Tasks { supervisor, sinks, substream }));
         let (built, history) = (Mutex::new(stream.built), Mutex::default());
         let shared = StreamShared {
             id,
@@ -228,6 +262,8 @@ impl StreamManager {
             state,
             recorder,
             publish,
+            #[cfg(feature = "inference")]
+            analysis,
             by_pattern,
             built,
             history,
@@ -265,6 +301,12 @@ impl StreamManager {
     pub fn streams(&self) -> Vec<StreamHandle> {
         self.forget_ended();
         self.inner.streams.read().values().cloned().collect()
+    }
+
+    /// The models that streams are analysed by.
+    #[cfg(feature = "inference")]
+    pub fn models(&self) -> &crate::inference::Models {
+        &self.inner.models
     }
 
     /// Who reads and who publishes, over all protocols.
@@ -315,6 +357,8 @@ impl StreamManager {
                 let _ = tokio::time::timeout(STOP_TIMEOUT, task).await;
             }
         }
+        #[cfg(feature = "inference")]
+        self.inner.models.close().await;
         self.inner.storage.close().await;
     }
 }

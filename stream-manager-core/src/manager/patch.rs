@@ -32,18 +32,24 @@ pub(super) fn patched(config: &StreamConfig, patch: &Value) -> Result<StreamConf
 }
 
 /// What is wrong with an array in a stream's configuration.
-pub(crate) const NO_ARRAY: &str = "it is an array; nothing in a stream's configuration is one";
+pub(crate) const NO_ARRAY: &str = "it is an array; expected something else here";
 
-/// Where a value has an array, as a JSON pointer. No key of a stream is one, but serde would take an array for an
+/// The only keys of a stream that are arrays.
+const ARRAYS: [&str; 2] = ["/inference/classes", "/inference/motion/mask"];
+
+/// Where a value has an array that is none of the few that there are, as a JSON pointer: serde would take an array for an
 /// object whose values come in its own order.
 pub(crate) fn find_array(value: &Value) -> Option<String> {
-    match value {
-        Value::Array(_) => Some(String::new()),
-        Value::Object(object) => object.iter().find_map(|(key, value)| {
-            find_array(value).map(|rest| format!("/{}{rest}", key.replace('~', "~0").replace('/', "~1")))
-        }),
-        _ => None,
+    fn find(value: &Value, path: &str) -> Option<String> {
+        match value {
+            Value::Array(_) if !ARRAYS.contains(&path) => Some(path.to_owned()),
+            Value::Object(object) => object.iter().find_map(|(key, value)| {
+                find(value, &format!("{path}/{}", key.replace('~', "~0").replace('/', "~1")))
+            }),
+            _ => None,
+        }
     }
+    find(value, "")
 }
 
 /// The place of an error as a JSON pointer, RFC 6901.
@@ -82,26 +88,37 @@ pub(super) fn restore_password(
     config: &mut StreamConfig,
     old: Option<&Definition>,
 ) -> Result<(), ManagerError> {
+    let old = old.map(|old| &old.config);
+    restore_in(&mut config.source_url, old.map(|old| old.source_url.as_str()), "/source_url")?;
+    if let Some(url) = &mut config.inference.source_url {
+        // The smaller stream's password may also be known as the stream's own.
+        let known = old.and_then(|old| old.inference.source_url.as_deref().or(Some(&old.source_url)));
+        restore_in(url, known, "/inference/source_url")?;
+    }
+    Ok(())
+}
+
+fn restore_in(address: &mut String, old: Option<&str>, pointer: &str) -> Result<(), ManagerError> {
     const HIDDEN: &str = ":***@";
-    if !config.source_url.contains(HIDDEN) {
+    if !address.contains(HIDDEN) {
         return Ok(());
     }
     if let Some(old) = old
-        && crate::error::redact_url(&old.config.source_url) == config.source_url
+        && crate::error::redact_url(old) == *address
     {
-        config.source_url.clone_from(&old.config.source_url);
+        *address = old.to_owned();
         return Ok(());
     }
-    let known = old.and_then(|old| url::Url::parse(&old.config.source_url).ok());
-    if let (Some(known), Ok(mut url)) = (known, url::Url::parse(&config.source_url))
+    let known = old.and_then(|old| url::Url::parse(old).ok());
+    if let (Some(known), Ok(mut url)) = (known, url::Url::parse(address))
         && (known.host_str(), known.port(), known.username()) == (url.host_str(), url.port(), url.username())
         && url.set_password(known.password()).is_ok()
     {
-        config.source_url = url.into();
+        *address = url.into();
         return Ok(());
     }
     Err(ManagerError::Invalid {
-        pointer: "/source_url".into(),
+        pointer: pointer.into(),
         problem: "*** stands for a password that is known already, and there is none for this user at this address; \
                   expected the password"
             .into(),

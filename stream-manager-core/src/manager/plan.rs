@@ -1,7 +1,7 @@
 //! A set of changes while it is put together: each is looked at as if those before it were made already.
 
 use super::change::{ChangeOptions, DeleteRecordings, Done, Operation, Outcome};
-use super::definition::{Definition, ENABLED, Origin, RECORDING, Wishes, wish_change};
+use super::definition::{Definition, ENABLED, INFERENCE, Origin, RECORDING, Wishes, wish_change};
 use super::from_config::check_stream;
 use super::patch::{patched, restore_password};
 use super::reconcile::differs_live_only;
@@ -207,7 +207,9 @@ impl<'a> Plan<'a> {
         old: Option<&Definition>,
     ) -> Result<StreamConfig, ManagerError> {
         restore_password(&mut config, old)?;
-        if self.options.untrusted && config.source_url.trim_start().starts_with("gst:") {
+        let addresses = [Some(&config.source_url), config.inference.source_url.as_ref()];
+        let launches = |url: &&String| url.trim_start().starts_with("gst:");
+        if self.options.untrusted && addresses.iter().flatten().any(launches) {
             // A launch line can read and write any file: that is for who may edit the configuration.
             return Err(ManagerError::Untrusted("gst:"));
         }
@@ -263,14 +265,12 @@ impl<'a> Plan<'a> {
         for (differs, what) in [
             (before.enabled != new.enabled, ENABLED),
             (before.recording.enabled != new.recording.enabled, RECORDING),
+            (before.inference.enabled != new.inference.enabled, INFERENCE),
         ] {
             if !differs {
                 continue;
             }
-            match what {
-                ENABLED => wishes.enabled = None,
-                _ => wishes.recording = None,
-            }
+            wishes.forget(what);
             self.states.push(StateChange::Unwish { id: id.to_owned(), what });
             self.wishes.insert(id.to_owned(), wishes);
         }

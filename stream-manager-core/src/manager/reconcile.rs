@@ -68,6 +68,7 @@ impl StreamManager {
     pub(super) fn begin(&self, id: &StreamId, desired: &Desired) {
         let mut resolved = desired.resolved.clone();
         resolved.recording.enabled = desired.recording != RecordingWish::Off;
+        resolved.inference.enabled = desired.inference;
         let started = make_stream(&resolved, None).map_err(ManagerError::from).and_then(|mut stream| {
             stream.paused = desired.recording == RecordingWish::Paused;
             stream.built = Some(desired.resolved.clone());
@@ -115,6 +116,11 @@ impl StreamManager {
                 }
             }
         }
+        #[cfg(feature = "inference")]
+        handle.analysis().configure(crate::config::AnalysisSettings {
+            enabled: desired.inference,
+            ..desired.resolved.inference.clone()
+        });
         *handle.shared.built.lock() = Some(desired.resolved.clone());
     }
 
@@ -162,5 +168,7 @@ pub(super) fn differs_live_only(old: &ResolvedStream, new: &ResolvedStream) -> b
     old.recording.enabled = new.recording.enabled;
     old.recording.max_age = new.recording.max_age;
     old.recording.max_bytes = new.recording.max_bytes;
+    let substream = old.inference.source_url.take();
+    old.inference = crate::config::AnalysisSettings { source_url: substream, ..new.inference.clone() };
     old == *new
 }

@@ -25,6 +25,7 @@ const NOT_BY_API: &[(&str, &str)] = &[
     ("streams", "streams have their own calls, see /api/streams"),
     ("auth", "users can only be set in the file"),
     ("hooks.commands", "programs can only be set in the file"),
+    ("inference", "models and libraries can only be set in the file"),
     ("server.listen", "where HTTP listens can only be set in the file"),
     ("server.reload_on_change", "it can only be set in the file"),
     ("rtsp.tls_", "certificates can only be set in the file"),
@@ -35,9 +36,27 @@ const NOT_BY_API: &[(&str, &str)] = &[
     ("telemetry.log_format", "it needs a restart of the process and can only be set in the file"),
 ];
 
+/// ONNX Runtime's library, if it is set, and where engines for GPUs are kept.
+#[cfg(feature = "inference")]
+pub(super) fn model_places(config: &Config) -> (Option<std::path::PathBuf>, Option<std::path::PathBuf>) {
+    let engines = config.inference.engine_dir.clone();
+    let engines = engines.unwrap_or_else(|| config.storage.data_dir.join("engines"));
+    (config.inference.onnxruntime.clone(), Some(engines))
+}
+
 /// The sections of the configuration.
-const SECTIONS: &[&str] =
-    &["server", "storage", "rtsp", "auth", "telemetry", "events", "hooks", "defaults", "streams"];
+const SECTIONS: &[&str] = &[
+    "server",
+    "storage",
+    "rtsp",
+    "auth",
+    "telemetry",
+    "events",
+    "hooks",
+    "inference",
+    "defaults",
+    "streams",
+];
 
 impl StreamManager {
     /// The configuration in force.
@@ -272,6 +291,14 @@ impl StreamManager {
                 (policy.default, policy.max_bytes, policy.min_free) = (default, max_bytes, min_free);
             });
         }
+        #[cfg(feature = "inference")]
+        {
+            let (library, engine_dir) = model_places(new);
+            self.inner.models.set_places(library, engine_dir);
+            if old.inference.models != new.inference.models {
+                self.inner.models.set(new.inference.models.clone());
+            }
+        }
         self.inner.connects.set_limit(new.server.max_connects);
         if let Some(journal) = &control.journal {
             journal.set_length(new.events.journal_size);
@@ -320,16 +347,12 @@ impl StreamManager {
             let mut defined = control.defined.write();
             let configured = |id: &str| {
                 let resolved = defined.get(id)?.config.resolve(&config.defaults);
-                Some((resolved.enabled, resolved.recording.enabled))
+                Some((resolved.enabled, resolved.recording.enabled, resolved.inference.enabled))
             };
             let stale = stale_wishes(&defined.wishes, configured);
             for (id, what) in &stale {
                 if let Some(wishes) = defined.wishes.get_mut(id) {
-                    if *what == super::definition::ENABLED {
-                        wishes.enabled = None;
-                    } else {
-                        wishes.recording = None;
-                    }
+                    wishes.forget(what);
                 }
             }
             defined.wishes.retain(|_, wishes| *wishes != Default::default());

@@ -4,7 +4,7 @@ use super::backoff::RetryPolicy;
 use super::history::History;
 use super::id::{InvalidStreamId, StreamId};
 use super::supervisor::StateInfo;
-use crate::config::ResolvedStream;
+use crate::config::{AnalysisSettings, ResolvedStream};
 use crate::event::StreamState;
 use crate::frame::TrackInfo;
 use crate::hub::{ConsumerStats, Hub, HubOptions, HubStats};
@@ -49,6 +49,9 @@ pub struct Stream<S = Box<dyn Source>> {
     pub(super) directory: Option<String>,
     /// Its recording begins paused.
     pub(super) paused: bool,
+    pub(super) analysis: AnalysisSettings,
+    /// What is analysed instead of the source, if anything.
+    pub(super) substream: Option<Box<dyn Source>>,
     pub(super) built: Option<ResolvedStream>,
 }
 
@@ -66,6 +69,8 @@ impl Stream<NoSource> {
             limits: None,
             directory: None,
             paused: false,
+            analysis: AnalysisSettings::default(),
+            substream: None,
             built: None,
         }
     }
@@ -78,7 +83,22 @@ impl Stream<NoSource> {
     /// The same for a source that is boxed already, as [`from_url`](crate::source::from_url) makes them.
     pub fn boxed_source(self, source: Box<dyn Source>) -> Stream {
         let Self { id, recording, record, retry, hub, sinks, limits, directory, paused, built, .. } = self;
-        Stream { id, source, recording, record, retry, hub, sinks, limits, directory, paused, built }
+        let Self { analysis, substream, .. } = self;
+        Stream {
+            id,
+            source,
+            recording,
+            record,
+            retry,
+            hub,
+            sinks,
+            limits,
+            directory,
+            paused,
+            analysis,
+            substream,
+            built,
+        }
     }
 }
 
@@ -134,6 +154,20 @@ impl<S> Stream<S> {
         self
     }
 
+    /// Says how its pictures are analysed (feature `inference`); by default only when somebody asks for it.
+    #[must_use]
+    pub fn analyse(mut self, settings: AnalysisSettings) -> Self {
+        self.analysis = settings;
+        self
+    }
+
+    /// Has the pictures of another source analysed: the camera's smaller stream.
+    #[must_use]
+    pub fn substream(mut self, source: Box<dyn Source>) -> Self {
+        self.substream = Some(source);
+        self
+    }
+
     pub(super) fn checked_id(&self) -> Result<StreamId, InvalidStreamId> {
         self.id.parse()
     }
@@ -171,6 +205,8 @@ pub(super) struct StreamShared {
     pub(super) state: watch::Receiver<StateInfo>,
     pub(super) recorder: RecorderHandle,
     pub(super) publish: Option<PublishSlot>,
+    #[cfg(feature = "inference")]
+    pub(super) analysis: crate::inference::AnalysisHandle,
     /// Made because somebody published it.
     pub(super) by_pattern: bool,
     /// What it was made from, if that is a definition.
@@ -183,6 +219,8 @@ pub(super) struct StreamShared {
 pub(super) struct Tasks {
     pub(super) supervisor: JoinHandle<Result<(), SourceError>>,
     pub(super) sinks: Vec<JoinHandle<()>>,
+    /// The supervisor of what is analysed instead of the source.
+    pub(super) substream: Option<JoinHandle<Result<(), SourceError>>>,
 }
 
 impl StreamHandle {
@@ -199,6 +237,12 @@ impl StreamHandle {
     /// Its recorder.
     pub fn recorder(&self) -> &RecorderHandle {
         &self.shared.recorder
+    }
+
+    /// Its analysis.
+    #[cfg(feature = "inference")]
+    pub fn analysis(&self) -> &crate::inference::AnalysisHandle {
+        &self.shared.analysis
     }
 
     /// The place for its publisher, if it is published.
@@ -259,6 +303,9 @@ impl StreamHandle {
         let Some(tasks) = self.shared.tasks.lock().take() else { return Ok(()) };
         let wait = async {
             let result = tasks.supervisor.await;
+            if let Some(substream) = tasks.substream {
+                let _ = substream.await;
+            }
             for sink in tasks.sinks {
                 // A sink that panicked has said so in the log.
                 let _ = sink.await;

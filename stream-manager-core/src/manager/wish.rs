@@ -1,6 +1,6 @@
 //! What people ask for at run time about recordings: done, and remembered as a wish.
 
-use super::definition::{ENABLED, RECORDING, RecordingWish, Wishes, wish_change};
+use super::definition::{ENABLED, INFERENCE, RECORDING, RecordingWish, Wishes, wish_change};
 use super::{ManagerError, StreamId, StreamManager};
 use crate::recording::{Recorder, RecorderStatus, RecordingAction};
 use std::collections::BTreeMap;
@@ -82,22 +82,62 @@ impl StreamManager {
     }
 }
 
+#[cfg(feature = "inference")]
+impl StreamManager {
+    /// Begins or ends a stream's analysis. For a stream that is defined it is remembered: it is so after a restart,
+    /// until what is configured changes.
+    ///
+    /// # Errors
+    /// If there is no such stream, it does not run, or it cannot be remembered.
+    pub async fn control_inference(
+        &self,
+        id: &str,
+        enabled: bool,
+    ) -> Result<crate::inference::AnalysisStatus, ManagerError> {
+        let (manager, id) = (self.clone(), id.to_owned());
+        let task = self.inner.control.tasks.spawn(async move {
+            let handle = manager.running(&id)?;
+            manager.wish_inference(handle.id(), enabled).await?;
+            handle.analysis().set_enabled(enabled);
+            Ok(handle.analysis().status())
+        });
+        task.await.map_err(|_| ManagerError::ShutDown)?
+    }
+
+    async fn wish_inference(&self, id: &StreamId, enabled: bool) -> Result<(), ManagerError> {
+        let control = &self.inner.control;
+        let _turn = control.changing.clone().lock_owned().await;
+        let Some(desired) = self.desired(id.as_str()) else { return Ok(()) };
+        let configured = desired.resolved.inference.enabled;
+        let revision = control.defined.read().revision;
+        let same = enabled == configured;
+        let change = wish_change(id.as_str(), INFERENCE, &enabled.to_string(), configured, same);
+        control.remember(vec![change], revision).await?;
+        let mut defined = control.defined.write();
+        let wishes = defined.wishes.entry(id.as_str().to_owned()).or_default();
+        wishes.inference = (!same).then_some((enabled, configured));
+        Ok(())
+    }
+}
+
 /// Wishes that go against a value that is no longer configured, or are for streams that are no more.
 pub(super) fn stale_wishes(
     wishes: &BTreeMap<String, Wishes>,
-    configured: impl Fn(&str) -> Option<(bool, bool)>,
+    configured: impl Fn(&str) -> Option<(bool, bool, bool)>,
 ) -> Vec<(String, &'static str)> {
     let mut stale = Vec::new();
     for (id, wish) in wishes {
-        let (enabled, recording) = match configured(id) {
-            Some((enabled, recording)) => (
+        let [enabled, recording, inference] = match configured(id) {
+            Some((enabled, recording, inference)) => [
                 wish.enabled.is_some_and(|(_, against)| against != enabled),
                 wish.recording.is_some_and(|(_, against)| against != recording),
-            ),
-            None => (wish.enabled.is_some(), wish.recording.is_some()),
+                wish.inference.is_some_and(|(_, against)| against != inference),
+            ],
+            None => [wish.enabled.is_some(), wish.recording.is_some(), wish.inference.is_some()],
         };
         stale.extend(enabled.then(|| (id.clone(), ENABLED)));
         stale.extend(recording.then(|| (id.clone(), RECORDING)));
+        stale.extend(inference.then(|| (id.clone(), INFERENCE)));
     }
     stale
 }

@@ -55,6 +55,7 @@ pub const ELEMENTS: &[ElementNeed] = &[
     need("jpegenc", GOOD, "pictures"),
     need("avdec_h264", LIBAV, "pictures of H.264"),
     need("x264enc", UGLY, "test:// sources and encoding raw video"),
+    need("avdec_h265", LIBAV, "pictures and analysis of H.265"),
     need("avenc_aac", LIBAV, "AAC in test:// sources and encoding raw audio"),
 ];
 
@@ -83,6 +84,29 @@ pub(crate) fn installed() -> Option<GstreamerReport> {
 /// Which package has an element, as far as it is known.
 pub(super) fn package_of(element: &str) -> Option<&'static str> {
     ELEMENTS.iter().find(|need| need.element == element).map(|need| need.package)
+}
+
+/// What decodes video of these caps: an error that names a package if nothing that is installed does.
+#[cfg(feature = "inference")]
+pub(crate) fn check_decoder(caps: &gst::Caps) -> Result<(), super::PipelineError> {
+    let decoders = gst::ElementFactory::factories_with_type(
+        gst::ElementFactoryType::DECODER | gst::ElementFactoryType::MEDIA_VIDEO,
+        gst::Rank::MARGINAL,
+    );
+    if decoders.iter().any(|factory| factory.can_sink_any_caps(caps)) {
+        return Ok(());
+    }
+    let name = caps.structure(0).map(|s| s.name().to_string()).unwrap_or_default();
+    let (element, package) = match name.as_str() {
+        "video/x-h264" => ("avdec_h264", LIBAV),
+        "video/x-h265" => ("avdec_h265", LIBAV),
+        "video/x-av1" => ("av1dec", BAD),
+        "video/x-vp8" => ("vp8dec", GOOD),
+        "video/x-vp9" => ("vp9dec", GOOD),
+        "image/jpeg" => ("jpegdec", GOOD),
+        _ => ("decodebin", BASE),
+    };
+    Err(super::PipelineError::MissingElement { element: element.into(), package: package.into() })
 }
 
 /// The elements that are not installed.

@@ -9,6 +9,8 @@ mod elements;
 #[cfg(feature = "http")]
 mod picture;
 
+#[cfg(feature = "inference")]
+pub(crate) use elements::check_decoder;
 pub(crate) use elements::installed;
 pub use elements::{ELEMENTS, ElementNeed, GstreamerReport, missing_elements};
 #[cfg(feature = "http")]

@@ -12,7 +12,7 @@ use axum::Router;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use operations::{OPERATIONS, TAGS};
+use operations::{INFERENCE, OPERATIONS, TAGS};
 use parts::Operation;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -35,6 +35,10 @@ pub(super) struct StreamPatch;
 #[derive(Deserialize)]
 #[allow(dead_code, reason = "a name for a shape")]
 pub(super) struct ConfigPatch;
+
+/// A change of a stream's analysis.
+#[cfg(feature = "inference")]
+pub(super) struct InferencePatch;
 
 /// Any object.
 pub(super) struct AnyObject;
@@ -128,6 +132,22 @@ impl JsonSchema for ConfigPatch {
     }
 }
 
+fn all() -> impl Iterator<Item = &'static parts::Operation> {
+    OPERATIONS.iter().chain(INFERENCE)
+}
+
+#[cfg(feature = "inference")]
+impl JsonSchema for InferencePatch {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "InferencePatch".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let schema = crate::config::StreamInferenceConfig::json_schema(generator);
+        patch_of(schema, "What changes; null takes a key out (RFC 7396)")
+    }
+}
+
 /// The description as JSON.
 ///
 /// ```
@@ -140,8 +160,7 @@ pub fn description() -> Value {
         || SchemaSettings::draft2020_12().with(|s| s.definitions_path = "/components/schemas".into());
     let mut reading = settings().for_deserialize().into_generator();
     let mut writing = settings().for_serialize().into_generator();
-    let described: Vec<(Value, Value)> = OPERATIONS
-        .iter()
+    let described: Vec<(Value, Value)> = all()
         .map(|operation| (operation.describe(&mut reading), operation.responses(&mut writing)))
         .collect();
     // What /api/events sends; no answer refers to it.
@@ -154,7 +173,7 @@ pub fn description() -> Value {
         (name, renamed(schema, &rename))
     }));
     let mut paths = Map::new();
-    for (operation, (mut description, responses)) in OPERATIONS.iter().zip(described) {
+    for (operation, (mut description, responses)) in all().zip(described) {
         description["responses"] = renamed(responses, &rename);
         let item = paths.entry(operation.path).or_insert_with(|| json!({}));
         item[operation.method] = description;
@@ -353,7 +372,7 @@ mod tests {
             assert!(schemas.contains_key(name), "{name}");
         }
         let mut ids = std::collections::HashSet::new();
-        for operation in OPERATIONS {
+        for operation in all() {
             assert!(ids.insert(operation.id), "{} twice", operation.id);
             for parameter in operation.parameters {
                 assert!(serde_json::from_str::<Value>(parameter.schema).is_ok(), "{}", parameter.schema);

@@ -1,6 +1,8 @@
 //! All operations of the API.
 
 use super::super::batch::{Batch, BatchResult};
+#[cfg(feature = "inference")]
+use super::super::inference::{AnalysisView, ModelPage};
 use super::super::logs::LogPage;
 use super::super::recordings::{Deleted, Protected, RecordingsPage};
 use super::super::sessions::{Ended, SessionPage};
@@ -13,6 +15,8 @@ use super::parts::*;
 use crate::config::StreamConfig;
 use crate::manager::{ConfigStatus, StorageReport, SystemReport};
 use crate::session::SessionInfo;
+#[cfg(feature = "inference")]
+use crate::{detection::Detections, inference::ModelStatus};
 
 pub(super) const TAGS: &[(&str, &str)] = &[
     ("streams", "What is taken in"),
@@ -20,6 +24,7 @@ pub(super) const TAGS: &[(&str, &str)] = &[
     ("sessions", "Who watches and who publishes"),
     ("events", "What happens"),
     ("config", "Settings"),
+    ("inference", "What is seen in pictures"),
     ("system", "The program and the machine"),
 ];
 
@@ -479,4 +484,89 @@ pub(super) const OPERATIONS: &[Operation] = &[
         &[],
         &[answer(200, "It is", of::<Health>)],
     ),
+];
+
+/// Those of the feature `inference`.
+#[cfg(not(feature = "inference"))]
+pub(super) const INFERENCE: &[Operation] = &[];
+
+/// Those of the feature `inference`.
+#[cfg(feature = "inference")]
+pub(super) const INFERENCE: &[Operation] = &[
+    get(
+        "/api/streams/{id}/inference",
+        "getInference",
+        "inference",
+        "A stream's analysis: its state and why, settings, counters, and what was seen last",
+        &[],
+        &[answer(200, "The analysis", of::<AnalysisView>)],
+    ),
+    Operation {
+        method: "patch",
+        path: "/api/streams/{id}/inference",
+        id: "patchInference",
+        tag: "inference",
+        summary: "Changes how a stream is analysed, without touching the stream (JSON merge patch, RFC 7396)",
+        parameters: &[DRY_RUN, IF_MATCH],
+        body: Some((PATCH, of::<openapi::InferencePatch>)),
+        answers: &[answer(200, "The analysis", analysis_or_dry)],
+    },
+    post(
+        "/api/streams/{id}/inference/start",
+        "startInference",
+        "inference",
+        "Analyses a stream from now on, also after a restart",
+        &[],
+        &[answer(200, "The analysis", of::<AnalysisView>)],
+    ),
+    post(
+        "/api/streams/{id}/inference/stop",
+        "stopInference",
+        "inference",
+        "Analyses a stream no longer, also after a restart",
+        &[],
+        &[answer(200, "The analysis", of::<AnalysisView>)],
+    ),
+    get(
+        "/api/models",
+        "listModels",
+        "inference",
+        "The models: what runs them and why, what they take and give, how fast they are",
+        &[],
+        &[answer(200, "The models", of::<ModelPage>)],
+    ),
+    get(
+        "/api/models/{name}",
+        "getModel",
+        "inference",
+        "One model",
+        &[],
+        &[answer(200, "The model", of::<ModelStatus>)],
+    ),
+    post(
+        "/api/models/{name}/reload",
+        "reloadModel",
+        "inference",
+        "Loads a model's file again; the old one works until the new one does",
+        &[],
+        &[answer(200, "The model", of::<ModelStatus>)],
+    ),
+    Operation {
+        method: "post",
+        path: "/api/infer",
+        id: "infer",
+        tag: "inference",
+        summary: "Says what is in a picture: JPEG or PNG, whose types are content types here as well",
+        parameters: &[
+            query("model", r#"{"type":"string"}"#, "The model; not needed if there is only one"),
+            query(
+                "threshold",
+                r#"{"type":"number","minimum":0,"maximum":1}"#,
+                "The lowest score that counts",
+            ),
+            query("classes", r#"{"type":"string"}"#, "Only these classes, with commas"),
+        ],
+        body: Some((IMAGE, image)),
+        answers: &[answer(200, "What was seen", of::<Detections>)],
+    },
 ];

@@ -53,6 +53,22 @@ pub(super) fn text(_: &mut SchemaGenerator) -> Schema {
     schemars::json_schema!({"type": "string"})
 }
 
+/// A stream's analysis, or what a dry run says.
+#[cfg(feature = "inference")]
+pub(super) fn analysis_or_dry(generator: &mut SchemaGenerator) -> Schema {
+    let analysis = generator.subschema_for::<super::super::inference::AnalysisView>();
+    schemars::json_schema!({"anyOf": [analysis, generator.subschema_for::<DryRun>()]})
+}
+
+/// A file's content.
+#[cfg(feature = "inference")]
+pub(super) fn image(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({"type": "string", "format": "binary"})
+}
+
+#[cfg(feature = "inference")]
+/// An image may also be called what it is; makers of clients know nothing but this.
+pub(super) const IMAGE: &[&str] = &["application/octet-stream"];
 pub(super) const JSON: &str = "application/json";
 pub(super) const BODY: &[&str] = &[JSON];
 pub(super) const PATCH: &[&str] = &["application/merge-patch+json", JSON];

@@ -1,0 +1,623 @@
+//! A stream's analysis: a sink that decodes what is needed and no more, and hands pictures to a model.
+//!
+//! It reads the hub only while it is on. When so few pictures are wanted that keyframes are enough, nothing else is
+//! decoded. What its model sees is told to whoever listens, and as an event when it is something else than before.
+
+use super::decode::{Decoder, Pace, Room};
+use super::models::{Model, ModelState, Models};
+use super::scheduler::{Outcome, Slot, SlotSettings, SlotStats};
+use super::{InferenceError, Wanted};
+use crate::config::AnalysisSettings;
+use crate::detection::Detections;
+use crate::event::{EventKind, EventSender};
+use crate::frame::{CodecParameters, Frame, MediaKind, MediaTime, WallTime};
+use crate::hub::{Hub, HubItem, HubReader, QueueLimits, ReaderOptions};
+use crate::sink::{Sink, SinkError};
+use parking_lot::Mutex;
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+
+/// Results that a slow listener may leave unread.
+const LISTENER_LENGTH: usize = 256;
+/// Changes are told no more often than this.
+const MIN_EVENT_INTERVAL: Duration = Duration::from_secs(1);
+/// How long after a decoder has failed it is tried again.
+const DECODER_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// What may wait for the decoder: it should be near the present.
+const LIMITS: QueueLimits = QueueLimits { frames: 256, bytes: 16 << 20 };
+
+/// Where a stream's analysis stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AnalysisState {
+    /// Nothing is analysed.
+    Off,
+    /// Waiting for the model, or for the stream's first picture.
+    Starting,
+    /// Pictures are analysed.
+    Running,
+    /// It cannot; tried again by itself.
+    Blocked,
+}
+
+impl AnalysisState {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Blocked => "blocked",
+        }
+    }
+}
+
+/// Everything about a stream's analysis at one moment.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct AnalysisStatus {
+    /// Where it stands.
+    pub state: AnalysisState,
+    /// Why, in words.
+    pub reason: String,
+    /// Since when.
+    pub since: WallTime,
+    /// The model.
+    pub model: Option<String>,
+    /// Pictures analysed in a second at most.
+    pub max_fps: f64,
+    /// Pictures analysed in a second, over the last seconds.
+    pub fps: f64,
+    /// Whether only keyframes are decoded.
+    pub keyframes_only: bool,
+    /// Pictures handed to the model.
+    pub offered: u64,
+    /// Pictures analysed.
+    pub analysed: u64,
+    /// Pictures that a newer one replaced before their turn came.
+    pub dropped: u64,
+    /// Pictures in which nothing had moved.
+    pub still: u64,
+    /// Pictures that failed.
+    pub errors: u64,
+    /// From the last analysed frame's arrival to its answer, in seconds.
+    pub latency_secs: Option<f64>,
+    /// What was seen last.
+    pub last: Option<Arc<Detections>>,
+    /// The last error.
+    pub last_error: Option<String>,
+}
+
+struct Seen {
+    last: Option<Arc<Detections>>,
+    last_error: Option<String>,
+    analysed: u64,
+    errors: u64,
+    latency: Option<Duration>,
+    /// When the last answers came.
+    recent: VecDeque<Instant>,
+    /// What the last event said, and when.
+    told: Option<(BTreeMap<Arc<str>, usize>, Instant)>,
+}
+
+struct Shared {
+    settings: watch::Sender<AnalysisSettings>,
+    standing: Mutex<(AnalysisState, String, WallTime)>,
+    seen: Mutex<Seen>,
+    listeners: broadcast::Sender<Arc<Detections>>,
+    slot: Mutex<Option<Arc<Slot>>>,
+    past: Mutex<SlotStats>,
+    keyframes_only: AtomicBool,
+    events: EventSender,
+}
+
+/// A stream's analysis from outside. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct AnalysisHandle {
+    shared: Arc<Shared>,
+}
+
+impl AnalysisHandle {
+    /// How it works at the moment.
+    pub fn settings(&self) -> AnalysisSettings {
+        self.shared.settings.borrow().clone()
+    }
+
+    /// Works like this from now on. The stream and its recording notice nothing of it.
+    pub fn configure(&self, settings: AnalysisSettings) {
+        self.shared.settings.send_if_modified(|held| {
+            let differs = *held != settings;
+            *held = settings;
+            differs
+        });
+    }
+
+    /// Begins or ends it.
+    pub fn set_enabled(&self, enabled: bool) {
+        self.shared.settings.send_if_modified(|held| {
+            let differs = held.enabled != enabled;
+            held.enabled = enabled;
+            differs
+        });
+    }
+
+    /// What is seen from now on, picture by picture. A listener that is too slow misses some and is told how many.
+    ///
+    /// ```
+    /// # use stream_manager_core::inference::AnalysisHandle;
+    /// # async fn example(analysis: &AnalysisHandle) {
+    /// let mut seen = analysis.subscribe();
+    /// while let Ok(seen) = seen.recv().await {
+    ///     let people = seen.detections.iter().filter(|d| &*d.label == "person").count();
+    /// }
+    /// # }
+    /// ```
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Detections>> {
+        self.shared.listeners.subscribe()
+    }
+
+    /// Everything about it.
+    pub fn status(&self) -> AnalysisStatus {
+        let shared = &self.shared;
+        let (state, reason, since) = shared.standing.lock().clone();
+        let settings = shared.settings.borrow().clone();
+        let stats = shared.stats();
+        let seen = shared.seen.lock();
+        AnalysisStatus {
+            state,
+            reason,
+            since,
+            model: settings.model,
+            max_fps: settings.max_fps,
+            fps: rate(&seen.recent),
+            keyframes_only: shared.keyframes_only.load(Ordering::Relaxed),
+            offered: stats.offered,
+            analysed: seen.analysed,
+            dropped: stats.replaced,
+            still: stats.still,
+            errors: seen.errors,
+            latency_secs: seen.latency.map(|l| l.as_secs_f64()),
+            last: seen.last.clone(),
+            last_error: seen.last_error.clone(),
+        }
+    }
+}
+
+fn rate(recent: &VecDeque<Instant>) -> f64 {
+    const WINDOW: Duration = Duration::from_secs(5);
+    let count = recent.iter().filter(|at| at.elapsed() < WINDOW).count();
+    count as f64 / WINDOW.as_secs_f64()
+}
+
+impl Shared {
+    fn stats(&self) -> SlotStats {
+        let past = *self.past.lock();
+        let now = self.slot.lock().as_ref().map(|slot| slot.stats()).unwrap_or_default();
+        SlotStats {
+            offered: past.offered + now.offered,
+            replaced: past.replaced + now.replaced,
+            still: past.still + now.still,
+        }
+    }
+
+    fn set_slot(&self, slot: Option<Arc<Slot>>) {
+        let old = std::mem::replace(&mut *self.slot.lock(), slot);
+        if let Some(old) = old {
+            let (mut past, stats) = (self.past.lock(), old.stats());
+            past.offered += stats.offered;
+            past.replaced += stats.replaced;
+            past.still += stats.still;
+        }
+    }
+
+    fn stand(&self, state: AnalysisState, reason: impl Into<String>) {
+        let reason = reason.into();
+        {
+            let mut standing = self.standing.lock();
+            if (standing.0, &standing.1) == (state, &reason) {
+                return;
+            }
+            let since = if standing.0 == state { standing.2 } else { WallTime::now() };
+            *standing = (state, reason.clone(), since);
+        }
+        if state == AnalysisState::Blocked {
+            self.seen.lock().last_error = Some(reason.clone());
+        }
+        self.events.emit(EventKind::InferenceState { state: state.name(), reason });
+    }
+
+    fn take(&self, outcome: Outcome) {
+        let detections = match outcome.result {
+            Ok(detections) => Arc::new(detections),
+            Err(error) => {
+                let mut seen = self.seen.lock();
+                seen.errors += 1;
+                seen.last_error = Some(error.to_string());
+                return;
+            }
+        };
+        let now = Instant::now();
+        let interval = self.settings.borrow().event_interval;
+        let tell = {
+            let mut seen = self.seen.lock();
+            seen.analysed += 1;
+            seen.latency = Some(outcome.arrived.elapsed());
+            seen.last = Some(detections.clone());
+            if seen.recent.len() >= 256 {
+                seen.recent.pop_front();
+            }
+            seen.recent.push_back(now);
+            let counts = detections.counts();
+            let tell = match &seen.told {
+                None => !counts.is_empty(),
+                Some((before, at)) => {
+                    let passed = now.duration_since(*at);
+                    // What flickers is told once in a while, and what stays, stays to be told.
+                    (*before != counts && passed >= MIN_EVENT_INTERVAL)
+                        || (!counts.is_empty() && passed >= interval)
+                }
+            };
+            if tell {
+                seen.told = Some((counts, now));
+            }
+            tell
+        };
+        self.stand(AnalysisState::Running, format!("model \"{}\"", detections.model));
+        if tell {
+            self.events.emit(EventKind::Detections((*detections).clone()));
+        }
+        // Nobody may be listening.
+        let _ = self.listeners.send(detections);
+    }
+}
+
+/// A stream's analysis: the sink.
+pub struct Analysis {
+    shared: Arc<Shared>,
+    models: Models,
+}
+
+impl Analysis {
+    /// An analysis by one of these models. Its state and what it sees become events.
+    ///
+    /// ```no_run
+    /// # use stream_manager_core::event::EventBus;
+    /// # use stream_manager_core::inference::{Analysis, AnalysisSettings, Models};
+    /// # fn example(models: Models) {
+    /// let settings = AnalysisSettings { enabled: true, max_fps: 2.0, ..AnalysisSettings::default() };
+    /// let (handle, sink) = Analysis::new(models, settings, EventBus::default().for_stream("door".into()));
+    /// # }
+    /// ```
+    pub fn new(models: Models, settings: AnalysisSettings, events: EventSender) -> (AnalysisHandle, Self) {
+        let shared = Arc::new(Shared {
+            settings: watch::Sender::new(settings),
+            standing: Mutex::new((AnalysisState::Off, "not enabled".into(), WallTime::now())),
+            seen: Mutex::new(Seen {
+                last: None,
+                last_error: None,
+                analysed: 0,
+                errors: 0,
+                latency: None,
+                recent: VecDeque::new(),
+                told: None,
+            }),
+            listeners: broadcast::Sender::new(LISTENER_LENGTH),
+            slot: Mutex::default(),
+            past: Mutex::default(),
+            keyframes_only: AtomicBool::new(false),
+            events,
+        });
+        (AnalysisHandle { shared: shared.clone() }, Self { shared, models })
+    }
+
+    fn slot(&self, model: &Model, settings: &AnalysisSettings) -> Arc<Slot> {
+        let weak = Arc::downgrade(&self.shared);
+        let slot = model.slot(slot_settings(settings), move |outcome| {
+            if let Some(shared) = weak.upgrade() {
+                shared.take(outcome);
+            }
+        });
+        let slot = Arc::new(slot);
+        self.shared.set_slot(Some(slot.clone()));
+        slot
+    }
+
+    /// Works until it is switched off, the stream ends, or something else is to be done differently.
+    async fn session(&mut self, hub: &Hub, cancel: &CancellationToken) -> Ended {
+        let mut changes = self.shared.settings.subscribe();
+        let settings = changes.borrow_and_update().clone();
+        let mut others = self.models.changes();
+        let model = match self.models.pick(settings.model.as_deref()) {
+            Ok(model) => model,
+            Err(error) => {
+                self.shared.stand(AnalysisState::Blocked, error.to_string());
+                tokio::select! {
+                    () = cancel.cancelled() => return Ended::Over,
+                    () = hub.closed() => return Ended::Over,
+                    _ = others.changed() => return Ended::Again,
+                    _ = changes.changed() => return Ended::Again,
+                }
+            }
+        };
+        let mut standing = model.standing();
+        let slot = self.slot(&model, &settings);
+        let pace = Arc::new(Mutex::new(Pace::new(settings.max_fps)));
+        let options = ReaderOptions { limits: LIMITS, ..ReaderOptions::default() };
+        let mut work = Work {
+            shared: self.shared.clone(),
+            slot,
+            pace,
+            settings,
+            decoder: None,
+            parameters: None,
+            failed: None,
+            waits_for_keyframe: true,
+            keyframes: Keyframes::default(),
+            video: true,
+        };
+        let mut reader = hub.subscribe("inference", options);
+        let look = model.standing().borrow().clone();
+        work.model_stands(look.state, &look.reason);
+        let ended = loop {
+            let room = work.decoder.as_ref().map(Decoder::room);
+            let step = tokio::select! {
+                biased;
+                () = cancel.cancelled() => break Ended::Over,
+                _ = changes.changed() => Step::Settings,
+                _ = standing.changed() => Step::Model,
+                _ = others.changed() => Step::Models,
+                error = decoder_error(&mut work.decoder) => Step::Decoder(error),
+                item = next_item(&mut reader, room) => Step::Item(item),
+            };
+            match step {
+                Step::Settings => {
+                    let settings = changes.borrow_and_update().clone();
+                    if !settings.enabled || settings.model != work.settings.model {
+                        break Ended::Again;
+                    }
+                    work.set(settings);
+                }
+                Step::Model => {
+                    let look = standing.borrow_and_update().clone();
+                    work.model_stands(look.state, &look.reason);
+                }
+                // Another one may have come under its name.
+                Step::Models => match self.models.pick(work.settings.model.as_deref()) {
+                    Ok(found) if found.is(&model) => {}
+                    _ => break Ended::Again,
+                },
+                Step::Decoder(error) => work.decoder_failed(&error).await,
+                Step::Item(None) => break Ended::Over,
+                Step::Item(Some(item)) => work.item(item).await,
+            }
+        };
+        work.stop_decoder().await;
+        self.shared.set_slot(None);
+        self.shared.keyframes_only.store(false, Ordering::Relaxed);
+        ended
+    }
+}
+
+enum Ended {
+    /// The stream is over.
+    Over,
+    /// To be begun anew, or switched off.
+    Again,
+}
+
+enum Step {
+    Settings,
+    Model,
+    Models,
+    Decoder(InferenceError),
+    Item(Option<HubItem>),
+}
+
+fn slot_settings(settings: &AnalysisSettings) -> SlotSettings {
+    SlotSettings {
+        wanted: Wanted { threshold: settings.threshold, classes: settings.classes.clone() },
+        priority: settings.priority,
+        motion: settings.motion.clone(),
+    }
+}
+
+async fn decoder_error(decoder: &mut Option<Decoder>) -> InferenceError {
+    match decoder {
+        Some(decoder) => decoder.error().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The next item, once the decoder has room for it: what waits meanwhile is bounded by the reader's queue.
+async fn next_item(reader: &mut HubReader, room: Option<Room>) -> Option<HubItem> {
+    if let Some(room) = room {
+        room.wait().await;
+    }
+    reader.next().await
+}
+
+/// How far apart keyframes are.
+#[derive(Default)]
+struct Keyframes {
+    last: Option<MediaTime>,
+    distance: Option<Duration>,
+}
+
+impl Keyframes {
+    fn see(&mut self, frame: &Frame) {
+        if !frame.keyframe {
+            return;
+        }
+        if let Some(last) = self.last {
+            let distance = frame.pts.saturating_since(last);
+            // The longest of late: an encoder puts in further ones at cuts.
+            self.distance = Some(self.distance.map_or(distance, |d| distance.max(d.mul_f64(0.9))));
+        }
+        self.last = Some(frame.pts);
+    }
+
+    /// Whether so many pictures in a second are had from keyframes alone.
+    fn are_enough(&self, per_second: f64) -> bool {
+        self.distance.is_some_and(|d| !d.is_zero() && d.as_secs_f64() <= 1.05 / per_second)
+    }
+}
+
+struct Work {
+    shared: Arc<Shared>,
+    slot: Arc<Slot>,
+    pace: Arc<Mutex<Pace>>,
+    settings: AnalysisSettings,
+    decoder: Option<Decoder>,
+    /// What the decoder was made for.
+    parameters: Option<Arc<CodecParameters>>,
+    /// When the decoder failed, and how often.
+    failed: Option<(Instant, u32)>,
+    waits_for_keyframe: bool,
+    keyframes: Keyframes,
+    /// Whether the stream has video, as far as is known.
+    video: bool,
+}
+
+impl Work {
+    fn set(&mut self, settings: AnalysisSettings) {
+        self.slot.set(slot_settings(&settings));
+        self.pace.lock().set(settings.max_fps);
+        self.settings = settings;
+    }
+
+    fn model_stands(&self, state: ModelState, reason: &str) {
+        match state {
+            ModelState::Loading => self.shared.stand(AnalysisState::Starting, reason),
+            ModelState::Failed => self.shared.stand(AnalysisState::Blocked, reason),
+            ModelState::Ready if self.decoder.is_some() || !self.video => {}
+            ModelState::Ready => self.shared.stand(AnalysisState::Starting, "waiting for the first picture"),
+        }
+    }
+
+    async fn item(&mut self, item: HubItem) {
+        match item {
+            HubItem::Frame(frame) => self.frame(&frame).await,
+            HubItem::Discontinuity | HubItem::Lagged { .. } => self.waits_for_keyframe = true,
+            HubItem::Tracks(tracks) => {
+                self.waits_for_keyframe = true;
+                self.video =
+                    tracks.is_empty() || tracks.iter().any(|t| t.parameters.kind() == MediaKind::Video);
+                if !self.video {
+                    self.shared.stand(AnalysisState::Blocked, "the stream has no video");
+                }
+            }
+        }
+    }
+
+    async fn frame(&mut self, frame: &Frame) {
+        if !frame.is_video() {
+            return;
+        }
+        self.keyframes.see(frame);
+        if self.waits_for_keyframe && !frame.keyframe {
+            return;
+        }
+        let only = self.keyframes.are_enough(self.settings.max_fps);
+        self.shared.keyframes_only.store(only, Ordering::Relaxed);
+        if only && !frame.keyframe {
+            // Decoding goes on with the next one.
+            self.waits_for_keyframe = true;
+            return;
+        }
+        if only && !self.pace_allows(frame) {
+            return;
+        }
+        if self.parameters.as_ref().is_none_or(|p| **p != *frame.parameters) && frame.keyframe {
+            self.stop_decoder().await;
+        }
+        if self.decoder.is_none() {
+            if !frame.keyframe || self.rests() {
+                self.waits_for_keyframe = true;
+                return;
+            }
+            self.start_decoder(frame).await;
+        }
+        let Some(decoder) = &mut self.decoder else { return };
+        self.waits_for_keyframe = false;
+        decoder.push(frame, only);
+    }
+
+    /// Keyframes more often than pictures are wanted are not decoded in vain. The pace itself is kept behind the
+    /// decoder; this only leaves out what it would.
+    fn pace_allows(&self, frame: &Frame) -> bool {
+        self.pace.lock().would_want(frame.pts)
+    }
+
+    fn rests(&self) -> bool {
+        self.failed.is_some_and(|(at, times)| {
+            let wait = DECODER_RETRY.0 * 2u32.saturating_pow(times.min(8));
+            at.elapsed() < wait.min(DECODER_RETRY.1)
+        })
+    }
+
+    async fn start_decoder(&mut self, frame: &Frame) {
+        let (slot, pace) = (self.slot.clone(), self.pace.clone());
+        match Decoder::start(&frame.parameters, pace, move |picture| slot.offer(picture)).await {
+            Ok(decoder) => {
+                self.decoder = Some(decoder);
+                self.parameters = Some(frame.parameters.clone());
+            }
+            Err(error) => self.decoder_failed(&error).await,
+        }
+    }
+
+    async fn decoder_failed(&mut self, error: &InferenceError) {
+        self.stop_decoder().await;
+        let times = self.failed.map_or(0, |(at, times)| {
+            // One that has worked for a while begins anew.
+            if at.elapsed() > DECODER_RETRY.1 * 2 { 0 } else { times + 1 }
+        });
+        self.failed = Some((Instant::now(), times));
+        self.waits_for_keyframe = true;
+        self.shared.stand(AnalysisState::Blocked, format!("decoding: {error}"));
+    }
+
+    async fn stop_decoder(&mut self) {
+        self.parameters = None;
+        if let Some(decoder) = self.decoder.take() {
+            decoder.stop().await;
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Sink for Analysis {
+    async fn run(&mut self, reader: HubReader, cancel: CancellationToken) -> Result<(), SinkError> {
+        let hub = reader.hub();
+        drop(reader);
+        loop {
+            let mut changes = self.shared.settings.subscribe();
+            let enabled = changes.borrow_and_update().enabled;
+            if !enabled {
+                self.shared.stand(AnalysisState::Off, "not enabled");
+                tokio::select! {
+                    () = cancel.cancelled() => break,
+                    () = hub.closed() => break,
+                    _ = changes.changed() => continue,
+                }
+            }
+            if let Ended::Over = self.session(&hub, &cancel).await {
+                break;
+            }
+        }
+        self.shared.stand(AnalysisState::Off, "the stream has ended");
+        Ok(())
+    }
+
+    fn name(&self) -> String {
+        "inference".into()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+//! With real decoders and a model that does what it is told to.
+
+use super::*;
+use crate::event::EventBus;
+use crate::inference::{MockBackend, ModelSpec, ModelsOptions};
+use crate::source::{Source, TestSource};
+use std::time::Duration;
+
+struct Rig {
+    hub: Hub,
+    models: Models,
+    handle: AnalysisHandle,
+    events: EventBus,
+    cancel: CancellationToken,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+/// A test picture's stream, 25 frames a second with a keyframe every second, looked at by a mock.
+fn rig(settings: AnalysisSettings, backend: MockBackend) -> Rig {
+    let events = EventBus::default();
+    let options = ModelsOptions::default().backend("mock", backend.factory());
+    let spec = ModelSpec::new("-").named("m").backend("mock".parse().unwrap()).labels(["thing"]);
+    let models = Models::new(options, vec![spec]);
+    let hub = Hub::default();
+    let cancel = CancellationToken::new();
+    let sender = events.for_stream("s".into());
+    let (handle, mut sink) = Analysis::new(models.clone(), settings, sender);
+    let reader = hub.subscribe("inference", ReaderOptions::default());
+    let (writer, stop) = (hub.writer(), cancel.clone());
+    writer.begin_session();
+    let source = tokio::spawn(async move {
+        let _ = TestSource::default().run(&writer, stop).await;
+    });
+    let stop = cancel.clone();
+    let sink = tokio::spawn(async move {
+        sink.run(reader, stop).await.unwrap();
+    });
+    Rig { hub, models, handle, events, cancel, tasks: vec![source, sink] }
+}
+
+impl Rig {
+    async fn end(self) {
+        self.cancel.cancel();
+        for task in self.tasks {
+            task.await.unwrap();
+        }
+        self.models.close().await;
+    }
+}
+
+fn settings(max_fps: f64) -> AnalysisSettings {
+    AnalysisSettings { enabled: true, max_fps, ..AnalysisSettings::default() }
+}
+
+fn finding(objects: usize) -> MockBackend {
+    MockBackend::detecting(64, 64, vec![[10.0, 10.0, 50.0, 50.0, 0.9, 0.0]; objects])
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_is_seen_and_told_of() {
+    let rig = rig(settings(100.0), finding(1));
+    let mut heard = rig.events.subscribe();
+    let mut seen = rig.handle.subscribe();
+    let mut last = MediaTime::from_nanos(-1);
+    for _ in 0..20 {
+        let one = tokio::time::timeout(Duration::from_secs(30), seen.recv()).await.unwrap().unwrap();
+        assert_eq!(&*one.detections[0].label, "thing");
+        assert!(one.pts > last, "in order");
+        last = one.pts;
+        assert!(WallTime::now().saturating_since(one.time) < Duration::from_secs(20));
+    }
+    let status = rig.handle.status();
+    assert_eq!((status.state, status.keyframes_only), (AnalysisState::Running, false));
+    assert!(status.analysed >= 20 && status.latency_secs.is_some(), "{status:?}");
+    let mut told = 0;
+    while let Ok(event) = heard.try_recv() {
+        told += usize::from(matches!(&event.kind, EventKind::Detections(_)));
+    }
+    assert_eq!(told, 1, "the same objects again are no news");
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_switched_and_changed_while_it_runs() {
+    let rig = rig(AnalysisSettings { enabled: false, ..settings(100.0) }, finding(1));
+    rig.hub.session_frame().await;
+    assert_eq!(rig.handle.status().state, AnalysisState::Off);
+    assert!(rig.hub.consumers().is_empty(), "the hub is left alone");
+    rig.handle.set_enabled(true);
+    until("it runs", || rig.handle.status().analysed > 3).await;
+    rig.handle.configure(AnalysisSettings { threshold: Some(0.95), ..settings(100.0) });
+    let mut seen = rig.handle.subscribe();
+    let nothing = async { while !seen.recv().await.unwrap().detections.is_empty() {} };
+    tokio::time::timeout(Duration::from_secs(30), nothing).await.unwrap();
+    rig.handle.configure(AnalysisSettings { model: Some("none".into()), ..settings(100.0) });
+    until("it says that there is no such model", || rig.handle.status().reason.contains("there are: m"))
+        .await;
+    rig.handle.set_enabled(false);
+    until("it is off", || rig.handle.status().state == AnalysisState::Off).await;
+    assert!(rig.hub.consumers().is_empty());
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keyframes_are_enough_for_few_pictures() {
+    let rig = rig(settings(0.5), finding(1));
+    until("keyframes only", || rig.handle.status().keyframes_only).await;
+    let before = rig.handle.status().analysed;
+    until("pictures come from them", || rig.handle.status().analysed > before).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_model_gets_the_newest_pictures_and_holds_up_nothing() {
+    let mock = MockBackend::detecting(64, 64, vec![]);
+    let slow = MockBackend::new(
+        crate::inference::ModelIo {
+            inputs: vec![crate::inference::TensorInfo::f32("images", &[0, 3, 64, 64])],
+            outputs: vec![crate::inference::TensorInfo::f32("objects", &[0, 1, 6])],
+            ..Default::default()
+        },
+        move |inputs| {
+            std::thread::sleep(Duration::from_millis(300));
+            crate::inference::InferenceBackend::run(&mut mock.clone(), inputs)
+        },
+    );
+    let rig = rig(settings(100.0), slow);
+    let mut other = rig.hub.subscribe("other", ReaderOptions::default());
+    until("it runs", || rig.handle.status().analysed >= 5).await;
+    let status = rig.handle.status();
+    assert!(status.dropped >= status.analysed, "{status:?}");
+    while let Some(item) = other.try_next() {
+        assert!(!matches!(item, HubItem::Lagged { .. }));
+    }
+    let of_it = rig.hub.consumers().into_iter().find(|(name, _)| name == "inference").unwrap().1;
+    assert_eq!(of_it.dropped_frames, 0, "decoding goes on meanwhile");
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_without_video_says_so() {
+    use crate::frame::{AudioCodec, AudioParameters};
+    let models = Models::new(
+        ModelsOptions::default().backend("mock", finding(1).factory()),
+        vec![ModelSpec::new("-").named("m").backend("mock".parse().unwrap())],
+    );
+    let hub = Hub::default();
+    hub.writer().set_tracks([CodecParameters::Audio(AudioParameters::new(AudioCodec::Pcmu, 8000, 1))]);
+    let (handle, mut sink) =
+        Analysis::new(models.clone(), settings(5.0), EventBus::default().for_stream("s".into()));
+    let reader = hub.subscribe("inference", ReaderOptions::default());
+    let task = tokio::spawn(async move { sink.run(reader, CancellationToken::new()).await });
+    until("it says so", || handle.status().reason == "the stream has no video").await;
+    hub.close();
+    task.await.unwrap().unwrap();
+    models.close().await;
+}
