@@ -209,5 +209,40 @@ fn index(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, fan_out, fragmenter, depacketize, rtp, repair, index);
+/// From a decoded picture to a model's input, and from its output to objects.
+fn inference(c: &mut Criterion) {
+    use stream_manager_core::config::{Layout, ModelSpec};
+    use stream_manager_core::inference::{
+        Candidate, ColorSpace, Matrix, ModelIo, ModelPlan, Picture, PixelFormat, Preprocessor, Region,
+        TensorInfo, suppress,
+    };
+    let colors = ColorSpace { matrix: Matrix::Bt709, full_range: false };
+    let io = ModelIo {
+        inputs: vec![TensorInfo::f32("images", &[1, 3, 416, 416])],
+        outputs: vec![TensorInfo::f32("output", &[1, 3549, 85])],
+        ..ModelIo::default()
+    };
+    let plan = ModelPlan::new(&ModelSpec::new("x").layout(Layout::YoloX), &io).unwrap();
+    let mut group = c.benchmark_group("inference");
+    for (name, format) in [("NV12", PixelFormat::Nv12(colors)), ("I420", PixelFormat::I420(colors))] {
+        let bytes = (0..1920 * 1080 * 3 / 2).map(|i: u32| (i % 251) as u8).collect();
+        let picture = Picture::owned(1920, 1080, format, bytes).unwrap();
+        let mut preprocessor = Preprocessor::default();
+        let mut input = Preprocessor::tensor(&plan.input, 1);
+        group.bench_function(format!("1080p {name} to 416x416"), |b| {
+            b.iter(|| preprocessor.fill(&picture, &plan.input, &mut input, 0).unwrap());
+        });
+    }
+    let candidates: Vec<Candidate> = (0..500u32)
+        .map(|i| {
+            let (x, y) = ((i * 37 % 380) as f32, (i * 53 % 380) as f32);
+            let score = (i * 17 % 100) as f32 / 100.0;
+            Candidate { class: i % 5, score, region: Region::new(x, y, x + 36.0, y + 36.0) }
+        })
+        .collect();
+    group.bench_function("500 candidates suppressed", |b| b.iter(|| suppress(candidates.clone(), 0.5, 100)));
+    group.finish();
+}
+
+criterion_group!(benches, fan_out, inference, fragmenter, depacketize, rtp, repair, index);
 criterion_main!(benches);

@@ -1,5 +1,7 @@
 //! What the load benches share: their runtime, and reading what a process has used from `/proc`.
 
+pub mod infer;
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -3,9 +3,35 @@
 use crate::args::CheckArgs;
 use crate::{exit, output, serve};
 use std::collections::BTreeSet;
-use stream_manager_core::config::Overrides;
+use stream_manager_core::config::{InferenceConfig, Overrides};
+use stream_manager_core::inference;
 use stream_manager_core::pipeline;
 use stream_manager_core::rtsp::RtspOptions;
+
+/// Loads each model once.
+fn models(config: &InferenceConfig) -> u8 {
+    let mut code = 0;
+    for spec in &config.models {
+        match inference::inspect(spec, config.onnxruntime.as_deref())
+            .and_then(|i| i.plan.map(|p| (p, i.backend)))
+        {
+            Ok((plan, backend)) => output::line(&format!(
+                "model {}: ok ({}, {}x{}, {} on {})",
+                plan.name,
+                plan.layout.name(),
+                plan.input.width,
+                plan.input.height,
+                backend.name,
+                backend.device
+            )),
+            Err(error) => {
+                output::error(&error.to_string());
+                code = exit::FAILURE;
+            }
+        }
+    }
+    code
+}
 
 pub(crate) fn run(args: &CheckArgs) -> u8 {
     let file = serve::config_file(args.config.as_deref());
@@ -20,6 +46,7 @@ pub(crate) fn run(args: &CheckArgs) -> u8 {
                 output::error(&error.to_string());
                 code = exit::USAGE;
             }
+            code = code.max(models(&config.inference));
         }
         Err(problems) => {
             problems.iter().for_each(|p| output::error(p));

@@ -458,6 +458,7 @@ fn a_smaller_stream_is_decoded_instead() {
     assert!(!answer.to_string().contains("geheim"), "{answer}");
     server.wait_until(INFERENCE, "the smaller one is seen", LIMIT, |v| v["last"]["width"] == 640);
     assert_eq!(server.stream("door")["tracks"][0]["width"], 1280);
+    assert_eq!(server.call("GET", INFERENCE, None).1["substream"]["state"], "running");
     assert!(!server.stream("door").to_string().contains("geheim"));
     let log = server.stop();
     assert!(!log.contains("geheim"), "{log}");
@@ -634,4 +635,71 @@ fn a_stream_that_changes_is_seen_on() {
     server.wait_until(INFERENCE, "it is seen again", LIMIT, on);
     assert_eq!(server.stream("door")["recording"]["state"], "recording");
     server.stop();
+}
+
+/// Where a decoder is not installed, the stream is recorded, and it is said what to install.
+#[test]
+fn a_codec_that_nothing_decodes_names_the_package() {
+    let Some(folder) = material() else { return };
+    let here = tempfile::tempdir().unwrap();
+    let config = format!(
+        "[[inference.models]]\npath = \"{}\"\n[[streams]]\nid = \"door\"\nsource_url = \"test://smpte\"\n\
+         [streams.recording]\nenabled = true\n[streams.inference]\nenabled = true\n",
+        path(&folder.join("yolox_nano.onnx"))
+    );
+    // GStreamer passes over elements of no rank.
+    let none = ["avdec_h264", "openh264dec", "vah264dec", "vaapih264dec", "nvh264dec", "v4l2h264dec"];
+    let ranks: Vec<String> = none.iter().map(|name| format!("{name}:NONE")).collect();
+    let server = Server::start_with(here.path(), Some(&config), |command| {
+        command.env("GST_PLUGIN_FEATURE_RANK", ranks.join(","));
+    });
+    let blocked = server.wait_until(INFERENCE, "it is blocked", LIMIT, |v| v["state"] == "blocked");
+    let reason = blocked["reason"].as_str().unwrap();
+    assert!(reason.contains("avdec_h264") && reason.contains("gstreamer1.0-libav"), "{reason}");
+    server.wait_for("door", "it is recorded", LIMIT, |s| s["recording"]["frames"].as_u64() > Some(25));
+    server.stop();
+}
+
+#[test]
+fn check_loads_the_models() {
+    let Some(folder) = material() else { return };
+    let here = tempfile::tempdir().unwrap();
+    let config = |model: &Path| format!("[[inference.models]]\nname = \"m\"\npath = \"{}\"\n", path(model));
+    let check = |text: String| {
+        std::fs::write(here.path().join("config.toml"), text).unwrap();
+        let mut command = stream_manager();
+        command.arg("check").current_dir(here.path());
+        let output = finish(command, LIMIT);
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (code, text) = check(config(&folder.join("yolox_nano.onnx")));
+    assert!(code == Some(0) && text.contains("model m: ok (yolox, 416x416, cpu on CPU"), "{text}");
+    let (code, text) = check(config(&folder.join("coco_classes.txt")));
+    assert!(code == Some(1) && text.contains("no ONNX file"), "{text}");
+}
+
+/// The same answers from a GPU, by whatever of TensorRT and CUDA works there.
+#[test]
+fn a_gpu_sees_the_same() {
+    let Some(folder) = material() else { return };
+    if !Path::new("/proc/driver/nvidia/gpus").exists() {
+        println!("SKIPPED: there is no NVIDIA GPU here (/proc/driver/nvidia/gpus)");
+        return;
+    }
+    let (code, text) =
+        sm(&["models", "inspect", path(&folder.join("yolox_nano.onnx")), "--backend", "tensorrt", "--json"]);
+    assert_eq!(code, 0, "{text}");
+    let backend = lines(&text)[0]["backend"].clone();
+    if backend == "cpu" {
+        println!("SKIPPED: there is a GPU, but this ONNX Runtime does not use it: {text}");
+        return;
+    }
+    let people = folder.join("one-by-one-person-detection.mp4");
+    let mut arguments =
+        vec!["detect", path(&people), "--json", "--every", "10", "--limit", "26", "--backend", "tensorrt"];
+    let model = yolox(&folder);
+    arguments.extend(model.iter().map(String::as_str));
+    let (code, text) = sm(&arguments);
+    assert_eq!(code, 0, "{text}");
+    assert_seen(at(&lines(&text), 25.0), "person", &[(0.90, [387.0, 4.0, 548.0, 373.0])], 0.95);
 }

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
-use stream_manager_benches::{Usage, runtime, total, usage};
+use stream_manager_benches::{Usage, infer, runtime, total, usage};
 use stream_manager_core::manager::{Stream, StreamManager};
 use stream_manager_core::recording::{Recorder, Recording};
 use stream_manager_core::source::RtspSource;
@@ -43,6 +43,24 @@ struct Arguments {
     /// Leave ffmpeg out
     #[arg(long)]
     no_ffmpeg: bool,
+    /// The model of the scenario infer
+    #[arg(long)]
+    model: Option<std::path::PathBuf>,
+    /// Its threads
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// How often it is loaded
+    #[arg(long, default_value_t = 1)]
+    instances: usize,
+    /// Pictures that each camera asks for, a second
+    #[arg(long, default_value_t = 25.0)]
+    max_fps: f64,
+    /// Height of the cameras' pictures; 16:9
+    #[arg(long, default_value_t = 1080)]
+    height: u32,
+    /// Used by the bench itself: what is measured, as JSON
+    #[arg(long, hide = true)]
+    setup: Option<String>,
     /// Used by the bench itself: the part this process plays
     #[arg(long, value_enum, hide = true)]
     role: Option<Role>,
@@ -60,12 +78,15 @@ enum Scenario {
     Record,
     /// RTSP over TCP into the hub, no consumer
     Receive,
+    /// Recorded, and analysed by one model for all: 1, 2, 4, … up to --streams cameras
+    Infer,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Role {
     Simulate,
     Library,
+    Infer,
 }
 
 fn main() -> Result<(), Failure> {
@@ -74,15 +95,23 @@ fn main() -> Result<(), Failure> {
     match arguments.role {
         Some(Role::Simulate) => runtime.block_on(simulate(&arguments)),
         Some(Role::Library) => runtime.block_on(library(&arguments)),
+        Some(Role::Infer) => runtime.block_on(async {
+            let setup = serde_json::from_str(arguments.setup.as_deref().unwrap_or_default())?;
+            println!("{}", serde_json::to_string(&infer::library(&setup).await?)?);
+            Ok(())
+        }),
+        None if matches!(arguments.scenario, Scenario::Infer) => measure_inference(&arguments),
         None => measure(&arguments),
     }
 }
 
 /// Serves the loop until standard input ends.
 async fn simulate(arguments: &Arguments) -> Result<(), Failure> {
-    let gop = arguments.gop;
+    let (gop, height) = (arguments.gop, arguments.height);
+    let (width, kbit) = (height * 16 / 9 / 2 * 2, 4000 * height / 1080 * height / 1080);
+    let kbit = kbit.max(300);
     let media =
-        tokio::task::spawn_blocking(move || Loop::encode(1920, 1080, 25, gop, 4000, 10, false)).await?;
+        tokio::task::spawn_blocking(move || Loop::encode(width, height, 25, gop, kbit, 10, false)).await?;
     let rate = media.bitrate();
     let spread = if arguments.in_phase { Duration::ZERO } else { Duration::from_secs(u64::from(gop) / 25) };
     let mischief = Mischief { spread, ..Mischief::default() };
@@ -101,7 +130,7 @@ async fn library(arguments: &Arguments) -> Result<(), Failure> {
         let stream = Stream::builder(format!("cam-{number}")).source(RtspSource::new(&url)?);
         builder = builder.stream(match arguments.scenario {
             Scenario::Record => stream.record(Recording::fmp4().segment_duration(Duration::from_secs(60))),
-            Scenario::Receive => stream.record_on_demand(Recording::fmp4()),
+            Scenario::Receive | Scenario::Infer => stream.record_on_demand(Recording::fmp4()),
         });
     }
     let manager = builder.build().await?;
@@ -139,6 +168,8 @@ fn start(
             &arguments.streams.to_string(),
             "--gop",
             &arguments.gop.to_string(),
+            "--height",
+            &arguments.height.to_string(),
         ])
         .args([
             "--scenario",
@@ -249,6 +280,62 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
             "ratio of processor time: {:.3}",
             ours.cpu_percent_per_stream / theirs.cpu_percent_per_stream
         );
+    }
+    drop(simulator.stdin.take());
+    simulator.wait()?;
+    Ok(())
+}
+
+/// One camera, two, four, … that are recorded and share a model.
+fn measure_inference(arguments: &Arguments) -> Result<(), Failure> {
+    let model = arguments.model.clone().ok_or("--model is missing: an ONNX file")?;
+    let spec = stream_manager_core::inference::ModelSpec::new(&model);
+    let spec = stream_manager_core::inference::ModelSpec { threads: arguments.threads, ..spec };
+    let mut ours = 0.0;
+    stream_manager_core::inference::bench(&spec, None, &[1], Duration::from_secs(3), |row| {
+        ours = row.median_ms
+    })?;
+    match infer::python(&model, arguments.threads) {
+        Some(python) => {
+            println!("the model alone: {ours:.2} ms, in Python {python:.2} ms, ratio {:.3}", ours / python)
+        }
+        None => println!("the model alone: {ours:.2} ms; there is no Python with onnxruntime here"),
+    }
+    let (mut simulator, _lines, first) = start(arguments, "simulate", &[])?;
+    let (url, rate) = first.split_once(' ').ok_or("the simulator did not start")?;
+    println!(
+        "{}p25 H.264, {:.2} Mbit/s, GOP {}, RTSP over TCP; recorded, and {} pictures a second wanted of each; {} instances with {} threads; {} s each",
+        arguments.height,
+        rate.parse::<f64>()? / 1e6,
+        arguments.gop,
+        arguments.max_fps,
+        arguments.instances,
+        arguments.threads,
+        arguments.seconds
+    );
+    println!("{}", infer::HEAD);
+    let numbers = std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|n| *n <= arguments.streams);
+    let mut empty = None;
+    for streams in numbers {
+        let folder = tempfile::tempdir()?;
+        let setup = infer::Setup {
+            url: url.to_owned(),
+            streams,
+            model: model.clone(),
+            threads: arguments.threads,
+            instances: arguments.instances,
+            max_fps: arguments.max_fps,
+            seconds: arguments.seconds,
+            folder: folder.path().to_owned(),
+        };
+        let output = Command::new(std::env::current_exe()?)
+            .args(["--role", "infer", "--setup", &serde_json::to_string(&setup)?])
+            .stderr(Stdio::inherit())
+            .output()?;
+        let figures: infer::Figures = serde_json::from_slice(&output.stdout)?;
+        // The first has the model and the program in it as well.
+        let empty = *empty.get_or_insert(figures.resident_bytes.saturating_sub(30_000_000));
+        println!("{}", infer::line(streams, &figures, empty));
     }
     drop(simulator.stdin.take());
     simulator.wait()?;

@@ -5,6 +5,7 @@ use super::problem::Problem;
 use super::query::{self, bad};
 use super::{ApiState, json};
 use crate::config::StreamInferenceConfig;
+use crate::event::StreamState;
 use crate::inference::{AnalysisStatus, InferenceError, Model, ModelStatus, Picture, Wanted};
 use crate::manager::ManagerError;
 use axum::Router;
@@ -37,8 +38,19 @@ pub(super) struct AnalysisView {
     enabled: bool,
     /// As it is configured, without what is left to the defaults; none of a stream without a configuration.
     config: Option<StreamInferenceConfig>,
+    /// How the smaller stream that is analysed stands, if there is one.
+    substream: Option<SubstreamView>,
     #[serde(flatten)]
     status: Option<AnalysisStatus>,
+}
+
+/// The smaller stream that is analysed.
+#[derive(Serialize, JsonSchema)]
+struct SubstreamView {
+    state: StreamState,
+    /// Why it is in this state, in words.
+    reason: String,
+    last_error: Option<String>,
 }
 
 /// A stream's analysis as it is.
@@ -51,7 +63,13 @@ pub(super) fn get(state: &Arc<ApiState>, id: &str) -> Result<Response, Problem> 
         .definition
         .as_ref()
         .is_some_and(|d| d.config.resolve(&state.manager.config().defaults).inference.enabled);
+    let substream = info.handle().and_then(|handle| handle.substream_state());
     let view = AnalysisView {
+        substream: substream.map(|s| SubstreamView {
+            state: s.state,
+            reason: s.reason,
+            last_error: s.last_error,
+        }),
         id: info.id.to_string(),
         enabled: status.as_ref().map_or(configured, |(enabled, _)| *enabled),
         config,

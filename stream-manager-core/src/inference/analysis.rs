@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,8 @@ const LISTENER_LENGTH: usize = 256;
 const MIN_EVENT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long after a decoder has failed it is tried again.
 const DECODER_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// A decoder that takes nothing for this long hangs.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(10);
 /// What may wait for the decoder: it should be near the present.
 const LIMITS: QueueLimits = QueueLimits { frames: 256, bytes: 16 << 20 };
 
@@ -75,6 +77,8 @@ pub struct AnalysisStatus {
     pub fps: f64,
     /// Whether only keyframes are decoded.
     pub keyframes_only: bool,
+    /// Frames decoded.
+    pub decoded: u64,
     /// Pictures handed to the model.
     pub offered: u64,
     /// Pictures analysed.
@@ -113,6 +117,7 @@ struct Shared {
     slot: Mutex<Option<Arc<Slot>>>,
     past: Mutex<SlotStats>,
     keyframes_only: AtomicBool,
+    decoded: AtomicU64,
     events: EventSender,
 }
 
@@ -176,6 +181,7 @@ impl AnalysisHandle {
             max_fps: settings.max_fps,
             fps: rate(&seen.recent),
             keyframes_only: shared.keyframes_only.load(Ordering::Relaxed),
+            decoded: shared.decoded.load(Ordering::Relaxed),
             offered: stats.offered,
             analysed: seen.analysed,
             dropped: stats.replaced,
@@ -310,6 +316,7 @@ impl Analysis {
             slot: Mutex::default(),
             past: Mutex::default(),
             keyframes_only: AtomicBool::new(false),
+            decoded: AtomicU64::new(0),
             events,
         });
         (AnalysisHandle { shared: shared.clone() }, Self { shared, models })
@@ -372,7 +379,7 @@ impl Analysis {
                 _ = standing.changed() => Step::Model,
                 _ = others.changed() => Step::Models,
                 error = decoder_error(&mut work.decoder) => Step::Decoder(error),
-                item = next_item(&mut reader, room) => Step::Item(item),
+                step = next_step(&mut reader, room) => step,
             };
             match step {
                 Step::Settings => {
@@ -434,11 +441,14 @@ async fn decoder_error(decoder: &mut Option<Decoder>) -> InferenceError {
 }
 
 /// The next item, once the decoder has room for it: what waits meanwhile is bounded by the reader's queue.
-async fn next_item(reader: &mut HubReader, room: Option<Room>) -> Option<HubItem> {
-    if let Some(room) = room {
-        room.wait().await;
+async fn next_step(reader: &mut HubReader, room: Option<Room>) -> Step {
+    if let Some(room) = room
+        && tokio::time::timeout(ROOM_TIMEOUT, room.wait()).await.is_err()
+    {
+        let problem = format!("the decoder has taken no frame for {ROOM_TIMEOUT:?}");
+        return Step::Decoder(super::decode::failed(problem).into());
     }
-    reader.next().await
+    Step::Item(reader.next().await)
 }
 
 /// How far apart keyframes are.
@@ -544,6 +554,7 @@ impl Work {
         }
         let Some(decoder) = &mut self.decoder else { return };
         self.waits_for_keyframe = false;
+        self.shared.decoded.fetch_add(1, Ordering::Relaxed);
         decoder.push(frame, only);
     }
 

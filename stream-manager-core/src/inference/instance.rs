@@ -7,7 +7,7 @@ use super::plan::{ModelPlan, Thresholds, Wanted};
 use super::preprocess::Preprocessor;
 use super::scheduler::{Outcome, Scheduler, SlotShared, To, Work};
 use super::stats::Counters;
-use super::tensor::ModelIo;
+use super::tensor::{ModelIo, Tensor};
 use super::{InferenceError, ModelSpec};
 use crate::detection::{Detection, Detections};
 use parking_lot::Mutex;
@@ -143,6 +143,8 @@ struct Worker {
     /// Whether batches are filled up to a power of two, so that a GPU sees few different sizes.
     in_powers: bool,
     preprocessor: Preprocessor,
+    /// The inputs of the last batch, by their rows: memory that is used again is there already.
+    inputs: Option<(usize, Vec<Tensor>)>,
 }
 
 impl Worker {
@@ -180,6 +182,7 @@ impl Worker {
             },
             in_powers: gpu,
             preprocessor: Preprocessor::default(),
+            inputs: None,
         };
         worker.warm_up()?;
         worker.loaded.load_time = started.elapsed();
@@ -243,7 +246,11 @@ impl Worker {
     fn batch(&mut self, work: Vec<Work>, start: &Start) {
         let plan = self.loaded.plan.clone();
         let began = Instant::now();
-        let mut inputs = inputs(&plan, &self.loaded.io, self.rows(work.len()));
+        let needed = self.rows(work.len());
+        let mut inputs = match self.inputs.take() {
+            Some((rows, inputs)) if rows == needed => inputs,
+            _ => inputs(&plan, &self.loaded.io, needed),
+        };
         let mut rows = Vec::with_capacity(work.len());
         for (index, work) in work.iter().enumerate() {
             let input = &mut inputs[plan.picture_input];
@@ -258,6 +265,7 @@ impl Worker {
                 })
             });
         let ran = Instant::now();
+        self.inputs = Some((needed, inputs));
         let outputs = outputs.and_then(|outputs| {
             check_numbers(&outputs, &self.loaded.io, &plan.name)?;
             Ok(outputs)

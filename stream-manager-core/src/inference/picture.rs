@@ -254,6 +254,15 @@ mod tests {
         assert!(error(&png[..png.len() / 2]).contains("cannot be decoded"));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_panic(mut data in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300), kind in 0usize..3) {
+            let head: &[u8] = [&b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"[..], &[0xff, 0xd8, 0xff, 0xdb], &[]][kind];
+            data.splice(0..0, head.iter().copied());
+            let _ = Picture::from_image(&data);
+        }
+    }
+
     #[test]
     fn too_few_bytes_are_refused() {
         assert!(Picture::rgb(4, 4, vec![0; 47]).unwrap_err().to_string().contains("expected 48"));

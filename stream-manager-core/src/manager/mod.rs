@@ -219,13 +219,16 @@ impl StreamManager {
         #[cfg_attr(not(feature = "inference"), expect(unused_mut))]
         let mut substream: Option<JoinHandle<_>> = None;
         #[cfg(feature = "inference")]
-        let analysis = {
+        let (analysis, substream_state) = {
+            let mut state_of = None;
             let (handle, sink) =
                 crate::inference::Analysis::new(self.inner.models.clone(), stream.analysis, events.clone());
             let analysed = match stream.substream {
                 None => hub.clone(),
                 Some(source) => {
                     let small = crate::hub::Hub::new(stream.hub);
+                    let (state, receiver) = watch::channel(StateInfo::idle());
+                    state_of = Some(receiver);
                     let supervisor = Supervisor {
                         source,
                         hub: small.clone(),
@@ -233,7 +236,7 @@ impl StreamManager {
                         connects: self.inner.connects.clone(),
                         // What becomes of it is told by the analysis; the stream's own state is another one.
                         events: EventBus::new(1).for_stream(id.shared()),
-                        state: watch::channel(StateInfo::idle()).0,
+                        state,
                         cancel: cancel.clone(),
                     };
                     substream = Some(tokio::spawn(supervisor.run()));
@@ -241,7 +244,7 @@ impl StreamManager {
                 }
             };
             sinks.push(spawn_sink(Box::new(sink), &analysed, &id));
-            handle
+            (handle, state_of)
         };
         let supervisor = Supervisor {
             source: stream.source,
@@ -264,6 +267,8 @@ impl StreamManager {
             publish,
             #[cfg(feature = "inference")]
             analysis,
+            #[cfg(feature = "inference")]
+            substream: substream_state,
             by_pattern,
             built,
             history,

@@ -207,6 +207,9 @@ pub(super) struct StreamShared {
     pub(super) publish: Option<PublishSlot>,
     #[cfg(feature = "inference")]
     pub(super) analysis: crate::inference::AnalysisHandle,
+    /// How what is analysed instead of the source stands.
+    #[cfg(feature = "inference")]
+    pub(super) substream: Option<watch::Receiver<StateInfo>>,
     /// Made because somebody published it.
     pub(super) by_pattern: bool,
     /// What it was made from, if that is a definition.
@@ -243,6 +246,12 @@ impl StreamHandle {
     #[cfg(feature = "inference")]
     pub fn analysis(&self) -> &crate::inference::AnalysisHandle {
         &self.shared.analysis
+    }
+
+    /// How the smaller stream that is analysed stands, if there is one.
+    #[cfg(feature = "inference")]
+    pub fn substream_state(&self) -> Option<StateInfo> {
+        self.shared.substream.as_ref().map(|state| state.borrow().clone())
     }
 
     /// The place for its publisher, if it is published.

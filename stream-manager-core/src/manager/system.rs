@@ -60,6 +60,7 @@ impl StreamManager {
         let uptime = self.inner.made.elapsed();
         let features = [
             ("http", cfg!(feature = "http")),
+            ("inference", cfg!(feature = "inference")),
             ("mqtt", cfg!(feature = "mqtt")),
             ("rtsp", cfg!(feature = "rtsp")),
             ("tensorrt", cfg!(feature = "tensorrt")),

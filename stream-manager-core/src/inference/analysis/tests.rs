@@ -17,6 +17,10 @@ struct Rig {
 
 /// A test picture's stream, 25 frames a second with a keyframe every second, looked at by a mock.
 fn rig(settings: AnalysisSettings, backend: MockBackend) -> Rig {
+    rig_of(TestSource::default(), settings, backend)
+}
+
+fn rig_of(mut source: impl Source, settings: AnalysisSettings, backend: MockBackend) -> Rig {
     let events = EventBus::default();
     let options = ModelsOptions::default().backend("mock", backend.factory());
     let spec = ModelSpec::new("-").named("m").backend("mock".parse().unwrap()).labels(["thing"]);
@@ -29,7 +33,7 @@ fn rig(settings: AnalysisSettings, backend: MockBackend) -> Rig {
     let (writer, stop) = (hub.writer(), cancel.clone());
     writer.begin_session();
     let source = tokio::spawn(async move {
-        let _ = TestSource::default().run(&writer, stop).await;
+        let _ = source.run(&writer, stop).await;
     });
     let stop = cancel.clone();
     let sink = tokio::spawn(async move {
@@ -162,4 +166,57 @@ async fn a_stream_without_video_says_so() {
     hub.close();
     task.await.unwrap().unwrap();
     models.close().await;
+}
+
+/// Passes a test picture's stream on, with every third frame that is no keyframe damaged.
+struct Damaging;
+
+#[async_trait::async_trait]
+impl Source for Damaging {
+    async fn run(
+        &mut self,
+        hub: &crate::hub::HubWriter,
+        cancel: CancellationToken,
+    ) -> Result<crate::source::SourceEnd, crate::source::SourceError> {
+        let inner = Hub::default();
+        let mut reader = inner.subscribe("damaging", ReaderOptions::default());
+        let (writer, stop) = (inner.writer(), cancel.clone());
+        writer.begin_session();
+        let source = tokio::spawn(async move {
+            let _ = TestSource::default().run(&writer, stop).await;
+        });
+        let mut number = 0u64;
+        while let Some(Some(item)) = cancel.run_until_cancelled(reader.next()).await {
+            match item {
+                HubItem::Tracks(tracks) => hub.set_tracks(tracks.iter().map(|t| (*t.parameters).clone())),
+                HubItem::Frame(frame) => {
+                    number += 1;
+                    let mut data = frame.data.to_vec();
+                    if !frame.keyframe && number.is_multiple_of(3) {
+                        // The NAL units' lengths stay, or they would be one long one.
+                        data.iter_mut().skip(8).for_each(|byte| *byte = byte.rotate_left(3) ^ 0x5a);
+                    }
+                    let raw = crate::hub::RawFrame::new(frame.track.0, frame.pts, data)
+                        .dts(Some(frame.dts))
+                        .keyframe(frame.keyframe);
+                    hub.push(raw).unwrap();
+                }
+                _ => {}
+            }
+        }
+        source.await.unwrap();
+        Ok(crate::source::SourceEnd::Cancelled)
+    }
+
+    fn address(&self) -> String {
+        "damaged".into()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_frames_are_got_over() {
+    let rig = rig_of(Damaging, settings(100.0), finding(1));
+    // Far more than there are between two keyframes.
+    until("it is seen on", || rig.handle.status().analysed > 60).await;
+    rig.end().await;
 }

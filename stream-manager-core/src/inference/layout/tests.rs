@@ -213,6 +213,35 @@ fn what_is_no_number_is_an_error_and_not_an_object() {
     assert!(found.iter().all(|d| d.region.is_some_and(|r| r.x1 <= 128.0)), "{found:?}");
 }
 
+proptest::proptest! {
+    /// Whatever numbers a model gives: boxes lie in the picture and scores between 0 and 1, and nothing panics.
+    #[test]
+    fn any_numbers_are_read(
+        which in 0usize..6,
+        numbers in proptest::collection::vec(proptest::prelude::any::<f32>(), 84 * 7),
+        threshold in 0.0f32..1.0,
+    ) {
+        let (layout, shape): (_, &[usize]) = [
+            (Layout::YoloX, &[0, 84, 7][..]),
+            (Layout::YoloV5, &[0, 84, 7]),
+            (Layout::YoloV8, &[0, 7, 84]),
+            (Layout::EndToEnd, &[0, 98, 6]),
+            (Layout::RtDetr, &[0, 84, 7]),
+            (Layout::Logits, &[0, 588]),
+        ][which];
+        let io = io(64, &[("o", shape)]);
+        let shape: Vec<usize> = shape.iter().map(|s| (*s).max(1)).collect();
+        let spec = ModelSpec { threshold, ..ModelSpec::new("x").layout(layout) };
+        let tensors = [Tensor::f32(shape, numbers)];
+        for one in seen(&spec, &io, &tensors, 0).1 {
+            proptest::prop_assert!(one.score.is_nan() || one.score >= threshold.min(1.0) && one.score <= 1.0, "{one:?}");
+            if let Some(r) = one.region {
+                proptest::prop_assert!(r.x0 >= 0.0 && r.y0 >= 0.0 && r.x1 <= 128.0 && r.y1 <= 128.0, "{r:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn fewer_numbers_than_described_are_an_error() {
     let io = io(64, &[("output", &[0, 84, 7])]);
