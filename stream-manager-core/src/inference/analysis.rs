@@ -3,14 +3,16 @@
 //! It reads the hub only while it is on. When so few pictures are wanted that keyframes are enough, nothing else is
 //! decoded. What its model sees is told to whoever listens, and as an event when it is something else than before.
 
-use super::decode::{Decoder, Pace, Room};
-use super::models::{Model, ModelState, Models};
+mod work;
+
+use super::decode::{Decoder, Room};
+use super::models::{Model, Models};
 use super::scheduler::{Outcome, Slot, SlotSettings, SlotStats};
 use super::{InferenceError, Wanted};
 use crate::config::AnalysisSettings;
 use crate::detection::Detections;
 use crate::event::{EventKind, EventSender};
-use crate::frame::{CodecParameters, Frame, MediaKind, MediaTime, WallTime};
+use crate::frame::WallTime;
 use crate::hub::{Hub, HubItem, HubReader, QueueLimits, ReaderOptions};
 use crate::sink::{Sink, SinkError};
 use parking_lot::Mutex;
@@ -22,13 +24,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
+use work::Work;
 
 /// Results that a slow listener may leave unread.
 const LISTENER_LENGTH: usize = 256;
 /// Changes are told no more often than this.
 const MIN_EVENT_INTERVAL: Duration = Duration::from_secs(1);
-/// How long after a decoder has failed it is tried again.
-const DECODER_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// A decoder that takes nothing for this long hangs.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(10);
 /// What may wait for the decoder: it should be near the present.
@@ -353,20 +354,8 @@ impl Analysis {
         };
         let mut standing = model.standing();
         let slot = self.slot(&model, &settings);
-        let pace = Arc::new(Mutex::new(Pace::new(settings.max_fps)));
         let options = ReaderOptions { limits: LIMITS, ..ReaderOptions::default() };
-        let mut work = Work {
-            shared: self.shared.clone(),
-            slot,
-            pace,
-            settings,
-            decoder: None,
-            parameters: None,
-            failed: None,
-            waits_for_keyframe: true,
-            keyframes: Keyframes::default(),
-            video: true,
-        };
+        let mut work = Work::new(self.shared.clone(), slot, settings);
         let mut reader = hub.subscribe("inference", options);
         let look = model.standing().borrow().clone();
         work.model_stands(look.state, &look.reason);
@@ -449,156 +438,6 @@ async fn next_step(reader: &mut HubReader, room: Option<Room>) -> Step {
         return Step::Decoder(super::decode::failed(problem).into());
     }
     Step::Item(reader.next().await)
-}
-
-/// How far apart keyframes are.
-#[derive(Default)]
-struct Keyframes {
-    last: Option<MediaTime>,
-    distance: Option<Duration>,
-}
-
-impl Keyframes {
-    fn see(&mut self, frame: &Frame) {
-        if !frame.keyframe {
-            return;
-        }
-        if let Some(last) = self.last {
-            let distance = frame.pts.saturating_since(last);
-            // The longest of late: an encoder puts in further ones at cuts.
-            self.distance = Some(self.distance.map_or(distance, |d| distance.max(d.mul_f64(0.9))));
-        }
-        self.last = Some(frame.pts);
-    }
-
-    /// Whether so many pictures in a second are had from keyframes alone.
-    fn are_enough(&self, per_second: f64) -> bool {
-        self.distance.is_some_and(|d| !d.is_zero() && d.as_secs_f64() <= 1.05 / per_second)
-    }
-}
-
-struct Work {
-    shared: Arc<Shared>,
-    slot: Arc<Slot>,
-    pace: Arc<Mutex<Pace>>,
-    settings: AnalysisSettings,
-    decoder: Option<Decoder>,
-    /// What the decoder was made for.
-    parameters: Option<Arc<CodecParameters>>,
-    /// When the decoder failed, and how often.
-    failed: Option<(Instant, u32)>,
-    waits_for_keyframe: bool,
-    keyframes: Keyframes,
-    /// Whether the stream has video, as far as is known.
-    video: bool,
-}
-
-impl Work {
-    fn set(&mut self, settings: AnalysisSettings) {
-        self.slot.set(slot_settings(&settings));
-        self.pace.lock().set(settings.max_fps);
-        self.settings = settings;
-    }
-
-    fn model_stands(&self, state: ModelState, reason: &str) {
-        match state {
-            ModelState::Loading => self.shared.stand(AnalysisState::Starting, reason),
-            ModelState::Failed => self.shared.stand(AnalysisState::Blocked, reason),
-            ModelState::Ready if self.decoder.is_some() || !self.video => {}
-            ModelState::Ready => self.shared.stand(AnalysisState::Starting, "waiting for the first picture"),
-        }
-    }
-
-    async fn item(&mut self, item: HubItem) {
-        match item {
-            HubItem::Frame(frame) => self.frame(&frame).await,
-            HubItem::Discontinuity | HubItem::Lagged { .. } => self.waits_for_keyframe = true,
-            HubItem::Tracks(tracks) => {
-                self.waits_for_keyframe = true;
-                self.video =
-                    tracks.is_empty() || tracks.iter().any(|t| t.parameters.kind() == MediaKind::Video);
-                if !self.video {
-                    self.shared.stand(AnalysisState::Blocked, "the stream has no video");
-                }
-            }
-        }
-    }
-
-    async fn frame(&mut self, frame: &Frame) {
-        if !frame.is_video() {
-            return;
-        }
-        self.keyframes.see(frame);
-        if self.waits_for_keyframe && !frame.keyframe {
-            return;
-        }
-        let only = self.keyframes.are_enough(self.settings.max_fps);
-        self.shared.keyframes_only.store(only, Ordering::Relaxed);
-        if only && !frame.keyframe {
-            // Decoding goes on with the next one.
-            self.waits_for_keyframe = true;
-            return;
-        }
-        if only && !self.pace_allows(frame) {
-            return;
-        }
-        if self.parameters.as_ref().is_none_or(|p| **p != *frame.parameters) && frame.keyframe {
-            self.stop_decoder().await;
-        }
-        if self.decoder.is_none() {
-            if !frame.keyframe || self.rests() {
-                self.waits_for_keyframe = true;
-                return;
-            }
-            self.start_decoder(frame).await;
-        }
-        let Some(decoder) = &mut self.decoder else { return };
-        self.waits_for_keyframe = false;
-        self.shared.decoded.fetch_add(1, Ordering::Relaxed);
-        decoder.push(frame, only);
-    }
-
-    /// Keyframes more often than pictures are wanted are not decoded in vain. The pace itself is kept behind the
-    /// decoder; this only leaves out what it would.
-    fn pace_allows(&self, frame: &Frame) -> bool {
-        self.pace.lock().would_want(frame.pts)
-    }
-
-    fn rests(&self) -> bool {
-        self.failed.is_some_and(|(at, times)| {
-            let wait = DECODER_RETRY.0 * 2u32.saturating_pow(times.min(8));
-            at.elapsed() < wait.min(DECODER_RETRY.1)
-        })
-    }
-
-    async fn start_decoder(&mut self, frame: &Frame) {
-        let (slot, pace) = (self.slot.clone(), self.pace.clone());
-        match Decoder::start(&frame.parameters, pace, move |picture| slot.offer(picture)).await {
-            Ok(decoder) => {
-                self.decoder = Some(decoder);
-                self.parameters = Some(frame.parameters.clone());
-            }
-            Err(error) => self.decoder_failed(&error).await,
-        }
-    }
-
-    async fn decoder_failed(&mut self, error: &InferenceError) {
-        self.stop_decoder().await;
-        let times = self.failed.map_or(0, |(at, times)| {
-            // One that has worked for a while begins anew.
-            if at.elapsed() > DECODER_RETRY.1 * 2 { 0 } else { times + 1 }
-        });
-        self.failed = Some((Instant::now(), times));
-        self.waits_for_keyframe = true;
-        self.shared.stand(AnalysisState::Blocked, format!("decoding: {error}"));
-    }
-
-    async fn stop_decoder(&mut self) {
-        self.parameters = None;
-        if let Some(decoder) = self.decoder.take() {
-            decoder.stop().await;
-        }
-    }
 }
 
 #[async_trait::async_trait]

@@ -81,6 +81,9 @@ fn twelve_bits(value: u16) -> u16 {
 /// Bits of the weights of two rows.
 const WEIGHT_BITS: u32 = 15;
 
+/// New rows that are made at a time: what that takes stays in the processor's cache.
+const STRIP: usize = 64;
+
 /// Scales and converts; keeps its buffers.
 #[derive(Debug, Default)]
 pub(super) struct Scaler {
@@ -158,36 +161,33 @@ impl Scaler {
         target: (u32, u32),
         index: usize,
     ) -> Result<(), InferenceError> {
-        let rows = Rows::new(size.1, crop, target.1);
-        rows.gather(plane, size.0 as usize, &mut self.one, |bytes, to| {
+        let Self { resizer, one, one_narrow, planes, .. } = self;
+        let (width, across) = (size.0 as usize, target.0 as usize);
+        let to = &mut planes[index];
+        to.resize(across * target.1 as usize, 0);
+        let convert = |bytes: &[u8], to: &mut [U16]| {
             for (to, from) in to.iter_mut().zip(bytes) {
                 *to = U16::new(widened(*from));
             }
-        })?;
-        let height = rows.narrow_height();
-        self.one_narrow.resize(target.0 as usize * height as usize, U16::new(0));
-        let crop = rows.crop(crop);
-        scale(
-            &mut self.resizer,
-            &self.one,
-            (size.0, rows.gathered()),
-            &mut self.one_narrow,
-            (target.0, height),
-            crop,
-        )?;
-        let across = target.0 as usize;
-        let to = &mut self.planes[index];
-        to.resize(across * target.1 as usize, 0);
-        match &rows.pairs {
-            None => to.iter_mut().zip(&self.one_narrow).for_each(|(to, from)| *to = twelve_bits(from.0)),
-            Some(pairs) => {
-                let rows =
-                    to.chunks_exact_mut(across).zip(self.one_narrow.chunks_exact(across * 2)).zip(pairs);
-                for ((to, from), (.., weight)) in rows {
-                    let (above, below) = from.split_at(across);
-                    for ((to, above), below) in to.iter_mut().zip(above).zip(below) {
-                        *to = blend(above.0, below.0, *weight);
-                    }
+        };
+        let Some(pairs) = pairs(size.1, crop, target.1) else {
+            gather(plane, width, 0..size.1 as usize, one, convert)?;
+            one_narrow.resize(to.len(), U16::new(0));
+            scale(resizer, one, size, one_narrow, target, crop)?;
+            to.iter_mut().zip(one_narrow).for_each(|(to, from)| *to = twelve_bits(from.0));
+            return Ok(());
+        };
+        for (strip, to) in pairs.chunks(STRIP).zip(to.chunks_mut(across * STRIP)) {
+            gather(plane, width, strip.iter().flat_map(|(above, below, _)| [*above, *below]), one, convert)?;
+            let rows = strip.len() as u32 * 2;
+            one_narrow.resize(across * rows as usize, U16::new(0));
+            scale(resizer, one, (size.0, rows), one_narrow, (target.0, rows), across_only(crop, rows))?;
+            for ((to, from), (.., weight)) in
+                to.chunks_exact_mut(across).zip(one_narrow.chunks_exact(across * 2)).zip(strip)
+            {
+                let (above, below) = from.split_at(across);
+                for ((to, above), below) in to.iter_mut().zip(above).zip(below) {
+                    *to = blend(above.0, below.0, *weight);
                 }
             }
         }
@@ -202,47 +202,40 @@ impl Scaler {
         crop: Crop,
         target: (u32, u32),
     ) -> Result<(), InferenceError> {
-        let rows = Rows::new(size.1, crop, target.1);
-        rows.gather(plane, size.0 as usize, &mut self.two, |bytes, to| {
+        let Self { resizer, two, two_narrow, planes, .. } = self;
+        let (width, across) = (size.0 as usize, target.0 as usize);
+        let [_, first, second] = planes;
+        let pixels = across * target.1 as usize;
+        first.resize(pixels, 0);
+        second.resize(pixels, 0);
+        let convert = |bytes: &[u8], to: &mut [U16x2]| {
             for (to, from) in to.iter_mut().zip(bytes.chunks_exact(2)) {
                 *to = U16x2::new([widened(from[0]), widened(from[1])]);
             }
-        })?;
-        let height = rows.narrow_height();
-        self.two_narrow.resize(target.0 as usize * height as usize, U16x2::new([0; 2]));
-        let crop = rows.crop(crop);
-        scale(
-            &mut self.resizer,
-            &self.two,
-            (size.0, rows.gathered()),
-            &mut self.two_narrow,
-            (target.0, height),
-            crop,
-        )?;
-        let across = target.0 as usize;
-        let [_, first, second] = &mut self.planes;
-        first.resize(across * target.1 as usize, 0);
-        second.resize(across * target.1 as usize, 0);
-        let to = first.chunks_exact_mut(across).zip(second.chunks_exact_mut(across));
-        match &rows.pairs {
-            None => {
-                for ((first, second), from) in to.zip(self.two_narrow.chunks_exact(across)) {
-                    for ((first, second), from) in first.iter_mut().zip(second).zip(from) {
-                        [*first, *second] = from.0.map(twelve_bits);
-                    }
-                }
+        };
+        let Some(pairs) = pairs(size.1, crop, target.1) else {
+            gather(plane, width, 0..size.1 as usize, two, convert)?;
+            two_narrow.resize(pixels, U16x2::new([0; 2]));
+            scale(resizer, two, size, two_narrow, target, crop)?;
+            for ((first, second), from) in first.iter_mut().zip(second).zip(two_narrow) {
+                [*first, *second] = from.0.map(twelve_bits);
             }
-            Some(pairs) => {
-                for (((first, second), from), (.., weight)) in
-                    to.zip(self.two_narrow.chunks_exact(across * 2)).zip(pairs)
-                {
-                    let (above, below) = from.split_at(across);
-                    for (((first, second), above), below) in
-                        first.iter_mut().zip(second).zip(above).zip(below)
-                    {
-                        *first = blend(above.0[0], below.0[0], *weight);
-                        *second = blend(above.0[1], below.0[1], *weight);
-                    }
+            return Ok(());
+        };
+        let to = first.chunks_mut(across * STRIP).zip(second.chunks_mut(across * STRIP));
+        for (strip, (first, second)) in pairs.chunks(STRIP).zip(to) {
+            gather(plane, width, strip.iter().flat_map(|(above, below, _)| [*above, *below]), two, convert)?;
+            let rows = strip.len() as u32 * 2;
+            two_narrow.resize(across * rows as usize, U16x2::new([0; 2]));
+            scale(resizer, two, (size.0, rows), two_narrow, (target.0, rows), across_only(crop, rows))?;
+            let to = first.chunks_exact_mut(across).zip(second.chunks_exact_mut(across));
+            for (((first, second), from), (.., weight)) in
+                to.zip(two_narrow.chunks_exact(across * 2)).zip(strip)
+            {
+                let (above, below) = from.split_at(across);
+                for (((first, second), above), below) in first.iter_mut().zip(second).zip(above).zip(below) {
+                    *first = blend(above.0[0], below.0[0], *weight);
+                    *second = blend(above.0[1], below.0[1], *weight);
                 }
             }
         }
@@ -271,74 +264,52 @@ fn blend(above: u16, below: u16, weight: u32) -> u16 {
     twelve_bits(((u32::from(above) * (WHOLE - weight) + u32::from(below) * weight) >> WEIGHT_BITS) as u16)
 }
 
-/// Which rows of a plane are needed. When it gets less than half as high, two rows for each new one are fewer than all,
-/// and only those are scaled.
-struct Rows {
-    height: u32,
-    /// For each new row the two that it lies between, and the weight of the second.
-    pairs: Option<Vec<(usize, usize, u32)>>,
-    target: u32,
+/// For each new row the two that it lies between, and the weight of the second. `None` when a plane does not get less than
+/// half as high: then two rows for each new one are not fewer than all.
+fn pairs(height: u32, crop: Crop, target: u32) -> Option<Vec<(usize, usize, u32)>> {
+    if target.saturating_mul(2) >= height {
+        return None;
+    }
+    let (top, crop_height) = (f64::from(crop.1), f64::from(crop.3));
+    let last = height.saturating_sub(1) as usize;
+    let pair = |row: u32| {
+        let centre = (f64::from(row) + 0.5) * crop_height / f64::from(target) + top - 0.5;
+        let above = centre.floor();
+        let weight = ((centre - above) * f64::from(1u32 << WEIGHT_BITS)).round() as u32;
+        // Above the first row there is the first row.
+        ((above.max(0.0) as usize).min(last), ((above + 1.0).max(0.0) as usize).min(last), weight)
+    };
+    Some((0..target).map(pair).collect())
 }
 
-impl Rows {
-    fn new(height: u32, crop: Crop, target: u32) -> Self {
-        let (top, crop_height) = (f64::from(crop.1), f64::from(crop.3));
-        let last = height.saturating_sub(1) as usize;
-        let pair = |row: u32| {
-            let centre = (f64::from(row) + 0.5) * crop_height / f64::from(target) + top - 0.5;
-            let above = centre.floor();
-            let weight = ((centre - above) * f64::from(1u32 << WEIGHT_BITS)).round() as u32;
-            // Above the first row there is the first row.
-            ((above.max(0.0) as usize).min(last), ((above + 1.0).max(0.0) as usize).min(last), weight)
-        };
-        let fewer = target.saturating_mul(2) < height;
-        Self { height, pairs: fewer.then(|| (0..target).map(pair).collect()), target }
-    }
-
-    /// How many rows are gathered.
-    fn gathered(&self) -> u32 {
-        if self.pairs.is_some() { self.target * 2 } else { self.height }
-    }
-
-    /// How many rows there are when they have their new width.
-    fn narrow_height(&self) -> u32 {
-        if self.pairs.is_some() { self.target * 2 } else { self.target }
-    }
-
-    /// The part of what is gathered that is scaled.
-    fn crop(&self, crop: Crop) -> Crop {
-        if self.pairs.is_some() { (crop.0, 0.0, crop.2, self.gathered() as f32) } else { crop }
-    }
-
-    fn gather<P: Copy + Default>(
-        &self,
-        plane: Plane<'_>,
-        width: usize,
-        to: &mut Vec<P>,
-        convert: impl Fn(&[u8], &mut [P]),
-    ) -> Result<(), InferenceError> {
-        to.resize(width * self.gathered() as usize, P::default());
-        // One byte for each value of a pixel.
-        let bytes = width * (std::mem::size_of::<P>() / 2);
-        let row_of = |row: usize| {
-            let start = row * plane.stride;
-            plane.data.get(start..start + bytes).ok_or_else(|| wrong("it has fewer rows than it says"))
-        };
-        let mut rows = to.chunks_exact_mut(width);
-        let mut put = |row: usize| -> Result<(), InferenceError> {
-            if let Some(to) = rows.next() {
-                convert(row_of(row)?, to);
-            }
-            Ok(())
-        };
-        match &self.pairs {
-            None => (0..self.height as usize).try_for_each(put),
-            Some(pairs) => pairs.iter().try_for_each(|(above, below, _)| {
-                put(*above)?;
-                put(*below)
-            }),
+/// Some rows of a plane, with more bits.
+fn gather<P: Copy + Default>(
+    plane: Plane<'_>,
+    width: usize,
+    rows: impl Iterator<Item = usize>,
+    to: &mut Vec<P>,
+    convert: impl Fn(&[u8], &mut [P]),
+) -> Result<(), InferenceError> {
+    // One byte for each value of a pixel.
+    let bytes = width * (std::mem::size_of::<P>() / 2);
+    let mut number = 0;
+    for row in rows {
+        let start = row * plane.stride;
+        let from = plane.data.get(start..start + bytes);
+        let from = from.ok_or_else(|| wrong("it has fewer rows than it says"))?;
+        if to.len() < (number + 1) * width {
+            to.resize((number + 1) * width, P::default());
         }
+        convert(from, &mut to[number * width..(number + 1) * width]);
+        number += 1;
     }
+    to.truncate(number * width);
+    Ok(())
+}
+
+/// The same part of each row, and all rows.
+fn across_only(crop: Crop, rows: u32) -> Crop {
+    (crop.0, 0.0, crop.2, rows as f32)
 }
 
 fn options(crop: Crop, (width, height): (u32, u32)) -> ResizeOptions {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::event::EventBus;
+use crate::frame::{CodecParameters, MediaTime};
 use crate::inference::{MockBackend, ModelSpec, ModelsOptions};
 use crate::source::{Source, TestSource};
 use std::time::Duration;

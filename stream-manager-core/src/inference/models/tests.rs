@@ -1,8 +1,11 @@
 //! With a backend that does what it is told to.
 
 use super::*;
+use crate::config::BackendChoice;
+use crate::event::EventKind;
 use crate::inference::{MockBackend, ModelIo, Tensor, TensorInfo};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 
 /// A model whose only object's class and score are what is set, and which fails when told to.
 #[derive(Clone, Default)]
