@@ -204,21 +204,14 @@ fn rate(recent: &VecDeque<Instant>) -> f64 {
 impl Shared {
     fn stats(&self) -> SlotStats {
         let past = *self.past.lock();
-        let now = self.slot.lock().as_ref().map(|slot| slot.stats()).unwrap_or_default();
-        SlotStats {
-            offered: past.offered + now.offered,
-            replaced: past.replaced + now.replaced,
-            still: past.still + now.still,
-        }
+        past.plus(self.slot.lock().as_ref().map(|slot| slot.stats()).unwrap_or_default())
     }
 
     fn set_slot(&self, slot: Option<Arc<Slot>>) {
         let old = std::mem::replace(&mut *self.slot.lock(), slot);
         if let Some(old) = old {
-            let (mut past, stats) = (self.past.lock(), old.stats());
-            past.offered += stats.offered;
-            past.replaced += stats.replaced;
-            past.still += stats.still;
+            let mut past = self.past.lock();
+            *past = past.plus(old.stats());
         }
     }
 
@@ -357,7 +350,7 @@ impl Analysis {
         let options = ReaderOptions { limits: LIMITS, ..ReaderOptions::default() };
         let mut work = Work::new(self.shared.clone(), slot, settings);
         let mut reader = hub.subscribe("inference", options);
-        let look = model.standing().borrow().clone();
+        let look = standing.borrow_and_update().clone();
         work.model_stands(look.state, &look.reason);
         let ended = loop {
             let room = work.decoder.as_ref().map(Decoder::room);

@@ -53,6 +53,13 @@ pub struct ChosenBackend {
     pub reason: String,
 }
 
+impl ChosenBackend {
+    /// Whether it is one of the GPU's.
+    pub(super) fn is_gpu(&self) -> bool {
+        matches!(self.name.as_str(), "tensorrt" | "cuda")
+    }
+}
+
 /// Makes a computation that hangs end with an error; may be called from any thread, at any time.
 pub type Interrupt = Arc<dyn Fn() + Send + Sync>;
 

@@ -6,14 +6,14 @@ use super::picture::Picture;
 use crate::frame::{CodecParameters, Frame, MediaTime, WallTime};
 use crate::pipeline::caps::caps_for;
 use crate::pipeline::{
-    ErrorCause, ManagedPipeline, PipelineError, PipelineMessage, check_decoder, make_element, missing,
+    ErrorCause, ManagedPipeline, PipelineError, PipelineMessage, check_decoder, link_first, make_element,
 };
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
 
@@ -91,9 +91,8 @@ pub(super) struct Decoder {
     bus: mpsc::Receiver<PipelineMessage>,
     arrivals: Arc<Mutex<VecDeque<Arrival>>>,
     room: Arc<Notify>,
-    /// The time that GStreamer calls zero.
-    origin: Option<MediaTime>,
-    shared_origin: Arc<Mutex<MediaTime>>,
+    /// The time that GStreamer calls zero; known with the first frame.
+    origin: Arc<OnceLock<MediaTime>>,
 }
 
 impl Decoder {
@@ -106,13 +105,8 @@ impl Decoder {
         crate::pipeline::init()?;
         let caps = caps_for(parameters).ok_or_else(|| failed("this codec cannot be decoded"))?;
         check_decoder(&caps)?;
-        for element in ["decodebin", "videoconvert"] {
-            if gst::ElementFactory::find(element).is_none() {
-                return Err(missing(element).into());
-            }
-        }
         let arrivals: Arc<Mutex<VecDeque<Arrival>>> = Arc::default();
-        let shared_origin: Arc<Mutex<MediaTime>> = Arc::new(Mutex::new(MediaTime::ZERO));
+        let origin: Arc<OnceLock<MediaTime>> = Arc::default();
         let room = Arc::new(Notify::new());
         let notify = room.clone();
         let source = gst_app::AppSrc::builder()
@@ -122,10 +116,10 @@ impl Decoder {
             .max_buffers(MAX_WAITING)
             .callbacks(gst_app::AppSrcCallbacks::builder().need_data(move |_, _| notify.notify_one()).build())
             .build();
-        let (known, origin) = (arrivals.clone(), shared_origin.clone());
+        let (known, begun) = (arrivals.clone(), origin.clone());
         let sink = picture_sink(false, move |sample| {
             let pts = sample.buffer().and_then(|b| b.pts()).map_or(0, gst::ClockTime::nseconds);
-            let pts = *origin.lock() + Duration::from_nanos(pts);
+            let pts = begun.get().copied().unwrap_or_default() + Duration::from_nanos(pts);
             let arrival = arrival_of(&mut known.lock(), pts);
             if !pace.lock().wants(pts) {
                 return Ok(());
@@ -144,10 +138,10 @@ impl Decoder {
         let tail = tail(&pipeline, &sink)?;
         pipeline.add_many([source.upcast_ref(), &decoder]).map_err(|e| failed(e.to_string()))?;
         source.link(&decoder).map_err(|e| failed(e.to_string()))?;
-        connect_video(&decoder, &tail);
+        link_first(&decoder, &tail);
         let (pipeline, bus) = ManagedPipeline::new(pipeline);
         pipeline.play(START_TIMEOUT).await?;
-        Ok(Self { source, pipeline, bus, arrivals, room, origin: None, shared_origin })
+        Ok(Self { source, pipeline, bus, arrivals, room, origin })
     }
 
     /// To wait with until another frame may be put in.
@@ -157,12 +151,8 @@ impl Decoder {
 
     /// Puts a frame in. With `alone` its picture is wanted before the next frame comes.
     pub(super) fn push(&mut self, frame: &Frame, alone: bool) {
-        let origin = *self.origin.get_or_insert_with(|| {
-            // Before the first frame: pictures may be shown earlier than they are decoded.
-            let origin = frame.dts.min(frame.pts) - Duration::from_secs(1);
-            *self.shared_origin.lock() = origin;
-            origin
-        });
+        // Before the first frame: pictures may be shown earlier than they are decoded.
+        let origin = *self.origin.get_or_init(|| frame.dts.min(frame.pts) - Duration::from_secs(1));
         let relative = |time: MediaTime| gst::ClockTime::try_from(time.saturating_since(origin)).ok();
         let mut buffer = gst::Buffer::from_slice(frame.data.clone());
         if let Some(buffer) = buffer.get_mut() {
@@ -289,18 +279,6 @@ pub(super) fn tail(pipeline: &gst::Pipeline, sink: &gst_app::AppSink) -> Result<
     pipeline.add_many([&convert, sink.upcast_ref()]).map_err(|e| failed(e.to_string()))?;
     convert.link(sink).map_err(|e| failed(e.to_string()))?;
     Ok(convert)
-}
-
-/// Links the first video that a decoder finds.
-pub(super) fn connect_video(decoder: &gst::Element, tail: &gst::Element) {
-    let weak = tail.downgrade();
-    decoder.connect_pad_added(move |_, pad| {
-        let target = weak.upgrade().and_then(|tail| tail.static_pad("sink"));
-        if let Some(target) = target.filter(|target| !target.is_linked()) {
-            // A pad of another kind does not link.
-            let _ = pad.link(&target);
-        }
-    });
 }
 
 /// One thread for each stream: many of them share the cores, and every further one holds back pictures.

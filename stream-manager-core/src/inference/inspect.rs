@@ -78,8 +78,7 @@ pub fn bench(
     mut tell: impl FnMut(&BenchRow),
 ) -> Result<(), InferenceError> {
     let sha256 = super::file::fingerprint(spec, false)?.unwrap_or_default();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = if spec.threads == 0 { cores.min(4) } else { spec.threads };
+    let threads = super::instance::threads_of(spec);
     let mut backend = OrtBackend::default();
     let most = batches.iter().copied().max().unwrap_or(1);
     backend.load(&LoadOptions {

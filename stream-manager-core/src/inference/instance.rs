@@ -137,6 +137,14 @@ fn be_modest(spec: &ModelSpec) {
     let _ = (spec, NICENESS);
 }
 
+/// CPU threads of each instance.
+pub(super) fn threads_of(spec: &ModelSpec) -> usize {
+    match spec.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from).min(4),
+        threads => threads,
+    }
+}
+
 struct Worker {
     backend: Box<dyn InferenceBackend>,
     loaded: Loaded,
@@ -164,7 +172,7 @@ impl Worker {
         let plan = ModelPlan::new(&start.spec, &io)?;
         let chosen = backend.chosen();
         *start.watch.interrupt.lock() = backend.interrupt();
-        let gpu = matches!(chosen.name.as_str(), "tensorrt" | "cuda");
+        let gpu = chosen.is_gpu();
         let max_batch = match (plan.fixed_batch, start.max_batch) {
             (Some(fixed), _) => fixed.max(1),
             (None, 0) if gpu => 16,

@@ -60,6 +60,17 @@ pub(super) struct SlotStats {
     pub(super) still: u64,
 }
 
+impl SlotStats {
+    /// Both together.
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self {
+            offered: self.offered + other.offered,
+            replaced: self.replaced + other.replaced,
+            still: self.still + other.still,
+        }
+    }
+}
+
 /// A stream's mailbox. Dropping it gives up its place.
 pub(super) struct Slot {
     id: u64,

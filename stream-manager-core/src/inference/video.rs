@@ -1,10 +1,10 @@
 //! All pictures of a file or of something behind HTTP, as fast as they are taken.
 
 use super::InferenceError;
-use super::decode::{connect_video, failed, picture_sink, tail};
+use super::decode::{failed, picture_sink, tail};
 use super::picture::Picture;
 use crate::frame::MediaTime;
-use crate::pipeline::{ManagedPipeline, PipelineMessage, make_element};
+use crate::pipeline::{ManagedPipeline, PipelineMessage, link_first, make_element};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use std::sync::Arc;
@@ -83,7 +83,7 @@ impl VideoReader {
         let pipeline = gst::Pipeline::new();
         let tail = tail(&pipeline, &sink)?;
         pipeline.add(&decoder).map_err(|e| failed(e.to_string()))?;
-        connect_video(&decoder, &tail);
+        link_first(&decoder, &tail);
         let (pipeline, bus) = ManagedPipeline::new(pipeline);
         pipeline.play(START_TIMEOUT).await?;
         Ok(Self { pipeline: Some(pipeline), bus, pictures, ended: false })

@@ -177,6 +177,19 @@ fn add_ghost(bin: &gst::Bin, name: &str, target: &gst::Pad) -> Result<(), Pipeli
     bin.add_pad(&pad).map_err(failed)
 }
 
+/// Links the first pad of a decoder that fits to what is behind it, as soon as it is there.
+#[cfg(any(feature = "http", feature = "inference"))]
+pub(crate) fn link_first(decoder: &gst::Element, behind: &gst::Element) {
+    let weak = behind.downgrade();
+    decoder.connect_pad_added(move |_, pad| {
+        let target = weak.upgrade().and_then(|behind| behind.static_pad("sink"));
+        if let Some(target) = target.filter(|target| !target.is_linked()) {
+            // A pad of another kind does not link.
+            let _ = pad.link(&target);
+        }
+    });
+}
+
 /// What a pipeline says of itself.
 #[derive(Clone, Debug)]
 pub enum PipelineMessage {

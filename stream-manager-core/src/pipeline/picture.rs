@@ -70,14 +70,7 @@ async fn decode(frames: Vec<Frame>) -> Result<Vec<u8>, PipelineError> {
     pipeline.add_many(all).map_err(|e| failed(e.to_string()))?;
     source.link(&decoder).map_err(|e| failed(e.to_string()))?;
     gst::Element::link_many([&convert, &encoder, sink.upcast_ref()]).map_err(|e| failed(e.to_string()))?;
-    let weak = convert.downgrade();
-    decoder.connect_pad_added(move |_, pad| {
-        let target = weak.upgrade().and_then(|convert| convert.static_pad("sink"));
-        if let Some(target) = target.filter(|target| !target.is_linked()) {
-            // A pad of another kind does not link.
-            let _ = pad.link(&target);
-        }
-    });
+    super::link_first(&decoder, &convert);
     let (managed, mut bus) = ManagedPipeline::new(pipeline);
     managed.play(TIMEOUT).await?;
     let start = first.dts;

@@ -7,7 +7,7 @@ use crate::event::EventKind;
 use crate::frame::WallTime;
 use crate::inference::InferenceError;
 use crate::inference::backend::BackendFactory;
-use crate::inference::instance::{Loaded, Start, Watch, spawn};
+use crate::inference::instance::{Loaded, Start, Watch, spawn, threads_of};
 use crate::inference::ort_backend::OrtBackend;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -68,15 +68,12 @@ impl Owner {
                 let _ = sender.send(loaded);
             }
             match failed {
-                None => self.failures = 0,
+                // Whether it works shows when it has for a while.
+                None => {}
                 Some(error) if self.workers.is_empty() => {
-                    self.failures += 1;
-                    let wait = retry_after(self.failures);
-                    self.fail(&error, wait);
-                    tokio::select! {
-                        () = cancel.cancelled() => break,
-                        () = tokio::time::sleep(wait) => {}
-                        command = commands.recv() => asked = command,
+                    match self.rest(&error, &mut commands, &cancel).await {
+                        Some(by) => asked = by,
+                        None => break,
                     }
                     continue;
                 }
@@ -89,20 +86,32 @@ impl Owner {
                 Next::End => break,
                 Next::Reload(sender) => asked = Some(sender),
                 Next::Failed(error) => {
-                    self.failures += 1;
                     self.retire(true);
-                    self.shared.scheduler.refuse(&error);
-                    let wait = retry_after(self.failures);
-                    self.fail(&error, wait);
-                    tokio::select! {
-                        () = cancel.cancelled() => break,
-                        () = tokio::time::sleep(wait) => {}
-                        command = commands.recv() => asked = command,
+                    match self.rest(&error, &mut commands, &cancel).await {
+                        Some(by) => asked = by,
+                        None => break,
                     }
                 }
             }
         }
         self.end().await;
+    }
+
+    /// Tells of a failure and waits, longer each time, or until somebody asks. `None` when the model is given up.
+    async fn rest(
+        &mut self,
+        error: &InferenceError,
+        commands: &mut mpsc::Receiver<Asked>,
+        cancel: &CancellationToken,
+    ) -> Option<Option<Asked>> {
+        self.failures += 1;
+        let wait = retry_after(self.failures);
+        self.fail(error, wait);
+        tokio::select! {
+            () = cancel.cancelled() => None,
+            () = tokio::time::sleep(wait) => Some(None),
+            command = commands.recv() => Some(command),
+        }
     }
 
     /// Loads the model beside what is there, and lets it take over.
@@ -151,7 +160,7 @@ impl Owner {
             tokio::task::spawn_blocking(move || crate::inference::file::fingerprint(&file, own)).await;
         let sha256 = hashed.unwrap_or_else(|e| Err(InferenceError::Thread(e.to_string())))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = if spec.threads == 0 { cores.min(4) } else { spec.threads };
+        let threads = threads_of(&spec);
         // Also of a loading that fails: no two have the same.
         self.generation += 1;
         let generation = self.generation;
@@ -183,9 +192,8 @@ impl Owner {
             };
             match loaded {
                 Ok(loaded) if first.is_none() => {
-                    let gpu = matches!(loaded.chosen.name.as_str(), "tensorrt" | "cuda");
                     wanted = match spec.instances {
-                        0 if gpu => 1,
+                        0 if loaded.chosen.is_gpu() => 1,
                         0 => (cores / 4).max(1),
                         number => number,
                     };

@@ -136,6 +136,30 @@ async fn a_model_that_hangs_is_told_to_have_failed_and_tried_again() {
     models.close().await;
 }
 
+/// Loading well is no sign that it works: what fails again soon waits longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_loads_and_fails_again_waits_longer() {
+    let script = Script::default();
+    let (models, _) = models(&script, spec());
+    let model = models.get("m").unwrap();
+    model.ready(Duration::from_secs(10)).await.unwrap();
+    let mut waited = Duration::ZERO;
+    for _ in 0..2 {
+        script.fail.store(true, Ordering::SeqCst);
+        for _ in 0..5 {
+            assert!(model.infer(picture()).await.is_err());
+        }
+        until("it counts as failed", || model.state() == ModelState::Failed).await;
+        let began = Instant::now();
+        script.fail.store(false, Ordering::SeqCst);
+        until("it is loaded again", || model.state() == ModelState::Ready).await;
+        waited = began.elapsed();
+    }
+    // Twice two seconds, a fifth less at most; the first wait is 2.4 s at most.
+    assert!(waited > Duration::from_millis(3100), "{waited:?}");
+    models.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_stay_with_their_picture_until_there_are_too_many() {
     let script = Script::default();
