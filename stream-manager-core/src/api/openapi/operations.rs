@@ -350,7 +350,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         &[Answer {
             status: 200,
             text: "Events without an end. Each has `id`, `event` (its kind) and `data` (see the schema Event)",
-            body: Some(("text/event-stream", text)),
+            body: Some(("text/event-stream", server_sent_event)),
             also: None,
             etag: false,
         }],
@@ -456,7 +456,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
                 "With true: server-sent events without an end",
             ),
         ],
-        &[Answer { also: Some(("text/event-stream", text)), ..answer(200, "The lines", of::<LogPage>) }],
+        &[Answer { also: Some(("text/event-stream", server_sent_event)), ..answer(200, "The lines", of::<LogPage>) }],
     ),
     Operation {
         method: "post",

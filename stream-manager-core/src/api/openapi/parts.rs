@@ -53,6 +53,20 @@ pub(super) fn text(_: &mut SchemaGenerator) -> Schema {
     schemars::json_schema!({"type": "string"})
 }
 
+/// One server-sent event. A description cannot say "many of these", so readers of it take the schema of such a body
+/// for that of each event.
+pub(super) fn server_sent_event(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "properties": {
+            "id": {"type": "string"},
+            "event": {"type": "string"},
+            "data": {"type": "string"}
+        },
+        "required": ["data"]
+    })
+}
+
 /// A stream's analysis, or what a dry run says.
 #[cfg(feature = "inference")]
 pub(super) fn analysis_or_dry(generator: &mut SchemaGenerator) -> Schema {
