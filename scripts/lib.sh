@@ -16,6 +16,9 @@ run_packages=(
 # What the tests need beyond that.
 test_packages=(libgstrtspserver-1.0-dev gstreamer1.0-tools ffmpeg curl openssl mosquitto mosquitto-clients python3 python3-venv)
 
+# Programs that come with the system or with somebody's own installation.
+command -v npm >/dev/null || test_packages+=(nodejs npm)
+
 # A browser, where it is a package and not a snap; without one its test says that it is skipped.
 if grep -qs '^ID=debian' /etc/os-release; then
   test_packages+=(chromium)
@@ -51,6 +54,23 @@ install_tools() {
     printf '%s' "$wanted" >"$tools/installed"
   else
     rm -rf "$tools"
+    say "they do not install; the tests that need them say that they are skipped"
+  fi
+}
+
+# Browser players that HLS and DASH are tested with, in a folder of their own. Without them their tests are skipped.
+install_players() {
+  local players="${XDG_CACHE_HOME:-$HOME/.cache}/stream-manager/players"
+  local wanted="hls.js@1.7.4 shaka-player@5.2.12 dashjs@5.2.1 playwright-core@1.65.1"
+  if [ "$(cat "$players/installed" 2>/dev/null)" = "$wanted" ]; then return 0; fi
+  say "installing $wanted"
+  rm -rf "$players"
+  mkdir -p "$players"
+  # shellcheck disable=SC2086 # several words
+  if command -v npm >/dev/null && npm install --prefix "$players" --no-audit --no-fund --ignore-scripts --silent $wanted; then
+    printf '%s' "$wanted" >"$players/installed"
+  else
+    rm -rf "$players"
     say "they do not install; the tests that need them say that they are skipped"
   fi
 }

@@ -34,6 +34,7 @@
 //! - `http`: the REST control plane as an `axum::Router` (module `api`), hooks, and the whole server (module `service`).
 //! - `mqtt`: events to an MQTT broker.
 //! - `rtsp`: the RTSP server (module `rtsp`).
+//! - `hls`: HLS, DASH and fMP4 for players (module `hls`).
 //! - `inference`: object detection and classification (module `inference`).
 //! - `tensorrt`: the same on NVIDIA GPUs.
 
@@ -46,6 +47,8 @@ pub mod error;
 pub mod event;
 pub mod fmp4;
 pub mod frame;
+#[cfg(feature = "hls")]
+pub mod hls;
 #[cfg(feature = "http")]
 pub mod hooks;
 pub mod hub;

@@ -12,6 +12,7 @@
 //! | `…/inference`, `GET /api/models`, `POST /api/infer` | what is seen (feature `inference`) |
 //! | `GET /api/events` | what happens, by WebSocket or server-sent events |
 //! | `GET /api/{sessions,storage,system,logs,hooks}`, `POST /api/probe` | the rest |
+//! | `GET /hls/{id}/index.m3u8`, `/dash/{id}/manifest.mpd`, `/api/streams/{id}/live.mp4` | for players (feature `hls`) |
 //! | `GET /health/live`, `GET /health/ready` | for supervisors and load balancers |
 //!
 //! Errors are problem details (RFC 9457) with a stable `code`. An id may contain `/`. What is there stays: later versions
@@ -34,6 +35,8 @@ mod inference;
 mod lists;
 mod logs;
 pub mod openapi;
+#[cfg(feature = "hls")]
+mod players;
 mod ports;
 mod problem;
 mod query;
@@ -80,6 +83,8 @@ pub struct ApiOptions {
     pub hooks: Option<Hooks>,
     /// Where streams can be had.
     pub ports: ServedPorts,
+    /// Decides who may watch by HLS, DASH and `live.mp4`. Everybody, if there is none.
+    pub authorizer: Option<Arc<dyn crate::auth::Authorizer>>,
     /// Cancelled when the server ends: answers without an end end then.
     pub closing: CancellationToken,
 }
@@ -88,6 +93,8 @@ pub struct ApiOptions {
 pub(crate) struct ApiState {
     pub(crate) manager: StreamManager,
     pub(crate) options: ApiOptions,
+    #[cfg(feature = "hls")]
+    pub(crate) viewers: Arc<players::Viewers>,
     listeners: Arc<Semaphore>,
     probes: Semaphore,
     lists: lists::Lists,
@@ -101,6 +108,8 @@ pub fn router(manager: StreamManager, options: ApiOptions) -> Router {
     let state = Arc::new(ApiState {
         manager,
         options,
+        #[cfg(feature = "hls")]
+        viewers: Arc::default(),
         listeners: Arc::new(Semaphore::new(MAX_LISTENERS)),
         probes: Semaphore::new(MAX_PROBES),
         lists: lists::Lists::default(),
@@ -110,7 +119,7 @@ pub fn router(manager: StreamManager, options: ApiOptions) -> Router {
     let router = Router::new();
     #[cfg(feature = "inference")]
     let router = router.merge(inference::routes());
-    router
+    let router = router
         .merge(streams::routes())
         .merge(sessions::routes())
         .merge(settings::routes())
@@ -126,8 +135,11 @@ pub fn router(manager: StreamManager, options: ApiOptions) -> Router {
         .layer(DefaultBodyLimit::disable())
         .layer(axum::middleware::from_fn_with_state(state.clone(), idempotency::layer))
         .layer(axum::middleware::from_fn(body::read))
-        .layer(axum::middleware::map_response(secure))
-        .with_state(state)
+        .layer(axum::middleware::map_response(secure));
+    // Behind the layers: players' requests have no bodies, and their answers are kept by caches.
+    #[cfg(feature = "hls")]
+    let router = router.merge(players::routes());
+    router.with_state(state)
 }
 
 /// No answer is anything else than it says, is kept by anybody, or shown inside another page.

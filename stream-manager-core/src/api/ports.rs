@@ -20,12 +20,25 @@ impl ServedPorts {
         }
     }
 
-    /// The addresses of a stream, by protocol.
-    pub fn addresses(&self, host: &str, id: &str) -> BTreeMap<String, String> {
-        let address = |(protocol, port): (&&str, &u16)| {
-            ((*protocol).to_owned(), format!("{protocol}://{host}:{port}/{id}"))
-        };
-        self.ports.read().iter().map(address).collect()
+    /// The addresses of a stream, by protocol. `packaged` says that it can be had by HTTP too.
+    pub fn addresses(&self, host: &str, id: &str, packaged: bool) -> BTreeMap<String, String> {
+        let mut addresses = BTreeMap::new();
+        for (protocol, port) in self.ports.read().iter() {
+            let mut add = |name: &str, scheme: &str, path: &str| {
+                addresses.insert(name.to_owned(), format!("{scheme}://{host}:{port}/{path}"));
+            };
+            match *protocol {
+                "http" if packaged => {
+                    add("hls", "http", &format!("hls/{id}/index.m3u8"));
+                    add("dash", "http", &format!("dash/{id}/manifest.mpd"));
+                    add("mp4", "http", &format!("api/streams/{id}/live.mp4"));
+                    add("websocket", "ws", &format!("api/streams/{id}/live.mp4"));
+                }
+                "http" => {}
+                protocol => add(protocol, protocol, id),
+            }
+        }
+        addresses
     }
 }
 
@@ -51,7 +64,11 @@ mod tests {
     fn hosts_and_addresses() {
         let ports = ServedPorts::default();
         ports.set("rtsp", Some(8554));
-        assert_eq!(ports.addresses("[::1]", "a/b")["rtsp"], "rtsp://[::1]:8554/a/b");
+        ports.set("http", Some(80));
+        assert_eq!(ports.addresses("[::1]", "a/b", false).len(), 1);
+        let addresses = ports.addresses("[::1]", "a/b", true);
+        assert_eq!(addresses["rtsp"], "rtsp://[::1]:8554/a/b");
+        assert_eq!(addresses["hls"], "http://[::1]:80/hls/a/b/index.m3u8");
         for (header, host) in [
             ("cam.example:3000", Some("cam.example")),
             ("10.0.0.1", Some("10.0.0.1")),

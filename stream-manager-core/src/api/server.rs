@@ -4,8 +4,12 @@
 //! one that takes nothing, by the kernel; the number of connections is limited.
 
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use axum::extract::ConnectInfo;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service as _;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -83,7 +87,9 @@ impl Server {
                 accepted = self.listener.accept(), if connections.len() < MAX_CONNECTIONS => accepted,
             };
             match accepted {
-                Ok((socket, _)) => drop(connections.spawn(serve(socket, router.clone(), cancel.clone()))),
+                Ok((socket, peer)) => {
+                    connections.spawn(serve(socket, peer, router.clone(), cancel.clone()));
+                }
                 Err(error) => {
                     // Out of file descriptors, or the client has left already.
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -101,16 +107,65 @@ impl Server {
     }
 }
 
-async fn serve(socket: TcpStream, router: Router, cancel: CancellationToken) {
+/// What a client that speaks HTTP/2 from the start says first (RFC 9113 section 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Requests at one time on one HTTP/2 connection.
+const MAX_HTTP2_STREAMS: u32 = 256;
+
+/// Whether a client speaks HTTP/2. What it has said stays where it is.
+async fn speaks_http2(socket: &TcpStream) -> std::io::Result<bool> {
+    let mut start = [0u8; HTTP2_PREFACE.len()];
+    loop {
+        let known = socket.peek(&mut start).await?;
+        let said = start.get(..known).unwrap_or_default();
+        if known == 0 || !HTTP2_PREFACE.starts_with(said) {
+            return Ok(false);
+        }
+        if known == HTTP2_PREFACE.len() {
+            return Ok(true);
+        }
+        // Half of it is there, which peeking finds again and again.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn serve(socket: TcpStream, peer: SocketAddr, router: Router, cancel: CancellationToken) {
     // Answers are written as a whole: waiting for more would only delay them.
     let _ = socket.set_nodelay(true);
     #[cfg(target_os = "linux")]
     let _ = rustix::net::sockopt::set_tcp_user_timeout(&socket, WRITE_TIMEOUT_MS);
+    let version = cancel.run_until_cancelled(tokio::time::timeout(HEAD_TIMEOUT, speaks_http2(&socket))).await;
+    let Some(Ok(Ok(http2))) = version else { return };
+    let router = TowerToHyperService::new(router);
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        router.call(request)
+    });
+    if http2 {
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(HEAD_TIMEOUT)
+            .max_concurrent_streams(MAX_HTTP2_STREAMS)
+            .max_header_list_size(MAX_HEAD_BYTES as u32)
+            .serve_connection(TokioIo::new(socket), service);
+        tokio::pin!(connection);
+        let result = tokio::select! {
+            result = connection.as_mut() => result,
+            () = cancel.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = result {
+            tracing::debug!(%error, "an HTTP/2 connection ended with an error");
+        }
+        return;
+    }
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
     tokio::pin!(connection);
     let result = tokio::select! {

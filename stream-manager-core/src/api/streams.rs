@@ -19,7 +19,7 @@ use crate::manager::{
 use crate::session::SessionKind;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
@@ -283,12 +283,19 @@ async fn create(
 async fn by_path(
     State(state): Shared,
     Path(path): Path<String>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Result<Response, Problem> {
     let target = Target::of(&state, &path);
+    #[cfg(feature = "hls")]
+    if let Target::Live(id) = target
+        && matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
+    {
+        return Ok(super::players::live(&state, id, request).await);
+    }
+    let (parts, body) = request.into_parts();
+    let (method, uri, headers) = (parts.method, parts.uri, parts.headers);
+    // Its size was limited when it was read.
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
     match (method.as_str(), target) {
         ("GET" | "HEAD", Target::Stream(id)) => {
             let _: query::Nothing = query::parse(&uri)?;

@@ -16,6 +16,7 @@ pub(super) enum Target<'a> {
     Restart(&'a str),
     Inference(&'a str),
     Analyse(&'a str, bool),
+    Live(&'a str),
 }
 
 impl<'a> Target<'a> {
@@ -48,6 +49,7 @@ impl<'a> Target<'a> {
             ("enable" | "disable", _) => Self::Enable(front, last == "enable"),
             ("restart", _) => Self::Restart(front),
             ("inference", _) => Self::Inference(front),
+            ("live.mp4", _) => Self::Live(front),
             _ => Self::Stream(path),
         }
     }
@@ -57,6 +59,7 @@ impl<'a> Target<'a> {
         match self {
             Self::Stream(_) => "GET, HEAD, PUT, PATCH, DELETE",
             Self::Stats(_) => "GET, HEAD",
+            Self::Live(_) => "GET, HEAD, OPTIONS",
             Self::Sessions(_) | Self::Recordings(_) => "GET, HEAD, DELETE",
             Self::Inference(_) => "GET, HEAD, PATCH",
             Self::Protect(..)
@@ -86,6 +89,7 @@ mod tests {
             ("restart", Target::Stream("restart")),
             ("yard/door/inference", Target::Inference("yard/door")),
             ("a/inference/stop", Target::Analyse("a", false)),
+            ("yard/door/live.mp4", Target::Live("yard/door")),
         ] {
             assert_eq!(Target::by_end(path), target, "{path}");
         }

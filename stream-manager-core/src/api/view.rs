@@ -46,6 +46,9 @@ pub struct StreamView {
     /// Its analysis; none if it does not run.
     #[cfg(feature = "inference")]
     inference: Option<InferenceView>,
+    /// How it is packaged for players; none if it does not run.
+    #[cfg(feature = "hls")]
+    hls: Option<crate::hls::PackagerStatus>,
     /// Where it can be had, by protocol.
     addresses: BTreeMap<String, String>,
     /// As it is configured, without secrets and without what is left to the defaults.
@@ -181,6 +184,8 @@ impl StreamView {
             recording: RecordingView::off(recording),
             #[cfg(feature = "inference")]
             inference: None,
+            #[cfg(feature = "hls")]
+            hls: None,
             addresses: BTreeMap::new(),
             config: None,
             created: None,
@@ -218,11 +223,20 @@ impl StreamView {
         {
             view.inference = info.handle().map(|h| InferenceView::from(h.analysis().status()));
         }
+        #[cfg(feature = "hls")]
+        {
+            view.hls = info.handle().map(|h| h.packager().status());
+        }
         if let Some(status) = info.status() {
             view = view.with_status(status, info.latest_sample());
         }
         if view.state != StreamState::Stopped && !view.id.contains('*') {
-            view.addresses = state.options.ports.addresses(host.unwrap_or("localhost"), &view.id);
+            #[cfg(feature = "hls")]
+            let packaged = state.manager.config().hls.enabled
+                && info.handle().is_some_and(|h| h.packager().settings().enabled);
+            #[cfg(not(feature = "hls"))]
+            let packaged = false;
+            view.addresses = state.options.ports.addresses(host.unwrap_or("localhost"), &view.id, packaged);
         }
         view
     }

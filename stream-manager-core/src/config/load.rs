@@ -96,6 +96,10 @@ impl Config {
         self.auth.check()?;
         self.hooks.check()?;
         self.inference.check()?;
+        self.hls.check()?;
+        if self.defaults.hls.variants.is_some() {
+            return Err("defaults.hls.variants: they belong to one camera; expected them in a stream".into());
+        }
         if self.defaults.inference.source_url.is_some() {
             return Err(
                 "defaults.inference.source_url: it belongs to one camera; expected it in a stream".into()

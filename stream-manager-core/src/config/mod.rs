@@ -13,6 +13,7 @@
 //! ```
 
 mod export;
+mod hls;
 mod hooks;
 mod inference;
 mod layers;
@@ -22,6 +23,7 @@ mod schema;
 mod stream;
 mod units;
 
+pub use hls::{HlsConfig, HlsSettings, StreamHlsConfig};
 pub use hooks::{CommandConfig, EventsConfig, HooksConfig, MqttConfig, WebhookConfig};
 pub use inference::{
     AnalysisSettings, BackendChoice, ColorOrder, Fit, InferenceConfig, Labels, Layout, ModelKind, ModelSpec,
@@ -60,6 +62,8 @@ pub struct Config {
     pub storage: StorageConfig,
     /// The RTSP server.
     pub rtsp: RtspConfig,
+    /// HLS, DASH and fMP4.
+    pub hls: HlsConfig,
     /// Who may do what.
     pub auth: AuthConfig,
     /// What is told about the work.

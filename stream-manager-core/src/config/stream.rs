@@ -1,6 +1,8 @@
 //! A stream's configuration, the defaults behind it, and both together.
 
-use super::{AnalysisSettings, BytesText, DurationText, StreamInferenceConfig, SyncText};
+use super::{
+    AnalysisSettings, BytesText, DurationText, HlsSettings, StreamHlsConfig, StreamInferenceConfig, SyncText,
+};
 use crate::recording::RecordingFormat;
 use crate::source::RtspTransport;
 use crate::storage::SyncPolicy;
@@ -35,6 +37,9 @@ pub struct Defaults {
     /// How streams are analysed.
     #[serde(skip_serializing_if = "StreamInferenceConfig::is_empty")]
     pub inference: StreamInferenceConfig,
+    /// How streams are packaged for HLS, DASH and fMP4 players.
+    #[serde(skip_serializing_if = "StreamHlsConfig::is_empty")]
+    pub hls: StreamHlsConfig,
 }
 
 impl Default for Defaults {
@@ -52,6 +57,7 @@ impl Default for Defaults {
             override_publisher: true,
             recording: RecordingDefaults::default(),
             inference: StreamInferenceConfig::default(),
+            hls: StreamHlsConfig::default(),
         }
     }
 }
@@ -156,6 +162,9 @@ pub struct StreamConfig {
     /// How it is analysed.
     #[serde(default, skip_serializing_if = "StreamInferenceConfig::is_empty")]
     pub inference: StreamInferenceConfig,
+    /// How it is packaged for HLS, DASH and fMP4 players.
+    #[serde(default, skip_serializing_if = "StreamHlsConfig::is_empty")]
+    pub hls: StreamHlsConfig,
 }
 
 /// `[streams.recording]`
@@ -223,6 +232,8 @@ pub struct ResolvedStream {
     pub recording: ResolvedRecording,
     /// How it is analysed.
     pub inference: AnalysisSettings,
+    /// How it is packaged.
+    pub hls: HlsSettings,
 }
 
 /// How a stream is recorded, with everything that it leaves to the defaults.
@@ -265,6 +276,7 @@ impl StreamConfig {
             gop_max_size: None,
             recording: RecordingConfig::default(),
             inference: StreamInferenceConfig::default(),
+            hls: StreamHlsConfig::default(),
         }
     }
 
@@ -298,6 +310,7 @@ impl StreamConfig {
                 max_bytes: own_size.or(common_size),
             },
             inference: self.inference.resolve(&defaults.inference),
+            hls: self.hls.resolve(&defaults.hls),
         }
     }
 }

@@ -211,6 +211,15 @@ fn everything() -> Config {
         class_thresholds = { person = 0.5 }
         classes = ["person"]
         cpus = [0]
+        [defaults.hls]
+        enabled = true
+        always = false
+        low_latency = true
+        segment_duration = "2s"
+        part_duration = "200ms"
+        window = "12s"
+        max_size = "64MiB"
+        idle_timeout = "30s"
         [defaults.inference]
         enabled = false
         model = "m"

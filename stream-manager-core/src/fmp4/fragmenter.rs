@@ -80,6 +80,8 @@ pub struct Fragmenter {
     base: Option<MediaTime>,
     /// Appended to the initialization segment.
     identity: Vec<u8>,
+    /// `track_ID` of the first track.
+    first_id: u32,
 }
 
 #[derive(Debug)]
@@ -121,11 +123,30 @@ impl Fragmenter {
         }
         let main = states.iter().position(|t| t.parameters.kind() == MediaKind::Video).unwrap_or(0);
         let part_nanos = i64::try_from(options.part_duration.as_nanos()).unwrap_or(i64::MAX);
-        let fragmenter =
-            Self { tracks: states, main, part_nanos, sequence: 0, base: None, identity: Vec::new() };
+        let fragmenter = Self {
+            tracks: states,
+            main,
+            part_nanos,
+            sequence: 0,
+            base: None,
+            identity: Vec::new(),
+            first_id: 1,
+        };
         // Finds a bad configuration now, not when the first part is due.
         fragmenter.init(&[], MediaTime::ZERO, WallTime::from_unix_nanos(0))?;
         Ok(fragmenter)
+    }
+
+    /// A fragmenter of one track for [CMAF](https://www.iso.org/standard/85623.html) (ISO/IEC 23000-19): its fragments have
+    /// this `track_ID` and the frames' own times, and go with the [`init_segment`](super::init_segment) of such tracks.
+    /// It makes no part by itself: [`finish`](Self::finish) makes one of what has been pushed since the last.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn cmaf(track: &Track, id: u32) -> Result<Self, Fmp4Error> {
+        let options = FragmenterOptions { part_duration: Duration::MAX };
+        let fragmenter = Self::new(std::slice::from_ref(track), options)?;
+        Ok(Self { base: Some(MediaTime::ZERO), first_id: id, ..fragmenter })
     }
 
     /// Writes into the file which stream and which time it belongs to.
@@ -271,7 +292,7 @@ impl Fragmenter {
                 media_time: u64::try_from(t.ticks(earliest, base)).unwrap_or(0),
             })
             .collect();
-        write_init(&tracks, wall_clock, &self.identity)
+        write_init(&tracks, Some(wall_clock), &self.identity)
     }
 
     /// `prft`, `moof` and the head of `mdat`.
@@ -349,7 +370,7 @@ impl Fragmenter {
             .collect();
         mp4::Traf {
             tfhd: mp4::Tfhd {
-                track_id: index as u32 + 1,
+                track_id: index as u32 + self.first_id,
                 default_base_is_moof: true,
                 default_sample_duration: shared,
                 default_sample_flags: Some(if video { NON_SYNC } else { SYNC }),
@@ -368,7 +389,7 @@ impl Fragmenter {
     fn write_prft(&self, out: &mut Vec<u8>, runs: &[Vec<Frame>], base: MediaTime) -> Result<(), Fmp4Error> {
         if let Some(first) = runs[self.main].first() {
             mp4::Prft {
-                reference_track_id: self.main as u32 + 1,
+                reference_track_id: self.main as u32 + self.first_id,
                 ntp_timestamp: first.wall_clock.to_ntp(),
                 media_time: u64::try_from(self.tracks[self.main].ticks(first.pts, base)).unwrap_or(0),
                 utc_time_semantics: mp4::ReferenceTime::Output,

@@ -49,13 +49,44 @@ impl DurationPatch {
     }
 }
 
-/// Writes the initialization segment.
+/// A track of an [`init_segment`].
+#[derive(Clone, Debug)]
+pub struct CmafTrack {
+    /// `track_ID`, as its fragments have it.
+    pub id: u32,
+    /// How its frames are encoded.
+    pub parameters: std::sync::Arc<CodecParameters>,
+}
+
+/// The initialization segment for fragments of these tracks that [`Fragmenter::cmaf`](super::Fragmenter::cmaf) makes.
+///
+/// # Errors
+/// If a track cannot be stored, or its decoder configuration is not usable.
+pub fn init_segment(tracks: &[CmafTrack]) -> Result<Bytes, Fmp4Error> {
+    if tracks.is_empty() || !tracks.iter().all(|t| can_hold(&t.parameters)) {
+        return Err(Fmp4Error::NoTracks { tracks: tracks.len() });
+    }
+    let tracks: Vec<InitTrack<'_>> = tracks
+        .iter()
+        .map(|t| InitTrack {
+            id: t.id,
+            timescale: t.parameters.clock_rate(),
+            parameters: &t.parameters,
+            // Edit lists are not for streams: their times are the same in all tracks as they are.
+            media_time: 0,
+        })
+        .collect();
+    // The time of creation is left out: the same parameters make the same bytes, which caches like.
+    write_init(&tracks, None, &[]).map(|(bytes, _)| bytes)
+}
+
+/// Writes the initialization segment. One without a start has no end that could be written into it either.
 pub(super) fn write_init(
     tracks: &[InitTrack<'_>],
-    start: WallTime,
+    start: Option<WallTime>,
     identity: &[u8],
 ) -> Result<(Bytes, Option<DurationPatch>), Fmp4Error> {
-    let created = start.to_mp4_secs();
+    let created = start.map_or(0, WallTime::to_mp4_secs);
     let mut traks = Vec::with_capacity(tracks.len());
     let mut law_codes = Vec::new();
     for track in tracks {
@@ -74,7 +105,7 @@ pub(super) fn write_init(
             ..Default::default()
         },
         mvex: Some(mp4::Mvex {
-            mehd: Some(mp4::Mehd { fragment_duration: 0 }),
+            mehd: start.map(|_| mp4::Mehd { fragment_duration: 0 }),
             trex: tracks
                 .iter()
                 .map(|t| mp4::Trex {

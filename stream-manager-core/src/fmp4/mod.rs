@@ -31,15 +31,19 @@
 //! assert_eq!(&file[4..8], b"ftyp");
 //! ```
 
+mod filter;
 mod fragmenter;
 mod identity;
 mod init;
 mod scan;
+mod shift;
 
+pub use filter::{filter_fragments, filter_init};
 pub use fragmenter::{Fragmenter, FragmenterOptions, Part};
 pub use identity::SegmentIdentity;
-pub use init::{DurationPatch, can_hold};
-pub use scan::{Scan, ScanError, ScannedPart, ScannedTrack, payload_is_plausible, scan};
+pub use init::{CmafTrack, DurationPatch, can_hold, init_segment};
+pub use scan::{Scan, ScanError, ScannedPart, ScannedTrack, payload_is_plausible, scan, scan_more};
+pub use shift::{Shifted, shift_fragment};
 
 use crate::frame::Codec;
 

@@ -177,12 +177,26 @@ pub fn scan(file: &mut (impl Read + Seek)) -> Result<Scan, ScanError> {
     if end == 0 {
         return Err(ScanError::Empty);
     }
-    let mut scan = Scan { file_bytes: end, ..Scan::default() };
-    let mut at = 0;
+    let mut scan = Scan::default();
+    scan_more(file, &mut scan)?;
+    if scan.tracks.is_empty() {
+        return Err(if header_at(file, 0, end)?.is_some() { ScanError::NoMoov } else { ScanError::NotMp4 });
+    }
+    Ok(scan)
+}
+
+/// Reads what has been added to a file since it was scanned.
+///
+/// # Errors
+/// If it is no fragmented MP4.
+pub fn scan_more(file: &mut (impl Read + Seek), scan: &mut Scan) -> Result<(), ScanError> {
+    let end = file.seek(SeekFrom::End(0))?;
+    scan.file_bytes = end;
+    let mut at = scan.whole_bytes;
     let mut part: Option<Building> = None;
     for number in 0..MAX_BOXES {
         let Some(header) = header_at(file, at, end)? else { break };
-        if number == 0 && header.kind != *b"ftyp" {
+        if number == 0 && at == 0 && header.kind != *b"ftyp" {
             return Err(ScanError::NotMp4);
         }
         match &header.kind {
@@ -193,7 +207,7 @@ pub fn scan(file: &mut (impl Read + Seek)) -> Result<Scan, ScanError> {
             }
             b"uuid" if part.is_none() => {
                 if let Some(body) = body_at(file, at, header)? {
-                    scan.identity = SegmentIdentity::from_body(&body).or(scan.identity);
+                    scan.identity = SegmentIdentity::from_body(&body).or_else(|| scan.identity.take());
                 }
                 if scan.parts.is_empty() && !scan.tracks.is_empty() {
                     scan.whole_bytes = at + header.size;
@@ -213,7 +227,7 @@ pub fn scan(file: &mut (impl Read + Seek)) -> Result<Scan, ScanError> {
                 part.get_or_insert_with(|| Building::at(at)).moof = Some(moof);
             }
             b"mdat" if part.as_ref().is_some_and(|p| p.moof.is_some()) => {
-                let finished = part.take().and_then(|p| p.finish(at + header.size, header, &scan));
+                let finished = part.take().and_then(|p| p.finish(at + header.size, header, scan));
                 let Some(finished) = finished else { break };
                 scan.parts.push(finished);
                 scan.whole_bytes = at + header.size;
@@ -222,10 +236,7 @@ pub fn scan(file: &mut (impl Read + Seek)) -> Result<Scan, ScanError> {
         }
         at += header.size;
     }
-    if scan.tracks.is_empty() {
-        return Err(if header_at(file, 0, end)?.is_some() { ScanError::NoMoov } else { ScanError::NotMp4 });
-    }
-    Ok(scan)
+    Ok(())
 }
 
 fn decode<T: Atom>(body: &[u8]) -> Option<T> {
@@ -308,7 +319,7 @@ fn duration_of(ticks: u64, timescale: u32) -> Duration {
 }
 
 /// The boxes directly inside of `data`: kind, body, and the body's offset.
-fn children(data: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8], usize)> {
+pub(super) fn children(data: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8], usize)> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let head = data.get(at..at + 8)?;

@@ -193,6 +193,9 @@ struct Inner {
     gop: Vec<Frame>,
     gop_bytes: usize,
     gop_since: Option<Instant>,
+    /// Decoding time of the last keyframe of this session, and its distance to the one before.
+    last_sync: Option<MediaTime>,
+    gop_duration: Option<Duration>,
     consumers: Vec<Arc<Consumer>>,
     next_consumer: u64,
     stats: HubStats,
@@ -218,6 +221,8 @@ impl Shared {
                 gop: Vec::new(),
                 gop_bytes: 0,
                 gop_since: None,
+                last_sync: None,
+                gop_duration: None,
                 consumers: Vec::new(),
                 next_consumer: 0,
                 stats: HubStats::default(),
@@ -289,6 +294,11 @@ impl Hub {
         inner.gop.first().map(|frame| frame.dts).zip(inner.gop_since)
     }
 
+    /// How far the source's last two keyframes were apart, if there have been two.
+    pub fn gop_duration(&self) -> Option<Duration> {
+        self.shared.inner.lock().gop_duration
+    }
+
     /// Every consumer's name and counters.
     pub fn consumers(&self) -> Vec<(String, ConsumerStats)> {
         self.shared.inner.lock().consumers.iter().map(|c| (c.name.clone(), c.stats())).collect()
@@ -352,6 +362,8 @@ impl Inner {
         if sync {
             self.forget_gop();
             self.gop_since = Some(now);
+            let before = self.last_sync.replace(frame.dts);
+            self.gop_duration = before.map(|before| frame.dts.saturating_since(before)).or(self.gop_duration);
         } else if self.gop.is_empty() {
             return;
         }
@@ -396,6 +408,7 @@ impl HubWriter {
         inner.discontinuity = inner.stats.frames > 0;
         inner.stats.sessions += 1;
         inner.session_has_frame = false;
+        inner.last_sync = None;
         inner.forget_gop();
     }
 

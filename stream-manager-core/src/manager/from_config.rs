@@ -103,7 +103,14 @@ pub(super) fn make_stream(config: &ResolvedStream, linger: Option<Duration>) -> 
         let problem = "this program was built without the feature \"inference\"; expected false".to_owned();
         return Err(fail("inference/enabled", problem));
     }
-    stream = stream.analyse(config.inference.clone());
+    config.hls.check().map_err(|(key, problem)| fail(key, problem))?;
+    if config.hls.variants.contains(&config.id) {
+        return Err(fail(
+            "hls/variants",
+            format!("\"{}\" is the stream itself; expected other streams", config.id),
+        ));
+    }
+    stream = stream.analyse(config.inference.clone()).package(config.hls.clone());
     if let Some(url) = &config.inference.source_url {
         let source = from_url_with(url, &SourceOptions { linger: None, ..options })
             .map_err(|e| fail("inference/source_url", e.to_string()))?;

@@ -213,6 +213,12 @@ impl StreamManager {
         let (sender, state) = watch::channel(StateInfo::idle());
         let mut sinks: Vec<Box<dyn Sink>> = stream.sinks;
         sinks.push(Box::new(sink));
+        #[cfg(feature = "hls")]
+        let packager = {
+            let (packager, sink) = crate::hls::Packager::new(stream.hls, id.shared());
+            sinks.push(Box::new(sink));
+            packager
+        };
         #[cfg_attr(not(feature = "inference"), expect(unused_mut))]
         let mut sinks: Vec<_> = sinks.into_iter().map(|sink| spawn_sink(sink, &hub, &id)).collect();
         let (address, publish) = (stream.source.address(), stream.source.publish_slot());
@@ -269,6 +275,8 @@ impl StreamManager {
             analysis,
             #[cfg(feature = "inference")]
             substream: substream_state,
+            #[cfg(feature = "hls")]
+            packager,
             by_pattern,
             built,
             history,

@@ -35,7 +35,7 @@ pub(super) fn patched(config: &StreamConfig, patch: &Value) -> Result<StreamConf
 pub(crate) const NO_ARRAY: &str = "it is an array; expected something else here";
 
 /// The only keys of a stream that are arrays.
-const ARRAYS: [&str; 2] = ["/inference/classes", "/inference/motion/mask"];
+const ARRAYS: [&str; 3] = ["/hls/variants", "/inference/classes", "/inference/motion/mask"];
 
 /// Where a value has an array that is none of the few that there are, as a JSON pointer: serde would take an array for an
 /// object whose values come in its own order.

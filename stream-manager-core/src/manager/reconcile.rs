@@ -121,6 +121,8 @@ impl StreamManager {
             enabled: desired.inference,
             ..desired.resolved.inference.clone()
         });
+        #[cfg(feature = "hls")]
+        handle.packager().configure(desired.resolved.hls.clone());
         *handle.shared.built.lock() = Some(desired.resolved.clone());
     }
 
@@ -169,6 +171,7 @@ pub(super) fn differs_live_only(old: &ResolvedStream, new: &ResolvedStream) -> b
     old.recording.max_age = new.recording.max_age;
     old.recording.max_bytes = new.recording.max_bytes;
     let substream = old.inference.source_url.take();
+    old.hls = new.hls.clone();
     old.inference = crate::config::AnalysisSettings { source_url: substream, ..new.inference.clone() };
     old == *new
 }

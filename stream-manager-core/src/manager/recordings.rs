@@ -145,6 +145,21 @@ impl StreamManager {
         Ok(index.segments(&id, range, after, limit).await?)
     }
 
+    /// One segment, if there is one with this number, and its parts.
+    ///
+    /// # Errors
+    /// If the index cannot be read.
+    #[cfg(feature = "hls")]
+    pub(crate) async fn segment_with_parts(
+        &self,
+        id: crate::storage::index::SegmentId,
+    ) -> Result<Option<(SegmentRow, Vec<crate::storage::index::PartEntry>)>, ManagerError> {
+        let index = self.need_index()?;
+        let Some(row) = index.segment(id).await? else { return Ok(None) };
+        let parts = if row.complete { index.parts(id).await? } else { Vec::new() };
+        Ok(Some((row, parts)))
+    }
+
     /// Protects the segments that touch a range from being deleted, or no longer does. Gives how many have
     /// changed.
     ///

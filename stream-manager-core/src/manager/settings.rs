@@ -54,6 +54,7 @@ const SECTIONS: &[&str] = &[
     "events",
     "hooks",
     "inference",
+    "hls",
     "defaults",
     "streams",
 ];

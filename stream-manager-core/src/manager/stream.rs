@@ -4,7 +4,7 @@ use super::backoff::RetryPolicy;
 use super::history::History;
 use super::id::{InvalidStreamId, StreamId};
 use super::supervisor::StateInfo;
-use crate::config::{AnalysisSettings, ResolvedStream};
+use crate::config::{AnalysisSettings, HlsSettings, ResolvedStream};
 use crate::event::StreamState;
 use crate::frame::TrackInfo;
 use crate::hub::{ConsumerStats, Hub, HubOptions, HubStats};
@@ -52,6 +52,7 @@ pub struct Stream<S = Box<dyn Source>> {
     pub(super) analysis: AnalysisSettings,
     /// What is analysed instead of the source, if anything.
     pub(super) substream: Option<Box<dyn Source>>,
+    pub(super) hls: HlsSettings,
     pub(super) built: Option<ResolvedStream>,
 }
 
@@ -71,6 +72,7 @@ impl Stream<NoSource> {
             paused: false,
             analysis: AnalysisSettings::default(),
             substream: None,
+            hls: HlsSettings::default(),
             built: None,
         }
     }
@@ -83,7 +85,7 @@ impl Stream<NoSource> {
     /// The same for a source that is boxed already, as [`from_url`](crate::source::from_url) makes them.
     pub fn boxed_source(self, source: Box<dyn Source>) -> Stream {
         let Self { id, recording, record, retry, hub, sinks, limits, directory, paused, built, .. } = self;
-        let Self { analysis, substream, .. } = self;
+        let Self { analysis, substream, hls, .. } = self;
         Stream {
             id,
             source,
@@ -97,6 +99,7 @@ impl Stream<NoSource> {
             paused,
             analysis,
             substream,
+            hls,
             built,
         }
     }
@@ -168,6 +171,14 @@ impl<S> Stream<S> {
         self
     }
 
+    /// Says how it is packaged for HLS, DASH and fMP4 players (feature `hls`); by default with low latency, and only
+    /// while somebody watches.
+    #[must_use]
+    pub fn package(mut self, settings: HlsSettings) -> Self {
+        self.hls = settings;
+        self
+    }
+
     pub(super) fn checked_id(&self) -> Result<StreamId, InvalidStreamId> {
         self.id.parse()
     }
@@ -210,6 +221,8 @@ pub(super) struct StreamShared {
     /// How what is analysed instead of the source stands.
     #[cfg(feature = "inference")]
     pub(super) substream: Option<watch::Receiver<StateInfo>>,
+    #[cfg(feature = "hls")]
+    pub(super) packager: crate::hls::Packager,
     /// Made because somebody published it.
     pub(super) by_pattern: bool,
     /// What it was made from, if that is a definition.
@@ -252,6 +265,12 @@ impl StreamHandle {
     #[cfg(feature = "inference")]
     pub fn substream_state(&self) -> Option<StateInfo> {
         self.shared.substream.as_ref().map(|state| state.borrow().clone())
+    }
+
+    /// What packages it for HLS, DASH and fMP4 players.
+    #[cfg(feature = "hls")]
+    pub fn packager(&self) -> &crate::hls::Packager {
+        &self.shared.packager
     }
 
     /// The place for its publisher, if it is published.

@@ -1,6 +1,6 @@
 //! The HTTP listener, which can move to another address.
 
-use crate::api::Server;
+use crate::api::{ServedPorts, Server};
 use crate::config::Config;
 use crate::manager::ConfigUser;
 use axum::Router;
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(super) struct HttpListener {
     router: Router,
+    ports: ServedPorts,
     running: Mutex<Running>,
     /// Listeners that have been left: their last requests may still be answered.
     left: Mutex<Vec<JoinHandle<()>>>,
@@ -36,9 +37,10 @@ fn serve(server: Server, router: Router) -> Running {
 }
 
 impl HttpListener {
-    pub(super) fn start(server: Server, router: Router) -> Arc<Self> {
+    pub(super) fn start(server: Server, router: Router, ports: ServedPorts) -> Arc<Self> {
+        ports.set("http", Some(server.address().port()));
         let running = Mutex::new(serve(server, router.clone()));
-        Arc::new(Self { router, running, left: Mutex::default() })
+        Arc::new(Self { router, ports, running, left: Mutex::default() })
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -94,6 +96,7 @@ impl ConfigUser for HttpListener {
             }
             Err(error) => return Err(format!("server.listen: {error}")),
         };
+        self.ports.set("http", Some(server.address().port()));
         let running = serve(server, self.router.clone());
         let old = std::mem::replace(&mut *self.running.lock(), running);
         self.leave(old);

@@ -21,6 +21,7 @@
 mod http;
 #[cfg(feature = "rtsp")]
 mod rtsp;
+mod users;
 mod watch;
 
 use crate::api::{self, ApiOptions, ServeError, ServedPorts};
@@ -90,14 +91,21 @@ impl Service {
         let (config, closing, ports) = (manager.config(), CancellationToken::new(), ServedPorts::default());
         // The ports first: if one is taken, no camera has been connected and no file begun.
         let bound = api::Server::bind(config.server.listen).await?;
+        let users = users::ConfiguredUsers::new(&config).map_err(ServiceError::Auth)?;
         #[cfg(feature = "rtsp")]
-        let rtsp = rtsp::RtspListener::start(&manager, ports.clone()).await?;
+        let rtsp = rtsp::RtspListener::start(&manager, users.list(), ports.clone()).await?;
         let hooks = Hooks::start(manager.clone()).await;
-        let api =
-            ApiOptions { logs: options.logs, hooks: Some(hooks.clone()), ports, closing: closing.clone() };
+        let api = ApiOptions {
+            logs: options.logs,
+            hooks: Some(hooks.clone()),
+            ports: ports.clone(),
+            authorizer: Some(users.list()),
+            closing: closing.clone(),
+        };
         let router = api::router(manager.clone(), api);
-        let http = http::HttpListener::start(bound, router);
+        let http = http::HttpListener::start(bound, router, ports);
         // Listeners first: they are what can refuse.
+        manager.add_config_user(users);
         manager.add_config_user(http.clone());
         #[cfg(feature = "rtsp")]
         manager.add_config_user(rtsp.clone());

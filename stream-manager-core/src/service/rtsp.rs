@@ -32,10 +32,10 @@ fn options(config: &Config) -> RtspOptions {
 impl RtspListener {
     pub(super) async fn start(
         manager: &StreamManager,
+        users: Arc<Users>,
         ports: ServedPorts,
     ) -> Result<Arc<Self>, ServiceError> {
         let config = manager.config();
-        let users = Arc::new(Users::new(config.auth.users().map_err(ServiceError::Auth)?));
         let listener = Arc::new(Self { manager: manager.clone(), users, ports, running: Mutex::new(None) });
         if config.rtsp.enabled {
             let server = RtspServer::bind(options(&config)).await?;
@@ -134,14 +134,12 @@ fn relevant(config: &Config) -> (&RtspConfig, &[crate::auth::digest::AuthMethod]
 #[async_trait::async_trait]
 impl ConfigUser for RtspListener {
     async fn change(&self, old: &Arc<Config>, new: &Arc<Config>) -> Result<(), String> {
-        let users = new.auth.users()?;
         if relevant(old) != relevant(new) {
             let options = options(new);
             let checked = tokio::task::spawn_blocking(move || options.check()).await;
             checked.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
             self.move_to(old, new).await?;
         }
-        self.users.replace(users);
         Ok(())
     }
 }

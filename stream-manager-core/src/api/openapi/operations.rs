@@ -456,7 +456,10 @@ pub(super) const OPERATIONS: &[Operation] = &[
                 "With true: server-sent events without an end",
             ),
         ],
-        &[Answer { also: Some(("text/event-stream", server_sent_event)), ..answer(200, "The lines", of::<LogPage>) }],
+        &[Answer {
+            also: Some(("text/event-stream", server_sent_event)),
+            ..answer(200, "The lines", of::<LogPage>)
+        }],
     ),
     Operation {
         method: "post",
@@ -487,6 +490,25 @@ pub(super) const OPERATIONS: &[Operation] = &[
 ];
 
 /// Those of the feature `inference`.
+#[cfg(not(feature = "hls"))]
+pub(super) const PLAYERS: &[Operation] = &[];
+/// Media for players; their playlists are not JSON, and are not described here.
+#[cfg(feature = "hls")]
+pub(super) const PLAYERS: &[Operation] = &[get(
+    "/api/streams/{id}/live.mp4",
+    "getLiveMp4",
+    "streams",
+    "Endless fragmented MP4, from the last keyframe on; as a WebSocket, for Media Source Extensions",
+    &[],
+    &[Answer {
+        status: 200,
+        text: "Fragmented MP4 without an end",
+        body: Some(("video/mp4", binary)),
+        also: None,
+        etag: false,
+    }],
+)];
+
 #[cfg(not(feature = "inference"))]
 pub(super) const INFERENCE: &[Operation] = &[];
 
@@ -566,7 +588,7 @@ pub(super) const INFERENCE: &[Operation] = &[
             ),
             query("classes", r#"{"type":"string"}"#, "Only these classes, with commas"),
         ],
-        body: Some((IMAGE, image)),
+        body: Some((IMAGE, binary)),
         answers: &[answer(200, "What was seen", of::<Detections>)],
     },
 ];

@@ -75,8 +75,8 @@ pub(super) fn analysis_or_dry(generator: &mut SchemaGenerator) -> Schema {
 }
 
 /// A file's content.
-#[cfg(feature = "inference")]
-pub(super) fn image(_: &mut SchemaGenerator) -> Schema {
+#[cfg(any(feature = "hls", feature = "inference"))]
+pub(super) fn binary(_: &mut SchemaGenerator) -> Schema {
     schemars::json_schema!({"type": "string", "format": "binary"})
 }
 

@@ -285,6 +285,14 @@ impl Index {
         Ok(rows)
     }
 
+    /// One segment, if there is one with this number.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub async fn segment(&self, id: SegmentId) -> Result<Option<SegmentRow>, IndexError> {
+        self.read(move |catalog| catalog.segment(id)).await
+    }
+
     /// The parts of a segment, for seeking in it.
     ///
     /// # Errors

@@ -234,6 +234,18 @@ impl Catalog {
         read().map_err(self.failed())
     }
 
+    /// One segment.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn segment(&self, id: SegmentId) -> Result<Option<SegmentRow>, IndexError> {
+        let read = || {
+            let sql = format!("SELECT {COLUMNS} FROM {JOINS} WHERE s.id = ?1 AND s.state < 2");
+            self.connection.prepare_cached(&sql)?.query_row([id.0 as i64], segment).optional()
+        };
+        read().map_err(self.failed())
+    }
+
     /// The parts of a segment, for seeking in it.
     ///
     /// # Errors

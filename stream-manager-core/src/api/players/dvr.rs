@@ -1,0 +1,361 @@
+//! `?start=`: recordings and what follows on them, in one playlist.
+
+use super::super::ApiState;
+use super::super::problem::Problem;
+use super::access::{Part as Kind, enter};
+use super::answer::{PLAYLIST, Refused, cache_control, media, text};
+use super::hls::{UP, bad_query};
+use super::{Wanted, no_such_file};
+use crate::fmp4::{Scan, filter_fragments, filter_init, scan_more};
+use crate::frame::{Codec, WallTime};
+use crate::hls::{DvrEntry, DvrFile, DvrGone, Text, Treatment, divide, dvr_playlist, treatment};
+use crate::storage::index::{SegmentId, SegmentRow, TimeRange};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde::Deserialize;
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Files in one playlist at most.
+const MAX_FILES: usize = 4096;
+/// Files of which is remembered how they are divided.
+const MAX_KNOWN: usize = 8192;
+/// Windows that are remembered.
+const MAX_WINDOWS: usize = 1024;
+/// A segment that is longer than this is none of ours.
+const MAX_SEGMENT_BYTES: u64 = 256 << 20;
+
+/// A recorded track, as the index tells of it.
+#[derive(Deserialize)]
+struct Recorded {
+    kind: String,
+    codec: String,
+    rfc6381: Option<String>,
+    width: Option<u32>,
+    height: Option<u32>,
+    frame_rate: Option<f64>,
+}
+
+/// The tracks of a file that players take: `track_ID` and what is known.
+fn playable(tracks: &str) -> Vec<(u32, Recorded)> {
+    let all: Vec<Recorded> = serde_json::from_str(tracks).unwrap_or_default();
+    let copied = |track: &Recorded| {
+        track.codec.parse::<Codec>().is_ok_and(|codec| treatment(codec) == Treatment::Copy)
+    };
+    let stored = all.into_iter().filter(|track| track.kind != "data");
+    let mut kept = Vec::new();
+    for (id, track) in (1..).zip(stored) {
+        let second = track.kind == "video" && kept.iter().any(|(_, t): &(u32, Recorded)| t.kind == "video");
+        if copied(&track) && !second {
+            kept.push((id, track));
+        }
+    }
+    kept
+}
+
+/// A file of which is known how it is divided.
+struct Known {
+    path: PathBuf,
+    /// Where each part begins, and the end of the last.
+    offsets: Vec<u64>,
+    entries: Arc<Vec<DvrEntry>>,
+    /// The tracks that players take, if others have to be left out.
+    keep: Vec<u32>,
+    stream: String,
+    complete: bool,
+}
+
+/// A window: the first files that it had.
+#[derive(Default)]
+struct Window {
+    files: Vec<(u64, usize)>,
+    gone: DvrGone,
+}
+
+/// Values by their keys, and the keys in the order in which they came.
+type Kept<K, V> = (HashMap<K, V>, VecDeque<K>);
+
+/// What is remembered of recordings for players.
+#[derive(Default)]
+pub(super) struct Recordings {
+    known: Mutex<Kept<u64, Arc<Known>>>,
+    /// Files that are being written, as far as they have been read.
+    growing: Mutex<HashMap<u64, Arc<Mutex<Scan>>>>,
+    windows: Mutex<Kept<(String, i64), Window>>,
+}
+
+impl Recordings {
+    fn remember(&self, id: u64, known: Arc<Known>) {
+        let mut all = self.known.lock();
+        if all.0.insert(id, known).is_none() {
+            all.1.push_back(id);
+        }
+        while all.1.len() > MAX_KNOWN {
+            if let Some(oldest) = all.1.pop_front() {
+                all.0.remove(&oldest);
+            }
+        }
+    }
+
+    /// What has been listed and is gone by now: retention has deleted it.
+    fn gone(&self, stream: &str, start: WallTime, files: &[DvrFile]) -> DvrGone {
+        let key = (stream.to_owned(), start.as_unix_nanos());
+        let mut windows = self.windows.lock();
+        if !windows.0.contains_key(&key) {
+            windows.1.push_back(key.clone());
+        }
+        let window = windows.0.entry(key).or_default();
+        let first = files.first().map(|f| f.id);
+        while let Some((id, count)) = window.files.first().copied()
+            && first.is_some_and(|first| first != id)
+            && !files.iter().any(|f| f.id == id)
+        {
+            window.files.remove(0);
+            window.gone.segments += count as u64;
+            window.gone.files += 1;
+        }
+        let gone = window.gone;
+        window.files = files.iter().map(|f| (f.id, f.entries.len() - f.skip)).collect();
+        while windows.1.len() > MAX_WINDOWS {
+            if let Some(oldest) = windows.1.pop_front() {
+                windows.0.remove(&oldest);
+            }
+        }
+        gone
+    }
+}
+
+/// The beginning that a player asks for, if it does.
+pub(super) fn start(request: &Parts) -> Result<Option<WallTime>, Refused> {
+    let query = request.uri.query().unwrap_or_default();
+    let Some((_, value)) = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "start")
+    else {
+        return Ok(None);
+    };
+    // A plus that was not encoded arrives as a space.
+    let value = value.replace(' ', "+");
+    value.parse().map(Some).map_err(|error| bad_query(format!("start: {error}")))
+}
+
+pub(super) fn is_recorded(name: &str) -> bool {
+    name.strip_prefix('r').is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn nothing() -> Refused {
+    let detail = "nothing has been recorded since then that players take; expected fMP4 recordings";
+    Problem::new(StatusCode::NOT_FOUND, "no_recordings", detail).into()
+}
+
+/// How a file is divided, read anew if it is being written.
+async fn look(state: &ApiState, row: &SegmentRow) -> Result<Option<Arc<Known>>, Refused> {
+    let id = row.id.0;
+    let recordings = &state.viewers.recordings;
+    let known = recordings.known.lock().0.get(&id).cloned();
+    if let Some(known) = known.filter(|known| known.complete) {
+        return Ok(Some(known));
+    }
+    let tracks = playable(&row.tracks);
+    if row.format != "fmp4" || tracks.is_empty() {
+        return Ok(None);
+    }
+    let failed = |error: crate::manager::ManagerError| Refused::from(Problem::from(error));
+    let (offsets, entries) = if row.complete {
+        recordings.growing.lock().remove(&id);
+        let found = state.manager.segment_with_parts(row.id).await.map_err(failed)?;
+        let parts = found.map(|(_, parts)| parts).unwrap_or_default();
+        let end = parts.last().map(|p| p.offset + p.len_bytes);
+        let offsets: Vec<u64> = parts.iter().map(|p| p.offset).chain(end).collect();
+        (offsets, divide(parts.iter().map(|p| (p.duration, p.keyframe)), true))
+    } else {
+        let scan = recordings.growing.lock().entry(id).or_default().clone();
+        let path = row.path.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let mut file = File::open(path).ok()?;
+            let mut scan = scan.lock();
+            scan_more(&mut file, &mut scan).ok()?;
+            let end = scan.parts.last().map(|p| p.offset + p.len_bytes);
+            let offsets: Vec<u64> = scan.parts.iter().map(|p| p.offset).chain(end).collect();
+            Some((offsets, divide(scan.parts.iter().map(|p| (p.duration, p.keyframe)), false)))
+        });
+        match read.await {
+            Ok(Some(read)) => read,
+            _ => return Ok(None),
+        }
+    };
+    let all: Vec<Recorded> = serde_json::from_str(&row.tracks).unwrap_or_default();
+    let stored = all.iter().filter(|track| track.kind != "data").count();
+    let keep: Vec<u32> = tracks.iter().map(|(id, _)| *id).collect();
+    let known = Arc::new(Known {
+        path: row.path.clone(),
+        offsets,
+        entries: Arc::new(entries),
+        keep: if keep.len() == stored { Vec::new() } else { keep },
+        stream: row.stream.clone(),
+        complete: row.complete,
+    });
+    recordings.remember(id, known.clone());
+    Ok(Some(known))
+}
+
+/// The files since a time, the first one from the segment in which that lies.
+async fn files(
+    state: &ApiState,
+    stream: &str,
+    start: WallTime,
+) -> Result<(Vec<DvrFile>, Vec<SegmentRow>), Refused> {
+    let failed = |error: crate::manager::ManagerError| Refused::from(Problem::from(error));
+    let range = TimeRange::new(start, TimeRange::ALL.end).map_err(bad_query)?;
+    let rows = state.manager.segments(stream, range, None, MAX_FILES + 1).await.map_err(failed)?;
+    if rows.len() > MAX_FILES {
+        return Err(bad_query(format!(
+            "start is too long ago: there are more than {MAX_FILES} files since; expected a later one"
+        )));
+    }
+    let mut files = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let Some(known) = look(state, row).await? else { continue };
+        let into = Duration::from_nanos(
+            u64::try_from(start.as_unix_nanos().saturating_sub(row.start.as_unix_nanos())).unwrap_or(0),
+        );
+        let skip = known.entries.iter().take_while(|entry| entry.start + entry.duration <= into).count();
+        if skip < known.entries.len() {
+            files.push(DvrFile { id: row.id.0, start: row.start, entries: known.entries.clone(), skip });
+        }
+    }
+    if files.is_empty() { Err(nothing()) } else { Ok((files, rows)) }
+}
+
+pub(super) async fn master(
+    state: &Arc<ApiState>,
+    request: &Parts,
+    wanted: Wanted<'_>,
+    start: WallTime,
+) -> Result<Response, Refused> {
+    let viewer = enter(state, request, wanted, "hls", Kind::Playlist).await?;
+    let (_, rows) = files(state, wanted.stream, start).await?;
+    let tracks =
+        rows.iter().map(|row| playable(&row.tracks)).find(|tracks| !tracks.is_empty()).unwrap_or_default();
+    let rate = |bytes: u64, row: &SegmentRow| {
+        let nanos = row.end.as_unix_nanos().saturating_sub(row.start.as_unix_nanos());
+        bytes.saturating_mul(8_000_000) / u64::try_from(nanos / 1000).unwrap_or(1).max(1)
+    };
+    // A file's mean says little about its peaks; twice of it is not exceeded by what cameras send.
+    let mean = rows.iter().filter(|r| r.bytes > 0).map(|r| rate(r.bytes, r)).max().unwrap_or(1_000_000);
+    let codecs: Vec<String> = tracks.iter().filter_map(|(_, track)| track.rfc6381.clone()).collect();
+    let mut line = format!(
+        "#EXT-X-STREAM-INF:BANDWIDTH={},AVERAGE-BANDWIDTH={mean},CODECS=\"{}\"",
+        mean.saturating_mul(2),
+        codecs.join(",")
+    );
+    if let Some((_, video)) = tracks.iter().find(|(_, track)| track.kind == "video") {
+        if let (Some(width), Some(height)) = (video.width, video.height) {
+            line += &format!(",RESOLUTION={width}x{height}");
+        }
+        if let Some(rate) = video.frame_rate {
+            line += &format!(",FRAME-RATE={rate:.3}");
+        }
+    }
+    let named = state.manager.config().hls.sessions && wanted.session.is_none();
+    let prefix = viewer.filter(|_| named).map_or_else(String::new, |viewer| format!("s/{}/", viewer.token));
+    // Seconds since 1970 need no escaping.
+    let nanos = start.as_unix_nanos();
+    let address = format!(
+        "{prefix}dvr.m3u8?start={}.{:09}",
+        nanos.div_euclid(1_000_000_000),
+        nanos.rem_euclid(1_000_000_000)
+    );
+    let playlist = Text::new(format!("#EXTM3U\n#EXT-X-VERSION:7\n{line}\n{address}\n"));
+    Ok(text(&request.headers, &playlist, PLAYLIST, HeaderValue::from_static("no-store")))
+}
+
+pub(super) async fn playlist(
+    state: &Arc<ApiState>,
+    request: &Parts,
+    wanted: Wanted<'_>,
+) -> Result<Response, Refused> {
+    let query = crate::hls::ReloadQuery::parse(request.uri.query().unwrap_or_default()).map_err(bad_query)?;
+    let start =
+        start(request)?.ok_or_else(|| bad_query("start is missing; expected the time to begin with"))?;
+    let viewer = enter(state, request, wanted, "hls", Kind::Playlist).await?;
+    let (files, _) = files(state, wanted.stream, start).await?;
+    let gone = state.viewers.recordings.gone(wanted.stream, start, &files);
+    let prefix = if wanted.session.is_some() { UP } else { "" };
+    let playlist = Text::new(dvr_playlist(&files, gone, prefix, query.skip));
+    if let Some(viewer) = viewer {
+        viewer.sent(playlist.plain().len() as u64);
+    }
+    Ok(text(&request.headers, &playlist, PLAYLIST, cache_control(&request.headers, "max-age=1")))
+}
+
+/// The file that a name means, if it is one of this stream's.
+async fn file(state: &ApiState, wanted: Wanted<'_>, name: &str) -> Result<Arc<Known>, Refused> {
+    let missing = || Refused::from(no_such_file(wanted.file));
+    let id: u64 = name.strip_prefix('r').and_then(|id| id.parse().ok()).ok_or_else(missing)?;
+    let known = state.viewers.recordings.known.lock().0.get(&id).cloned();
+    let known = match known {
+        Some(known) => known,
+        None => {
+            let found = state.manager.segment_with_parts(SegmentId(id)).await;
+            let (row, _) = found.map_err(|e| Refused::from(Problem::from(e)))?.ok_or_else(missing)?;
+            look(state, &row).await?.ok_or_else(missing)?
+        }
+    };
+    // Whoever may watch one stream must not get another one's recordings by their number.
+    if known.stream == wanted.stream { Ok(known) } else { Err(missing()) }
+}
+
+/// Reads a piece of a file, with the tracks that players take. Blocks.
+fn read(known: &Known, from: u64, to: u64, is_init: bool) -> Option<Bytes> {
+    let length = to.checked_sub(from).filter(|length| *length <= MAX_SEGMENT_BYTES)?;
+    let mut file = File::open(&known.path).ok()?;
+    file.seek(SeekFrom::Start(from)).ok()?;
+    let mut data = vec![0; usize::try_from(length).ok()?];
+    file.read_exact(&mut data).ok()?;
+    let all: Vec<u32> = (1..=64).collect();
+    let keep = if known.keep.is_empty() { &all } else { &known.keep };
+    if is_init {
+        // Also without what the recorder has written about the stream.
+        filter_init(&data, keep).map(Bytes::from)
+    } else if known.keep.is_empty() {
+        Some(data.into())
+    } else {
+        filter_fragments(&data, keep).map(Bytes::from)
+    }
+}
+
+/// What goes before a file's segments, or one of them: its first part and how many.
+pub(super) async fn piece(
+    state: &Arc<ApiState>,
+    request: &Parts,
+    wanted: Wanted<'_>,
+    name: &str,
+    range: Option<(u64, usize)>,
+) -> Result<Response, Refused> {
+    // Whether it may be asked for comes before whether it is there.
+    let viewer = enter(state, request, wanted, "hls", Kind::Media).await?;
+    let known = file(state, wanted, name).await?;
+    let missing = || Refused::from(no_such_file(wanted.file));
+    let offset = |part: usize| known.offsets.get(part).copied();
+    let (from, to) = match range {
+        None => (0, offset(0)),
+        Some((first, count)) => {
+            let first = usize::try_from(first).map_err(|_| missing())?;
+            let end = first.checked_add(count.max(1)).and_then(offset);
+            (offset(first).ok_or_else(missing)?, end)
+        }
+    };
+    let to = to.ok_or_else(missing)?;
+    let reading = tokio::task::spawn_blocking(move || read(&known, from, to, range.is_none()));
+    let data = reading.await.ok().flatten().ok_or_else(missing)?;
+    if let Some(viewer) = viewer {
+        viewer.sent(data.len() as u64);
+    }
+    Ok(media(&request.headers, vec![data], "video/mp4", wanted.file))
+}

@@ -1,0 +1,156 @@
+// Plays an address in a headless browser and writes, as JSON lines, which frame was shown when.
+//
+//   node play.mjs PLAYER URL SECONDS [MODULES]
+//
+// PLAYER is hlsjs, shaka, dashjs, websocket or video. MODULES is the folder with node_modules. Each line is
+// {"at": ms since 1970, "counter": burnt-in number, "time": media time, "frames": presented so far}; the last one is
+// {"end": true, "errors": […], "codecs": …, "delay": what the player says, "stalls": …}.
+
+import { createServer } from 'node:http';
+import { createReadStream } from 'node:fs';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+
+const [player, url, seconds, modules] = process.argv.slice(2);
+const require = createRequire(path.join(modules ?? '.', 'x.js'));
+const { chromium } = require('playwright-core');
+const file = (name) => path.join(modules ?? '.', 'node_modules', name);
+const scripts = {
+  '/hls.js': file('hls.js/dist/hls.js'),
+  '/shaka.js': file('shaka-player/dist/shaka-player.compiled.debug.js'),
+  '/dash.js': file('dashjs/dist/modern/umd/dash.all.debug.js'),
+};
+
+// What runs in the page.
+const page = `<!doctype html><body style="margin:0"><video id=v muted playsinline></video>
+<script src=/hls.js></script><script src=/shaka.js></script><script src=/dash.js></script><script>
+const video = document.getElementById('v');
+const errors = [];
+let details = {}, delay = () => null, stalls = 0;
+const canvas = document.createElement('canvas');
+const context = canvas.getContext('2d', { willReadFrequently: true });
+// 24 blocks along the top edge, each a bit.
+function counter() {
+  const width = video.videoWidth, block = Math.floor(width / 24);
+  if (!block) return null;
+  canvas.width = width; canvas.height = block;
+  context.drawImage(video, 0, 0, width, block, 0, 0, width, block);
+  const data = context.getImageData(0, Math.floor(block / 2), width, 1).data;
+  let number = 0;
+  for (let bit = 0; bit < 24; bit++) {
+    if (data[(bit * block + (block >> 1)) * 4] > 128) number |= 1 << bit;
+  }
+  return number;
+}
+function look(now, frame) {
+  report({ at: Date.now(), counter: counter(), time: frame.mediaTime, frames: frame.presentedFrames,
+           width: video.videoWidth });
+  video.requestVideoFrameCallback(look);
+}
+video.requestVideoFrameCallback(look);
+video.addEventListener('waiting', () => stalls++);
+video.addEventListener('error', () => errors.push('video: ' + video.error.message));
+window.finish = () => ({ end: true, errors, details, delay: delay(), stalls, current: video.currentTime,
+  dropped: video.getVideoPlaybackQuality().droppedVideoFrames, state: video.readyState });
+const players = {
+  hlsjs(url) {
+    const hls = new Hls({ lowLatencyMode: true, enableWorker: false });
+    hls.on(Hls.Events.ERROR, (_, data) => {
+      if (data.details !== 'bufferStalledError' && data.details !== 'bufferNudgeOnStall') {
+        errors.push('hls.js: ' + data.details + ' ' + (data.fatal ? 'fatal ' : '') + (data.error?.message ?? ''));
+      }
+    });
+    hls.on(Hls.Events.MANIFEST_PARSED, (_, data) => { details.levels = data.levels.map(
+      (l) => ({ width: l.width, bitrate: l.bitrate, codecs: l.attrs.CODECS, rate: l.attrs['FRAME-RATE'] })); });
+    hls.on(Hls.Events.LEVEL_LOADED, (_, data) => { details.partTarget = data.details.partTarget; });
+    delay = () => hls.latency;
+    hls.loadSource(url);
+    hls.attachMedia(video);
+  },
+  async shaka(url) {
+    const shakaPlayer = new shaka.Player();
+    await shakaPlayer.attach(video);
+    shakaPlayer.configure({ streaming: { lowLatencyMode: true } });
+    shakaPlayer.addEventListener('error', (e) => errors.push('shaka: ' + e.detail.code + ' ' + e.detail.message));
+    await shakaPlayer.load(url).catch((e) => errors.push('shaka: ' + e.code + ' ' + e.message));
+    details.tracks = shakaPlayer.getVariantTracks().map((t) => ({ width: t.width, bandwidth: t.bandwidth, codecs: t.codecs }));
+    delay = () => (Date.now() - shakaPlayer.getPlayheadTimeAsDate()) / 1000;
+  },
+  dashjs(url) {
+    const dash = dashjs.MediaPlayer().create();
+    dash.updateSettings({ debug: { logLevel: 1 }, streaming: { delay: { useSuggestedPresentationDelay: true },
+      liveCatchup: { enabled: true } } });
+    dash.on('error', (e) => errors.push('dash.js: ' + JSON.stringify(e.error).slice(0, 300)));
+    dash.on('streamInitialized', () => { details.qualities =
+      dash.getRepresentationsByType('video').map((r) => ({ width: r.width, bandwidth: r.bandwidth, codecs: r.codecs ?? r.mimeType })); });
+    delay = () => dash.getCurrentLiveLatency();
+    dash.initialize(video, url, true);
+  },
+  websocket(url) {
+    const source = new MediaSource();
+    video.src = URL.createObjectURL(source);
+    const socket = new WebSocket(url);
+    socket.binaryType = 'arraybuffer';
+    const queue = [];
+    let buffer;
+    const next = () => {
+      if (!buffer || buffer.updating || !queue.length) return;
+      const head = queue.shift();
+      if (typeof head === 'string') { buffer.changeType(head); next(); } else buffer.appendBuffer(head);
+    };
+    source.addEventListener('sourceopen', () => { socket.onmessage = ({ data }) => {
+      if (typeof data !== 'string') { queue.push(data); return next(); }
+      const { mime } = JSON.parse(data);
+      details.mime = mime;
+      if (buffer) { queue.push(mime); return next(); }
+      buffer = source.addSourceBuffer(mime);
+      buffer.onupdateend = () => {
+        // Stays at the newest picture.
+        if (buffer.buffered.length) {
+          const end = buffer.buffered.end(buffer.buffered.length - 1);
+          if (end - video.currentTime > 0.6) video.currentTime = end - 0.1;
+          video.play().catch(() => {});
+        }
+        next();
+      };
+    }; });
+    socket.onclose = (e) => { if (!e.wasClean) errors.push('websocket: ' + e.code + ' ' + e.reason); };
+  },
+  // Pictures of another site may only be looked at if it allows that.
+  video(url) { video.crossOrigin = 'anonymous'; video.src = url; },
+};
+// dash.js has to see the event of playing by itself.
+window.start = async (name, url) => { await players[name](url); if (name !== "dashjs") video.play().catch(() => {}); };
+</script>`;
+
+const server = createServer((request, response) => {
+  const script = scripts[request.url];
+  response.setHeader('content-type', script ? 'text/javascript' : 'text/html');
+  if (script) createReadStream(script).pipe(response); else response.end(page);
+});
+await new Promise((ready) => server.listen(0, '127.0.0.1', ready));
+
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+  args: ['--no-sandbox', '--autoplay-policy=no-user-gesture-required', '--disable-gpu'],
+});
+try {
+  const tab = await browser.newPage();
+  const logged = [];
+  tab.on('console', (message) => { if (message.type() === 'error') logged.push(message.text()); });
+  if (process.env.REQUESTS) {
+    tab.on('response', (response) => process.stderr.write(`${Date.now() % 100000} ${response.status()} ${response.url()}\n`));
+    tab.on('console', (message) => process.stderr.write(`${message.text().slice(0, 300)}\n`));
+  }
+  await tab.exposeFunction('report', (line) => process.stdout.write(JSON.stringify(line) + '\n'));
+  await tab.goto(`http://127.0.0.1:${server.address().port}/`);
+  process.stdout.write(JSON.stringify({ begin: Date.now() }) + '\n');
+  await tab.evaluate(([player, url]) => { window.start(player, url); }, [player, url]);
+  await new Promise((done) => setTimeout(done, Number(seconds) * 1000));
+  if (process.env.SCREENSHOT) await tab.screenshot({ path: process.env.SCREENSHOT });
+  const end = await tab.evaluate(() => window.finish());
+  process.stdout.write(JSON.stringify({ ...end, logged: logged.slice(0, 10) }) + '\n');
+} finally {
+  await browser.close();
+  server.close();
+}

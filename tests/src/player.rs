@@ -1,0 +1,135 @@
+//! Browser players: hls.js, Shaka Player, dash.js and the browser itself, in headless Chromium.
+//!
+//! `tests/players/play.mjs` plays an address and tells which burnt-in counter was shown when. scripts/test installs what it
+//! needs; without it these tests say that they are skipped.
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// A frame as it was shown.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shown {
+    /// Milliseconds since 1970.
+    pub at: f64,
+    /// The burnt-in counter.
+    pub counter: u32,
+    /// Media time in seconds.
+    pub time: f64,
+    /// Width of the picture.
+    pub width: u64,
+}
+
+/// What a player did.
+#[derive(Clone, Debug, Default)]
+pub struct Played {
+    /// When it was told to play, in milliseconds since 1970.
+    pub begin: f64,
+    /// What it has shown.
+    pub shown: Vec<Shown>,
+    /// What it said at its end.
+    pub end: Value,
+}
+
+impl Played {
+    /// Errors that the player has told of.
+    pub fn errors(&self) -> Vec<String> {
+        let all = self.end["errors"].as_array().cloned().unwrap_or_default();
+        all.iter().map(|e| e.as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// Checks that the pictures are the camera's, in their order, at their times: nothing lost, doubled or reordered, however
+    /// many of them the browser found the time to show.
+    pub fn assert_whole(&self, frames_per_second: f64, least: usize) {
+        assert!(self.shown.len() >= least, "{} frames were shown: {:?}", self.shown.len(), self.end);
+        for pair in self.shown.windows(2) {
+            assert!(pair[0].counter < pair[1].counter, "frame {:?} behind {:?}", pair[1], pair[0]);
+            let frames = (pair[1].time - pair[0].time) * frames_per_second;
+            let counted = f64::from(pair[1].counter - pair[0].counter);
+            assert!((frames - counted).abs() < 0.5, "{counted} frames in {frames} frames' time: {pair:?}");
+        }
+    }
+}
+
+/// The folder with the players, if they are installed.
+fn modules() -> Option<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
+    let folder = cache.join("stream-manager/players");
+    folder.join("node_modules/playwright-core").is_dir().then_some(folder)
+}
+
+/// Why players cannot be tried here, if they cannot.
+pub fn missing() -> Option<String> {
+    let node = Command::new("node").arg("--version").stdout(Stdio::null()).status();
+    if !node.is_ok_and(|s| s.success()) {
+        return Some("node is not installed".into());
+    }
+    if !std::path::Path::new("/usr/bin/chromium").exists() && std::env::var_os("CHROMIUM").is_none() {
+        return Some("chromium is not installed".into());
+    }
+    modules().is_none().then(|| "the players are not installed; scripts/test does that".into())
+}
+
+/// A player at work.
+pub struct Playing {
+    child: Child,
+    played: Arc<Mutex<Played>>,
+}
+
+impl Playing {
+    /// Starts a player (`hlsjs`, `shaka`, `dashjs`, `websocket`, `video`) for so many seconds. Only where [`missing`] says
+    /// nothing.
+    pub fn start(player: &str, url: &str, seconds: u64) -> Self {
+        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("players/play.mjs");
+        let mut child = Command::new("node")
+            .arg(script)
+            .args([player, url, &seconds.to_string()])
+            .arg(modules().unwrap())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        let played = Arc::new(Mutex::new(Played::default()));
+        let (lines, shared) = (BufReader::new(child.stdout.take().unwrap()).lines(), played.clone());
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let Ok(line) = serde_json::from_str::<Value>(&line) else { continue };
+                let mut played = shared.lock().unwrap();
+                if let Some(begin) = line["begin"].as_f64() {
+                    played.begin = begin;
+                } else if line["end"] == true {
+                    played.end = line;
+                } else if let (Some(at), Some(counter)) = (line["at"].as_f64(), line["counter"].as_u64()) {
+                    let (time, width) = (line["time"].as_f64().unwrap(), line["width"].as_u64().unwrap());
+                    played.shown.push(Shown { at, counter: counter as u32, time, width });
+                }
+            }
+        });
+        Self { child, played }
+    }
+
+    /// What it has done so far.
+    pub fn so_far(&self) -> Played {
+        self.played.lock().unwrap().clone()
+    }
+
+    /// Waits for its end.
+    pub fn finish(mut self) -> Played {
+        super::program::wait(&mut self.child, Duration::from_secs(90));
+        let done = || self.played.lock().unwrap().end["end"] == true;
+        super::wait_until("the player's report", Duration::from_secs(5), done);
+        self.so_far()
+    }
+}
+
+impl Drop for Playing {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
