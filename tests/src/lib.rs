@@ -7,6 +7,7 @@
 //!   its clock or send garbage; cheap enough for load benches.
 //! - [`client`]: an RTSP client that says exactly what a test wants.
 //! - [`disk`]: a disk that forgets what was not synced, refuses or is slow.
+//! - [`http`]: single requests.
 //! - [`player`]: browser players; [`playlist`]: the rules of HLS playlists.
 //! - [`media`]: ffprobe and ffmpeg, and what they say about a file.
 //! - [`program`]: starts `stream-manager` and talks to it.
@@ -16,6 +17,7 @@
 pub mod camera;
 pub mod client;
 pub mod disk;
+pub mod http;
 pub mod media;
 pub mod player;
 pub mod playlist;

@@ -19,7 +19,7 @@
 //! All tracks of all streams are on one timeline, which is UTC in nanoseconds: a stream's first frame lies where the
 //! clock stood when it arrived, the next ones as far behind it as the camera says. The camera's clock is followed by
 //! at most 100 µs a second, so that days later this still is the time. So qualities of one camera fit together,
-//! numbers and times go on where they were when the server is started again, and an MPD's availability times need
+//! numbers go on when the server is started again, and an MPD's availability times need
 //! no correction.
 //!
 //! # What is packaged

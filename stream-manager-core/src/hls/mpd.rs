@@ -1,14 +1,14 @@
 //! The DASH manifest (ISO/IEC 23009-1): the same segments, with their times.
 //!
-//! A dynamic MPD of the live profile. Its time begins in 1970, as the segments' own does, so that availability times
-//! need no correction. Each discontinuity begins a period. The segment that is being made is listed with the length
+//! A dynamic MPD of the live profile. Its time begins when packaging did, since some players do not get on with times as large as
+//! the segments' own, which are UTC. Each discontinuity begins a period. The segment that is being made is listed with the length
 //! that it is expected to have, and can be had while it grows.
 
 use super::master::{Variant, frame_rate};
 use super::presentation::Presentation;
 use super::rendition::{Rendition, Segment};
 use super::text::Text;
-use crate::frame::MediaTime;
+use crate::frame::{MediaTime, WallTime};
 use dash_mpd_core as dash;
 use std::sync::Arc;
 use std::time::Duration;
@@ -162,6 +162,7 @@ fn period(
     main: &Variant,
     epoch: u64,
     span: (MediaTime, Option<MediaTime>),
+    zero: MediaTime,
 ) -> dash::Period {
     let set = |id: usize, content: &str, representations: Vec<dash::Representation>| dash::AdaptationSet {
         id: Some(id.to_string()),
@@ -188,7 +189,7 @@ fn period(
             sets.push(set(rendition.id() as usize + 1, "audio", vec![audio]));
         }
     }
-    let start = Duration::from_nanos(u64::try_from(span.0.as_nanos()).unwrap_or(0));
+    let start = span.0.saturating_since(zero);
     dash::Period {
         id: Some(format!("p{epoch}")),
         start: Some(start),
@@ -202,9 +203,9 @@ pub fn manifest(variants: &[Variant], options: &MpdOptions) -> Arc<Text> {
     Arc::new(Text::new(write(variants, options)))
 }
 
-/// The time in whole milliseconds: more digits than that some players do not read.
-fn now() -> dash::XsDatetime {
-    let millis = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis() as u64;
+/// A time in whole milliseconds: more digits than that some players do not read.
+fn date_time(time: MediaTime) -> dash::XsDatetime {
+    let millis = u64::try_from(time.as_nanos() / 1_000_000).unwrap_or(0);
     (std::time::UNIX_EPOCH + Duration::from_millis(millis)).into()
 }
 
@@ -219,10 +220,11 @@ fn write(variants: &[Variant], options: &MpdOptions) -> String {
             held.segments.get(from).map(|s| s.epoch).or(held.open.as_ref().map(|o| o.epoch))
         })
     });
+    let zero = presentation.first_start().unwrap_or(MediaTime::ZERO);
     let epochs = presentation.epochs_from(first_epoch.unwrap_or(0));
     let periods = epochs.iter().enumerate().map(|(index, (epoch, start))| {
         let end = epochs.get(index + 1).map(|(_, next)| whole_millis(*next));
-        period(variants, main, *epoch, (whole_millis(*start), end))
+        period(variants, main, *epoch, (whole_millis(*start).max(zero), end), zero)
     });
     let periods: Vec<dash::Period> = periods.filter(|p| !p.adaptations.is_empty()).collect();
     let low = settings.low_latency;
@@ -249,8 +251,8 @@ fn write(variants: &[Variant], options: &MpdOptions) -> String {
         xmlns: Some("urn:mpeg:dash:schema:mpd:2011".into()),
         profiles: Some("urn:mpeg:dash:profile:isoff-live:2011,urn:mpeg:dash:profile:cmaf:2019".into()),
         mpdtype: Some("dynamic".into()),
-        availabilityStartTime: Some(Default::default()),
-        publishTime: Some(now()),
+        availabilityStartTime: Some(date_time(zero)),
+        publishTime: Some(date_time(MediaTime::from_nanos(WallTime::now().as_unix_nanos()))),
         minimumUpdatePeriod: (!ended).then_some(update),
         minBufferTime: Some(if low { targets.part } else { targets.segment }),
         timeShiftBufferDepth: Some(settings.window.max(targets.segment * 3)),

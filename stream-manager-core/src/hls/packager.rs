@@ -189,9 +189,7 @@ impl Packager {
             Some(presentation)
         };
         match tokio::time::timeout(timeout, begun).await {
-            Ok(Some(presentation)) if presentation.main().is_some_and(|m| m.bitrates().is_some()) => {
-                Ok(presentation)
-            }
+            Ok(Some(presentation)) if presentation.has_begun() => Ok(presentation),
             Ok(_) => Err(NotReady::Ended),
             Err(_) => {
                 let left_out =

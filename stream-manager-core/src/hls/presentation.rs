@@ -7,7 +7,7 @@ use crate::config::HlsSettings;
 use crate::frame::MediaTime;
 use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -29,6 +29,8 @@ pub struct Presentation {
     targets: Mutex<Targets>,
     /// The number of discontinuities, and when each that is still held began.
     epochs: Mutex<(u64, VecDeque<(u64, MediaTime)>)>,
+    /// When the first one began, in whole seconds.
+    first_start: OnceLock<MediaTime>,
     pub(super) ring: Ring,
     changed: watch::Sender<u64>,
 }
@@ -42,6 +44,7 @@ impl Presentation {
             left_out: RwLock::default(),
             targets: Mutex::new(targets),
             epochs: Mutex::default(),
+            first_start: OnceLock::new(),
             ring: Ring::default(),
             changed: watch::Sender::new(0),
         }
@@ -118,6 +121,8 @@ impl Presentation {
     }
 
     pub(super) fn epoch_begins(&self, epoch: u64, start: MediaTime) {
+        const SECOND: i64 = 1_000_000_000;
+        self.first_start.get_or_init(|| MediaTime::from_nanos(start.as_nanos() / SECOND * SECOND));
         let mut epochs = self.epochs.lock();
         if epochs.1.back().is_none_or(|(last, _)| *last < epoch) {
             epochs.1.push_back((epoch, start));
@@ -126,6 +131,10 @@ impl Presentation {
         if epochs.1.len() > 1000 {
             epochs.1.pop_front();
         }
+    }
+
+    pub(super) fn first_start(&self) -> Option<MediaTime> {
+        self.first_start.get().copied()
     }
 
     /// The epochs that began, from this one on: numbers and beginnings.
@@ -141,6 +150,11 @@ impl Presentation {
     /// The length that no part exceeds.
     pub fn part_target(&self) -> Duration {
         self.targets().part
+    }
+
+    /// Whether players can begin.
+    pub fn has_begun(&self) -> bool {
+        self.renditions.read().first().is_some_and(|main| main.bitrates().is_some())
     }
 
     /// Waits until there are renditions and the main one has begun. The caller bounds the wait.

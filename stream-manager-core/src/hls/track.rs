@@ -196,11 +196,9 @@ impl Making {
         }
         if cut {
             self.close(Some(&frame), presentation)?;
-            let start = match self.end.filter(|_| !self.discontinuity && !frame.keyframe) {
-                // In mid-GOP it goes on where the last one ended.
-                Some(end) => end,
-                None => frame.pts,
-            };
+            // In mid-GOP it goes on where the last one ended: with B frames, its first frame may be shown earlier.
+            let ended = self.rendition.read(|held| held.segments.back().map(|segment| segment.end()));
+            let start = ended.filter(|_| !self.discontinuity && !frame.keyframe).unwrap_or(frame.pts);
             self.begin(start, &frame, presentation);
         } else if let Some(part) = self.part {
             let end = frame.dts + self.interval;

@@ -183,6 +183,10 @@ pub(super) fn packager(state: &ApiState, stream: &str) -> Result<Packager, Refus
 /// What is packaged of a stream, begun if need be.
 pub(super) async fn presentation(state: &ApiState, stream: &str) -> Result<Arc<Presentation>, Refused> {
     let packager = packager(state, stream)?;
+    // Only those who wait count as waiting.
+    if let Some(presentation) = packager.now().filter(|p| p.has_begun() && packager.settings().enabled) {
+        return Ok(presentation);
+    }
     let max = state.manager.config().hls.max_waiting;
     let _place = state.viewers.wait(max).ok_or_else(busy)?;
     packager.present(START_TIMEOUT).await.map_err(|error| not_ready(error, 2))

@@ -1,0 +1,137 @@
+//! Browsers play: hls.js, Shaka Player, dash.js, Media Source Extensions over a WebSocket, and the browser by itself. The
+//! pictures that they show are looked at.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use stream_manager_tests::camera::{Camera, Feed};
+use stream_manager_tests::player::{Played, Playing, missing};
+use stream_manager_tests::program::Server;
+use stream_manager_tests::wait_until;
+
+fn is_missing() -> bool {
+    let missing = missing();
+    if let Some(why) = &missing {
+        println!("SKIPPED: {why}");
+    }
+    missing.is_some()
+}
+
+fn server(camera: &Camera, more: &str) -> (tempfile::TempDir, Server) {
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!("[[streams]]\nid = \"yard/cam\"\nsource_url = \"{}\"\n{more}", camera.url());
+    let server = Server::start(folder.path(), Some(&config));
+    let running = |stream: &serde_json::Value| stream["state"] == "running";
+    server.wait_for("yard/cam", "running", Duration::from_secs(20), running);
+    (folder, server)
+}
+
+fn address(server: &Server, player: &str) -> String {
+    match player {
+        "dashjs" | "shaka-dash" => server.url("/dash/yard/cam/manifest.mpd"),
+        "websocket" => server.url("/api/streams/yard/cam/live.mp4").replacen("http", "ws", 1),
+        "video" => server.url("/api/streams/yard/cam/live.mp4"),
+        _ => server.url("/hls/yard/cam/index.m3u8"),
+    }
+}
+
+fn start(server: &Server, player: &str, seconds: u64) -> Playing {
+    Playing::start(player.split('-').next().unwrap(), &address(server, player), seconds)
+}
+
+/// One camera, one packager; each player in turn.
+#[test]
+fn every_player_shows_every_frame() {
+    if is_missing() {
+        return;
+    }
+    let camera = Camera::start(Feed::with_audio(false));
+    let (_folder, server) = server(&camera, "");
+    for player in ["hlsjs", "shaka", "dashjs", "shaka-dash", "websocket", "video"] {
+        let played = start(&server, player, 7).finish();
+        assert_eq!(played.errors(), Vec::<String>::new(), "{player}");
+        // A third of what there was to show would do: this machine may have others to work for.
+        played.assert_whole(25.0, 50);
+        let kinds = ["hls", "dash", "fmp4", "ws-fmp4"];
+        let readers = server.stream("yard/cam")["readers"].clone();
+        assert!(kinds.iter().any(|kind| readers[kind].is_u64()), "{player} is not counted: {readers}");
+    }
+    let log = server.stop();
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+fn now_ms() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as f64
+}
+
+fn newest(playing: &Playing) -> u32 {
+    playing.so_far().shown.last().map_or(0, |shown| shown.counter)
+}
+
+/// The camera dies and comes back, and then sends another size of picture; the player is not touched.
+fn survives(player: &str) -> Played {
+    let mut camera = Camera::start(Feed::h264());
+    let (_folder, server) = server(&camera, "retry_initial = \"500ms\"\nsilence_timeout = \"2s\"\n");
+    let playing = start(&server, player, 40);
+    wait_until("the first pictures", Duration::from_secs(15), || playing.so_far().shown.len() > 10);
+    camera.kill();
+    std::thread::sleep(Duration::from_secs(2));
+    let before = camera.counter();
+    camera.revive();
+    wait_until("pictures after the reconnect", Duration::from_secs(25), || newest(&playing) > before + 25);
+    camera.resize(192, 120);
+    let resized = || playing.so_far().shown.iter().rev().take(3).all(|shown| shown.width == 192);
+    wait_until("pictures of the other size", Duration::from_secs(20), resized);
+    drop(server);
+    playing.so_far()
+}
+
+#[test]
+fn hls_js_goes_on_after_a_reconnect_and_another_size() {
+    if !is_missing() {
+        let played = survives("hlsjs");
+        // Nothing is shown twice, and nothing before its turn.
+        assert!(played.shown.windows(2).all(|pair| pair[0].counter < pair[1].counter));
+    }
+}
+
+#[test]
+fn dash_js_goes_on_after_a_reconnect_and_another_size() {
+    if !is_missing() {
+        let played = survives("dashjs");
+        // It seeks over the gap, by which the browser shows the same picture again.
+        let back = played.shown.windows(2).find(|pair| pair[0].counter > pair[1].counter);
+        assert_eq!(back, None);
+    }
+}
+
+#[test]
+fn a_websocket_player_goes_on_after_a_reconnect_and_another_size() {
+    if !is_missing() {
+        survives("websocket");
+    }
+}
+
+/// From ten seconds ago into the present.
+#[test]
+fn a_window_over_recordings_plays() {
+    if is_missing() {
+        return;
+    }
+    let camera = Camera::start(Feed::with_audio(true));
+    let recording = "[streams.recording]\nenabled = true\nsegment_duration = \"5s\"\n";
+    let (_folder, server) = server(&camera, recording);
+    let began = now_ms() / 1000.0;
+    std::thread::sleep(Duration::from_secs(12));
+    let now = camera.counter();
+    let url = format!("{}?start={}", server.url("/hls/yard/cam/index.m3u8"), began as u64);
+    let playing = Playing::start("hlsjs", &url, 20);
+    wait_until("pictures of the past", Duration::from_secs(15), || playing.so_far().shown.len() > 25);
+    let played = playing.finish();
+    assert_eq!(played.errors(), Vec::<String>::new());
+    played.assert_whole(25.0, 100);
+    let (first, last) = (played.shown[0].counter, played.shown.last().unwrap().counter);
+    assert!(first + 100 < now, "it begins with frame {first}; {now} was live");
+    assert!(last > first + 250, "it stops at {last}");
+    server.stop();
+}
