@@ -8,13 +8,16 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::io::Cursor;
 use std::sync::Arc;
+use stream_manager_core::config::HlsSettings;
 use stream_manager_core::fmp4::{Fragmenter, FragmenterOptions, scan};
 use stream_manager_core::frame::{
     CodecParameters, Frame, MediaTime, Track, TrackId, VideoCodec, VideoParameters, WallTime,
 };
+use stream_manager_core::hls::{LiveReader, MpdOptions, Packager, Variant, manifest};
 use stream_manager_core::hub::{Hub, HubItem, RawFrame, ReaderOptions};
 use stream_manager_core::rtp::format::{describe, parse};
 use stream_manager_core::rtp::{Packetizer, PacketizerOptions, Receiver};
+use stream_manager_core::sink::Sink;
 use stream_manager_core::source::{RtspSource, Source};
 use stream_manager_core::storage::index::{Catalog, Change, NewSegment, SegmentEnd, SegmentId, TimeRange};
 use stream_manager_core::storage::segment_name;
@@ -244,5 +247,46 @@ fn inference(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, fan_out, inference, fragmenter, depacketize, rtp, repair, index);
+/// What players get: frames into parts and segments, an MPD, a part for one reader of `live.mp4`.
+fn players(c: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let hub = Hub::default();
+    let writer = hub.writer();
+    writer.set_tracks([CodecParameters::Video(VideoParameters::new(VideoCodec::Vp9, 1920, 1080))]);
+    let settings = HlsSettings { always: true, ..HlsSettings::default() };
+    let (packager, mut sink) = Packager::new(settings, "cam".into());
+    let reader = hub.subscribe("hls", ReaderOptions::default());
+    runtime.spawn(async move { sink.run(reader, CancellationToken::new()).await });
+    let data = Bytes::from(vec![7u8; 20_000]);
+    let mut number = 0;
+    let mut second = || {
+        for _ in 0..25 {
+            writer.push(raw(number, &data)).unwrap();
+            number += 1;
+        }
+        runtime.block_on(async {
+            while hub.consumers().iter().any(|(_, stats)| stats.queued_frames > 0) {
+                tokio::task::yield_now().await;
+            }
+        });
+    };
+    // The first frames only start it.
+    for _ in 0..40 {
+        second();
+        runtime.block_on(tokio::task::yield_now());
+    }
+    let mut group = c.benchmark_group("players");
+    group.throughput(Throughput::Elements(25));
+    group.bench_function("25 frames into parts and segments", |b| b.iter(&mut second));
+    group.throughput(Throughput::Elements(1));
+    let presentation = packager.now().unwrap();
+    let variants = [Variant { presentation: presentation.clone(), prefix: String::new() }];
+    group.bench_function("an MPD", |b| b.iter(|| manifest(&variants, &MpdOptions::default())));
+    let mut reader = LiveReader::new(presentation);
+    let item = reader.take().unwrap().remove(0);
+    group.bench_function("a part for one reader of live.mp4", |b| b.iter(|| reader.pieces(&item).unwrap()));
+    group.finish();
+}
+
+criterion_group!(benches, fan_out, inference, fragmenter, players, depacketize, rtp, repair, index);
 criterion_main!(benches);
