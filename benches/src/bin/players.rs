@@ -332,6 +332,39 @@ fn now_ms() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64() * 1000.0
 }
 
+/// What ffmpeg decodes of `live.mp4`, and when it comes out.
+fn decoded(url: &str, seconds: u64) -> Result<(f64, Vec<(u32, f64)>), Failure> {
+    const WIDTH: usize = 384;
+    let begin = now_ms();
+    let mut child = Command::new("ffmpeg")
+        .args([
+            "-v",
+            "error",
+            "-fflags",
+            "nobuffer",
+            "-flags",
+            "low_delay",
+            "-probesize",
+            "32",
+            "-analyzeduration",
+            "0",
+        ])
+        .args(["-i", url, "-map", "0:v", "-t", &seconds.to_string()])
+        .args(["-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "gray", "-"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut output = child.stdout.take().ok_or("no output")?;
+    let (mut picture, mut shown) = (vec![0u8; WIDTH * 240], Vec::new());
+    while std::io::Read::read_exact(&mut output, &mut picture).is_ok() {
+        if let Some(counter) = stream_manager_core::source::read_counter(&picture, WIDTH) {
+            shown.push((counter, now_ms()));
+        }
+    }
+    child.wait()?;
+    Ok((begin, shown))
+}
+
 /// Browsers play a camera whose pictures are numbered; how late each number is shown is how late it is.
 fn delay(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(why) = missing() {
@@ -367,26 +400,33 @@ fn delay(arguments: &Arguments) -> Result<(), Failure> {
         ("DASH, dash.js", "dashjs", format!("http://{address}/dash/cam/manifest.mpd")),
         ("DASH, Shaka Player", "shaka", format!("http://{address}/dash/cam/manifest.mpd")),
         ("WebSocket, MSE", "websocket", format!("ws://{address}/api/streams/cam/live.mp4")),
+        ("live.mp4, ffmpeg", "ffmpeg", format!("http://{address}/api/streams/cam/live.mp4")),
         ("live.mp4, <video>", "video", format!("http://{address}/api/streams/cam/live.mp4")),
     ] {
-        let played = Playing::start(player, &url, arguments.seconds).finish();
+        let (begin, shown, errors) = if player == "ffmpeg" {
+            let (begin, shown) = decoded(&url, arguments.seconds)?;
+            (begin, shown, Vec::new())
+        } else {
+            let played = Playing::start(player, &url, arguments.seconds).finish();
+            let shown = played.shown.iter().map(|shown| (shown.counter, shown.at)).collect();
+            (played.begin, shown, played.errors())
+        };
         let times = drawn.lock().map(|times| times.clone()).unwrap_or_default();
-        let mut delays: Vec<f64> = played
-            .shown
+        let mut delays: Vec<f64> = shown
             .iter()
             // The first seconds are for catching up.
-            .filter(|shown| shown.at > played.begin + 4000.0)
-            .filter_map(|shown| times.get(shown.counter as usize).map(|(_, at)| shown.at - at))
+            .filter(|(_, shown)| *shown > begin + 4000.0)
+            .filter_map(|(counter, shown)| times.get(*counter as usize).map(|(_, drawn)| shown - drawn))
             .collect();
         delays.sort_by(f64::total_cmp);
         let at = |part: f64| delays.get((delays.len() as f64 * part) as usize).copied().unwrap_or(f64::NAN);
-        let first = played.shown.first().map_or(f64::NAN, |shown| shown.at - played.begin);
+        let first = shown.first().map_or(f64::NAN, |(_, at)| at - begin);
         println!(
             "{name:<22} p50 {:>5.0}  p95 {:>5.0}   first picture after {first:>5.0}   {} pictures, errors {:?}",
             at(0.5),
             at(0.95),
-            played.shown.len(),
-            played.errors()
+            shown.len(),
+            errors
         );
     }
     Ok(())
