@@ -235,6 +235,28 @@ async fn a_steady_camera_s_promises_hold() {
     assert_eq!(status.renditions[0].codecs.as_deref(), Some("vp09.00.10.08"));
 }
 
+/// A camera that sends more than may be held, with keyframes far apart: the bound holds at every moment, and what is listed can
+/// be had.
+#[tokio::test]
+async fn what_is_held_is_bounded() {
+    let max_bytes = 200_000;
+    let settings = HlsSettings { always: true, max_bytes, ..HlsSettings::default() };
+    let mut feed = Feed::start(settings, true);
+    let (mut seen, mut most) = (Seen::default(), 0);
+    for n in 0..1500 {
+        // 25 frames of 1,100 bytes a second; a minute of it is eight times what may be held.
+        feed.frame(n % 500 == 0, Duration::from_millis(40)).await;
+        feed.push(0, feed.now - 20_000_000, false, 600);
+        let Some(presentation) = feed.presentation() else { continue };
+        most = most.max(presentation.held_bytes());
+        assert!(presentation.held_bytes() <= max_bytes, "{} bytes are held", presentation.held_bytes());
+        if n % 25 == 0 {
+            seen.look(&presentation);
+        }
+    }
+    assert!(most > max_bytes / 2, "{most} bytes at most: the bound was never near");
+}
+
 /// Segments are whole files with their initialization segment, and parts are nothing else than pieces of them.
 #[tokio::test]
 async fn parts_are_pieces_and_segments_are_whole() {

@@ -112,6 +112,37 @@ fn a_websocket_player_goes_on_after_a_reconnect_and_another_size() {
     }
 }
 
+/// Cameras with B frames, with a picture a second, with ten seconds between keyframes.
+#[test]
+fn odd_cameras_play() {
+    if is_missing() {
+        return;
+    }
+    let feed = |fps: u32, encoder: &str| {
+        Feed::custom(format!(
+            "( videotestsrc is-live=true pattern=black ! videoscale ! \
+             video/x-raw,format=I420,width=384,height=240,framerate={fps}/1 ! identity name=stamp ! \
+             x264enc speed-preset=ultrafast bitrate=300 {encoder} ! rtph264pay name=pay0 pt=96 config-interval=-1 )"
+        ))
+    };
+    for (what, fps, encoder, least) in [
+        ("B frames", 25, "bframes=2 b-adapt=false rc-lookahead=0 key-int-max=25", 40),
+        ("a picture a second", 1, "tune=zerolatency key-int-max=2", 3),
+        ("GOPs of ten seconds", 25, "tune=zerolatency key-int-max=250", 40),
+    ] {
+        let camera = Camera::start(feed(fps, encoder));
+        let (_folder, server) = server(&camera, "");
+        for player in ["hlsjs", "dashjs", "websocket"] {
+            let playing = start(&server, player, 25);
+            wait_until(what, Duration::from_secs(22), || playing.so_far().shown.len() > least);
+            let played = playing.so_far();
+            println!("{what}, {player}: {} pictures", played.shown.len());
+            played.assert_whole(f64::from(fps), least);
+        }
+        server.stop();
+    }
+}
+
 /// From ten seconds ago into the present.
 #[test]
 fn a_window_over_recordings_plays() {

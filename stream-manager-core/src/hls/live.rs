@@ -43,12 +43,21 @@ pub(super) struct Ring {
 struct State {
     items: VecDeque<LiveItem>,
     next: u64,
+    bytes: u64,
     ended: bool,
 }
 
+impl State {
+    fn forget_first(&mut self) {
+        let gone = self.items.pop_front();
+        self.bytes -= gone.map_or(0, |item| item.part.data.len() as u64);
+    }
+}
+
 impl Ring {
-    pub(super) fn push(&self, track: u32, init: Arc<Init>, part: Arc<Part>, sync: bool) {
+    pub(super) fn push(&self, track: u32, init: Arc<Init>, part: Arc<Part>, sync: bool, max_bytes: u64) {
         let mut state = self.state.lock();
+        state.bytes += part.data.len() as u64;
         let sequence = state.next;
         state.next += 1;
         let newest = part.start;
@@ -57,7 +66,13 @@ impl Ring {
         let last_sync = state.items.iter().rposition(|item| item.sync).unwrap_or(0);
         let old = |item: &LiveItem| newest.saturating_since(item.part.start) > LENGTH;
         let gone = state.items.iter().take(last_sync).take_while(|item| old(item)).count();
-        state.items.drain(..gone);
+        for _ in 0..gone {
+            state.forget_first();
+        }
+        // Unless it is more than may be held.
+        while state.bytes > max_bytes && state.items.len() > 1 {
+            state.forget_first();
+        }
         drop(state);
         self.changed.send_replace(sequence);
     }

@@ -228,6 +228,7 @@ fn write(variants: &[Variant], options: &MpdOptions) -> String {
     });
     let periods: Vec<dash::Period> = periods.filter(|p| !p.adaptations.is_empty()).collect();
     let low = settings.low_latency;
+    // Whole ones: the schema knows no others.
     let millis = |duration: Duration| duration.as_millis() as f64;
     let delay = if low { targets.part * 3 + Duration::from_millis(900) } else { targets.segment * 3 };
     let update = if low {

@@ -190,12 +190,9 @@ impl Packager {
         };
         match tokio::time::timeout(timeout, begun).await {
             Ok(Some(presentation)) if presentation.has_begun() => Ok(presentation),
+            Ok(Some(presentation)) if presentation.has_nothing() => Err(NotReady::NoTracks),
             Ok(_) => Err(NotReady::Ended),
-            Err(_) => {
-                let left_out =
-                    present.borrow().as_ref().is_some_and(|p| !p.left_out().is_empty() && p.main().is_none());
-                Err(if left_out { NotReady::NoTracks } else { NotReady::NothingYet })
-            }
+            Err(_) => Err(NotReady::NothingYet),
         }
     }
 

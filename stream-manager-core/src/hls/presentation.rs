@@ -147,6 +147,11 @@ impl Presentation {
         self.targets().segment
     }
 
+    /// How much playlists list: the window, and at least three segments.
+    pub(super) fn kept_window(&self) -> Duration {
+        self.settings.window.max(self.target_duration() * 3)
+    }
+
     /// The length that no part exceeds.
     pub fn part_target(&self) -> Duration {
         self.targets().part
@@ -157,7 +162,12 @@ impl Presentation {
         self.renditions.read().first().is_some_and(|main| main.bitrates().is_some())
     }
 
-    /// Waits until there are renditions and the main one has begun. The caller bounds the wait.
+    /// Whether there are tracks, and none that players take.
+    pub fn has_nothing(&self) -> bool {
+        self.main().is_none() && !self.left_out.read().is_empty()
+    }
+
+    /// Waits until there are renditions and the main one has begun, or there will be none. The caller bounds the wait.
     pub async fn begun(&self) {
         let mut changes = self.changed.subscribe();
         loop {
@@ -165,7 +175,7 @@ impl Presentation {
             if let Some(main) = self.main() {
                 return main.wait_until(|r| r.bitrates().is_some() || r.has_ended()).await;
             }
-            if changes.changed().await.is_err() {
+            if self.has_nothing() || changes.changed().await.is_err() {
                 return;
             }
         }

@@ -252,10 +252,16 @@ impl Making {
         presentation.raise_targets(Duration::ZERO, made.duration);
         let sync = self.segment.is_some() && open.independent;
         let (init, id) = (self.init.clone(), self.rendition.id());
-        self.rendition.change(|held| held.add_part(part.clone(), open.frames));
+        let others = presentation.held_bytes().saturating_sub(self.rendition.read(|held| held.bytes));
+        let limit = presentation.settings().max_bytes.saturating_sub(others);
+        let window = presentation.kept_window();
+        self.rendition.change(|held| {
+            held.add_part(part.clone(), open.frames);
+            held.trim(window, limit);
+        });
         let main = presentation.main();
         let is_main = main.is_some_and(|main| main.id() == id);
-        presentation.ring.push(id, init, part, sync && is_main);
+        presentation.ring.push(id, init, part, sync && is_main, presentation.settings().max_bytes);
         Ok(())
     }
 
@@ -267,11 +273,12 @@ impl Making {
     ) -> Result<(), Fmp4Error> {
         let result = self.finish_part(next.map(|frame| frame.dts), presentation);
         if self.segment.take().is_some() {
-            let settings = presentation.settings();
+            let window = presentation.kept_window();
             let longest = self.rendition.change(|held| {
                 held.close();
-                held.trim(settings.window.max(presentation.target_duration() * 3), settings.max_bytes);
-                held.segments.back().map_or(Duration::ZERO, |s| s.duration)
+                let longest = held.segments.back().map_or(Duration::ZERO, |s| s.duration);
+                held.trim(window, u64::MAX);
+                longest
             });
             presentation.raise_targets(longest, Duration::ZERO);
         }

@@ -25,7 +25,7 @@ const MAX_KICKED: usize = 10_000;
 pub(super) struct Client {
     pub(super) address: IpAddr,
     pub(super) agent: String,
-    /// What it has proved who it is with, and the query that it was let in by.
+    /// What it proves who it is with.
     pub(super) proof: String,
     pub(super) stream: String,
     pub(super) protocol: &'static str,
