@@ -8,7 +8,7 @@
 //! - [`client`]: an RTSP client that says exactly what a test wants.
 //! - [`disk`]: a disk that forgets what was not synced, refuses or is slow.
 //! - [`http`]: single requests.
-//! - [`player`]: browser players; [`playlist`]: the rules of HLS playlists.
+//! - [`player`]: browser players; [`playlist`], [`mpd`]: the rules of HLS playlists and of MPDs.
 //! - [`media`]: ffprobe and ffmpeg, and what they say about a file.
 //! - [`program`]: starts `stream-manager` and talks to it.
 
@@ -19,6 +19,7 @@ pub mod client;
 pub mod disk;
 pub mod http;
 pub mod media;
+pub mod mpd;
 pub mod player;
 pub mod playlist;
 pub mod program;

@@ -8,6 +8,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use stream_manager_tests::http::{Answer, get, join, request};
+use stream_manager_tests::mpd::{check, read};
 use stream_manager_tests::playlist::{Playlist, check_update, parse};
 use stream_manager_tests::program::Server;
 use stream_manager_tests::wait_until;
@@ -206,6 +207,62 @@ fn caches_and_browsers_get_what_they_need() {
         (get(&segment).code().as_str(), server.stream("cam")["addresses"]["hls"].is_null()),
         ("hls_disabled", true)
     );
+    server.stop();
+}
+
+/// An MPD as the schema has it, whose segments can be had: the ones that are listed, and no others.
+#[test]
+fn a_manifest_is_valid_and_its_segments_are_there() {
+    let (_folder, server) = server(STREAM);
+    let first = get(&server.url("/dash/cam/manifest.mpd"));
+    let mpd = read(&first.text());
+    check(&mpd);
+    let location = mpd.find("Location").unwrap().text.clone();
+    let url = join(&server.url("/dash/cam/manifest.mpd"), &location);
+    let mut newest = 0;
+    for _ in 0..4 {
+        let mpd = read(&get(&url).text());
+        check(&mpd);
+        let base = join(&url, &mpd.find("BaseURL").unwrap().text);
+        for set in &mpd.find("Period").unwrap().children {
+            let template = set.find("SegmentTemplate").unwrap();
+            assert_eq!(get(&format!("{base}{}", template.attributes["initialization"])).status, 200);
+            let (mut number, mut end) = (template.number("startNumber"), None);
+            for entry in &template.find("SegmentTimeline").unwrap().children {
+                // Only the first needs a time; others may have one that differs by what rounding does.
+                let stated = entry.attributes.get("t").map(|t| t.parse::<u64>().unwrap());
+                let start = stated.or(end).expect("the first has no time");
+                assert!(end.is_none_or(|end| end.abs_diff(start) <= 2), "a gap before {start}");
+                let count = entry.attributes.get("r").map_or(1, |r| r.parse::<u64>().unwrap() + 1);
+                for _ in 0..count {
+                    let name = template.attributes["media"].replace("$Number$", &number.to_string());
+                    assert_eq!(get(&format!("{base}{name}")).status, 200, "{name}");
+                    number += 1;
+                }
+                end = Some(start + entry.number("d") * count);
+            }
+            // What is listed ends about now.
+            let timescale = template.number("timescale");
+            let now = stream_manager_core::frame::WallTime::now().as_unix_nanos() as f64 / 1e9;
+            let off = end.unwrap() as f64 / timescale as f64 - now;
+            assert!((-4.0..3.0).contains(&off), "the list ends {off} s from now");
+            newest = newest.max(number);
+        }
+        std::thread::sleep(Duration::from_millis(700));
+    }
+    assert_eq!(get(&server.url(&format!("/dash/cam/v0-{}.m4s", newest + 5))).status, 404);
+    let plain = serde_json::json!({"defaults": {"hls": {"low_latency": false}}});
+    assert_eq!(server.call("PATCH", "/api/config", Some(&plain)).0, 200);
+    wait_until("a plain manifest", Duration::from_secs(20), || {
+        let answer = get(&server.url("/dash/cam/manifest.mpd"));
+        answer.status == 200 && !answer.text().contains("availabilityTimeOffset")
+    });
+    let answer = get(&server.url("/dash/cam/manifest.mpd")).text();
+    check(&read(&answer));
+    // So are its playlists: no parts.
+    let url = media(&server.url("/hls/cam/index.m3u8"));
+    wait_until("a plain playlist", Duration::from_secs(20), || get(&url).status == 200);
+    assert!(playlist(&url).part_target.is_none());
     server.stop();
 }
 
