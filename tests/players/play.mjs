@@ -26,6 +26,7 @@ const page = `<!doctype html><body style="margin:0"><video id=v muted playsinlin
 <script src=/hls.js></script><script src=/shaka.js></script><script src=/dash.js></script><script>
 const video = document.getElementById('v');
 const errors = [];
+errors.push = (error) => { report({ error }); errors[errors.length] = error; };
 let details = {}, delay = () => null, stalls = 0;
 const canvas = document.createElement('canvas');
 const context = canvas.getContext('2d', { willReadFrequently: true });
@@ -89,8 +90,6 @@ const players = {
   websocket(url) {
     const source = new MediaSource();
     video.src = URL.createObjectURL(source);
-    const socket = new WebSocket(url);
-    socket.binaryType = 'arraybuffer';
     const queue = [];
     let buffer;
     const next = () => {
@@ -98,7 +97,12 @@ const players = {
       const head = queue.shift();
       if (typeof head === 'string') { buffer.changeType(head); next(); } else buffer.appendBuffer(head);
     };
-    source.addEventListener('sourceopen', () => { socket.onmessage = ({ data }) => {
+    // Not before there is somebody to take what it says.
+    source.addEventListener('sourceopen', () => {
+    const socket = new WebSocket(url);
+    socket.binaryType = 'arraybuffer';
+    socket.onclose = (e) => { if (!e.wasClean) errors.push('websocket: ' + e.code + ' ' + e.reason); };
+    socket.onmessage = ({ data }) => {
       if (typeof data !== 'string') { queue.push(data); return next(); }
       const { mime } = JSON.parse(data);
       details.mime = mime;
@@ -114,7 +118,6 @@ const players = {
         next();
       };
     }; });
-    socket.onclose = (e) => { if (!e.wasClean) errors.push('websocket: ' + e.code + ' ' + e.reason); };
   },
   // Pictures of another site may only be looked at if it allows that.
   video(url) { video.crossOrigin = 'anonymous'; video.src = url; },

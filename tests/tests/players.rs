@@ -47,14 +47,21 @@ fn every_player_shows_every_frame() {
     }
     let camera = Camera::start(Feed::with_audio(false));
     let (_folder, server) = server(&camera, "");
-    for player in ["hlsjs", "shaka", "dashjs", "shaka-dash", "websocket", "video"] {
-        let played = start(&server, player, 7).finish();
+    for (player, protocol) in [
+        ("hlsjs", "hls"),
+        ("shaka", "hls"),
+        ("dashjs", "dash"),
+        ("shaka-dash", "dash"),
+        ("websocket", "ws-fmp4"),
+        ("video", "fmp4"),
+    ] {
+        let playing = start(&server, player, 40);
+        let counted = |stream: &serde_json::Value| stream["readers"][protocol].as_u64() >= Some(1);
+        server.wait_for("yard/cam", player, Duration::from_secs(15), counted);
+        wait_until(player, Duration::from_secs(35), || playing.so_far().shown.len() >= 100);
+        let played = playing.so_far();
         assert_eq!(played.errors(), Vec::<String>::new(), "{player}");
-        // A third of what there was to show would do: this machine may have others to work for.
-        played.assert_whole(25.0, 50);
-        let kinds = ["hls", "dash", "fmp4", "ws-fmp4"];
-        let readers = server.stream("yard/cam")["readers"].clone();
-        assert!(kinds.iter().any(|kind| readers[kind].is_u64()), "{player} is not counted: {readers}");
+        played.assert_whole(25.0, 100);
     }
     let log = server.stop();
     assert!(!log.contains("panicked"), "{log}");
