@@ -285,30 +285,36 @@ impl Worker {
                 *start.watch.last_error.lock() = Some(error.to_string());
             }
         }
-        let (mut errors, mut latencies) = (0, Vec::with_capacity(work.len()));
-        let pictures = work.len() as u64;
-        for (index, (work, geometry)) in work.into_iter().zip(rows).enumerate() {
-            let thresholds = self.thresholds(&work.to, start);
-            let answer = match (&outputs, geometry, thresholds) {
-                (Err(error), _, _) => Err(error.clone()),
-                (_, Err(error), _) | (_, _, Err(error)) => Err(error),
-                (Ok(outputs), Ok(geometry), Ok(thresholds)) => {
-                    let row = Row { plan: &plan, thresholds: &thresholds, geometry: &geometry, index };
-                    read(outputs, &row)
-                }
-            };
-            errors += u64::from(answer.is_err());
-            latencies.push(work.since.elapsed());
+        let answers: Vec<_> = work
+            .into_iter()
+            .zip(rows)
+            .enumerate()
+            .map(|(index, (work, geometry))| {
+                let answer = match (&outputs, geometry, self.thresholds(&work.to, start)) {
+                    (Err(error), _, _) => Err(error.clone()),
+                    (_, Err(error), _) | (_, _, Err(error)) => Err(error),
+                    (Ok(outputs), Ok(geometry), Ok(thresholds)) => {
+                        let row = Row { plan: &plan, thresholds: &thresholds, geometry: &geometry, index };
+                        read(outputs, &row)
+                    }
+                };
+                (work, answer)
+            })
+            .collect();
+        // Counted before it is handed out: whoever has the answer finds it in the statistics.
+        {
+            let mut counters = start.counters.lock();
+            counters.pictures += answers.len() as u64;
+            counters.batches += 1;
+            counters.errors += answers.iter().filter(|(_, answer)| answer.is_err()).count() as u64;
+            counters.preprocess += preprocessed - began;
+            counters.run += ran - preprocessed;
+            counters.postprocess += ran.elapsed();
+            answers.iter().for_each(|(work, _)| counters.latency(work.since.elapsed()));
+        }
+        for (work, answer) in answers {
             give(&plan, work, answer);
         }
-        let mut counters = start.counters.lock();
-        counters.pictures += pictures;
-        counters.batches += 1;
-        counters.errors += errors;
-        counters.preprocess += preprocessed - began;
-        counters.run += ran - preprocessed;
-        counters.postprocess += ran.elapsed();
-        latencies.into_iter().for_each(|latency| counters.latency(latency));
     }
 
     fn thresholds(&self, to: &To, start: &Start) -> Result<Arc<Thresholds>, InferenceError> {
