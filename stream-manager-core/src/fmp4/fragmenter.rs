@@ -265,7 +265,7 @@ impl Fragmenter {
             .map(|(frame, end)| {
                 let known = end.map(|end| track.ticks(end, base) - track.ticks(frame.dts, base));
                 let ticks = known.map_or_else(
-                    || last.unwrap_or_else(|| track.guess_duration(frame)),
+                    || last.unwrap_or_else(|| track.parameters.usual_ticks(frame.data.len())),
                     |ticks| u32::try_from(ticks).unwrap_or(if ticks < 0 { 0 } else { u32::MAX }),
                 );
                 last = Some(ticks);
@@ -397,20 +397,6 @@ impl Fragmenter {
             .encode(out)?;
         }
         Ok(())
-    }
-}
-
-impl TrackState {
-    fn guess_duration(&self, frame: &Frame) -> u32 {
-        match &*self.parameters {
-            CodecParameters::Video(v) => {
-                let (num, den) = v.frame_rate.unwrap_or((25, 1));
-                u32::try_from(u64::from(self.timescale) * u64::from(den) / u64::from(num.max(1)))
-                    .unwrap_or(3600)
-            }
-            CodecParameters::Audio(a) => a.samples_per_frame(frame.data.len()).unwrap_or(self.timescale / 50),
-            CodecParameters::Data(_) => 0,
-        }
     }
 }
 

@@ -146,6 +146,19 @@ impl CodecParameters {
         }
     }
 
+    /// How long a frame of so many bytes usually is, in ticks of [`clock_rate`](Self::clock_rate), while nothing better is known.
+    pub(crate) fn usual_ticks(&self, bytes: usize) -> u32 {
+        let rate = self.clock_rate();
+        match self {
+            Self::Video(v) => {
+                let (num, den) = v.frame_rate.unwrap_or((25, 1));
+                u32::try_from(u64::from(rate) * u64::from(den) / u64::from(num.max(1))).unwrap_or(3600)
+            }
+            Self::Audio(a) => a.samples_per_frame(bytes).unwrap_or(rate / 50),
+            Self::Data(_) => 0,
+        }
+    }
+
     /// The `codecs` value of RFC 6381 (and the codecs' ISO base media bindings), for example
     /// `avc1.4D401E`. `None` where none is registered.
     pub fn rfc6381(&self) -> Option<String> {

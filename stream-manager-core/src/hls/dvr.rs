@@ -3,7 +3,7 @@
 //! Its segments are rows of parts of the recorder's own files, as they lie there. Each file is a discontinuity, since its
 //! times begin at zero.
 
-use super::playlist::seconds;
+use super::playlist::{seconds, skippable};
 use crate::frame::WallTime;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -86,14 +86,8 @@ pub fn dvr_playlist(files: &[DvrFile], gone: DvrGone, prefix: &str, skip: bool) 
     if gone.files > 0 {
         let _ = writeln!(text, "#EXT-X-DISCONTINUITY-SEQUENCE:{}", gone.files);
     }
-    let mut left: Duration = listed().map(|(_, e)| e.duration).sum();
-    let skipped = listed()
-        .take_while(|(_, entry)| {
-            let old = skip && left.saturating_sub(entry.duration) >= Duration::from_secs(target * 6);
-            left = left.saturating_sub(entry.duration);
-            old
-        })
-        .count();
+    let lengths = listed().map(|(_, entry)| entry.duration);
+    let skipped = if skip { skippable(lengths, Duration::from_secs(target * 6)) } else { 0 };
     if skipped > 0 {
         let _ = writeln!(text, "#EXT-X-SKIP:SKIPPED-SEGMENTS={skipped}");
     }

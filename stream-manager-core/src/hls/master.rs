@@ -2,7 +2,6 @@
 
 use super::presentation::Presentation;
 use super::rendition::Rendition;
-use crate::frame::CodecParameters;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -30,6 +29,24 @@ pub(super) fn frame_rate(rendition: &Rendition) -> Option<f64> {
             held.total.1.as_secs_f64() + held.open.as_ref().map_or(0.0, |o| o.duration.as_secs_f64());
         (time > 0.4).then(|| held.frames as f64 / time)
     })
+}
+
+/// The line of a quality: its highest and its mean bit rate, its codecs, its size and its frames per second.
+pub fn stream_inf(
+    (peak, mean): (u64, u64),
+    codecs: &[String],
+    size: Option<(u32, u32)>,
+    rate: Option<f64>,
+) -> String {
+    let codecs = codecs.join(",");
+    let mut line = format!("#EXT-X-STREAM-INF:BANDWIDTH={peak},AVERAGE-BANDWIDTH={mean},CODECS=\"{codecs}\"");
+    if let Some((width, height)) = size {
+        let _ = write!(line, ",RESOLUTION={width}x{height}");
+    }
+    if let Some(rate) = rate {
+        let _ = write!(line, ",FRAME-RATE={rate:.3}");
+    }
+    line
 }
 
 /// The multivariant playlist: `variants[0]` is the stream itself, whose sound goes with all of them.
@@ -61,19 +78,9 @@ pub fn master_playlist(variants: &[Variant]) -> String {
         let mut codecs: Vec<String> =
             parameters.rfc6381().into_iter().chain(sound_codecs.iter().cloned()).collect();
         codecs.dedup();
-        let _ = write!(
-            text,
-            "#EXT-X-STREAM-INF:BANDWIDTH={},AVERAGE-BANDWIDTH={},CODECS=\"{}\"",
-            peak + sound.0,
-            mean + sound.1,
-            codecs.join(",")
-        );
-        if let CodecParameters::Video(v) = &*parameters {
-            let _ = write!(text, ",RESOLUTION={}x{}", v.width, v.height);
-            if let Some(rate) = frame_rate(rendition) {
-                let _ = write!(text, ",FRAME-RATE={rate:.3}");
-            }
-        }
+        let size = parameters.video().map(|v| (v.width, v.height));
+        let rate = size.and_then(|_| frame_rate(rendition));
+        text += &stream_inf((peak + sound.0, mean + sound.1), &codecs, size, rate);
         if !group.is_empty() {
             text.push_str(",AUDIO=\"audio\"");
         }

@@ -58,7 +58,7 @@ mod work;
 
 pub use dvr::{DvrEntry, DvrFile, DvrGone, divide, dvr_playlist};
 pub use live::{LiveItem, LiveReader, LiveTracks};
-pub use master::{Variant, master_playlist};
+pub use master::{Variant, master_playlist, stream_inf};
 pub use mpd::{MpdOptions, manifest};
 pub use packager::{
     NotReady, Packager, PackagerSink, PackagerState, PackagerStatus, PackagerUse, RenditionStatus,
@@ -67,5 +67,5 @@ pub use playlist::{PlaylistOptions, media_playlist};
 pub use presentation::Presentation;
 pub use query::{QueryError, ReloadQuery};
 pub use rendition::{Have, Init, Part, Rendition, Segment};
-pub use rules::{LeftOut, Treatment, treatment};
+pub use rules::{LeftOut, Treatment, treatments};
 pub use text::Text;

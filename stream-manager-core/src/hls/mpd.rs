@@ -10,11 +10,12 @@ use super::rendition::{Rendition, Segment};
 use super::text::Text;
 use crate::frame::{MediaTime, WallTime};
 use dash_mpd_core as dash;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// What else stands in a manifest.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct MpdOptions {
     /// Where the manifest is to be had from then on, if somewhere else.
     pub location: Option<String>,
@@ -56,7 +57,7 @@ fn listed(
     // The very first segment is short, and says nothing about the others.
     let shortest = settings.segment_duration.mul_f64(0.9);
     rendition.read(|held| {
-        let first = held.listed_from(settings.window, targets.segment);
+        let first = held.listed_from(presentation.kept_window());
         let mut segments: Vec<Arc<Segment>> =
             held.segments.iter().skip(first).filter(|s| inside(s)).cloned().collect();
         let open =
@@ -198,9 +199,16 @@ fn period(
     }
 }
 
-/// The manifest as it is now: `variants[0]` is the stream itself.
+/// The manifest as it is now: `variants[0]` is the stream itself. Made once for all who ask for the same.
 pub fn manifest(variants: &[Variant], options: &MpdOptions) -> Arc<Text> {
-    Arc::new(Text::new(write(variants, options)))
+    let make = || write(variants, options);
+    let Some(main) = variants.first() else { return Arc::new(Text::new(make())) };
+    let (mut version, mut kind) = (DefaultHasher::new(), DefaultHasher::new());
+    for rendition in variants.iter().flat_map(|variant| variant.presentation.renditions().to_vec()) {
+        (Arc::as_ptr(&rendition), rendition.version()).hash(&mut version);
+    }
+    options.hash(&mut kind);
+    main.presentation.manifests.get(version.finish(), kind.finish(), make)
 }
 
 /// A time in whole milliseconds: more digits than that some players do not read.
@@ -216,7 +224,7 @@ fn write(variants: &[Variant], options: &MpdOptions) -> String {
     let targets = presentation.targets();
     let first_epoch = presentation.main().and_then(|rendition| {
         rendition.read(|held| {
-            let from = held.listed_from(settings.window, targets.segment);
+            let from = held.listed_from(presentation.kept_window());
             held.segments.get(from).map(|s| s.epoch).or(held.open.as_ref().map(|o| o.epoch))
         })
     });
@@ -256,7 +264,7 @@ fn write(variants: &[Variant], options: &MpdOptions) -> String {
         publishTime: Some(date_time(MediaTime::from_nanos(WallTime::now().as_unix_nanos()))),
         minimumUpdatePeriod: (!ended).then_some(update),
         minBufferTime: Some(if low { targets.part } else { targets.segment }),
-        timeShiftBufferDepth: Some(settings.window.max(targets.segment * 3)),
+        timeShiftBufferDepth: Some(presentation.kept_window()),
         suggestedPresentationDelay: Some(delay),
         maxSegmentDuration: Some(targets.segment + Duration::from_millis(500)),
         base_url: vec![dash::BaseURL { base: options.base.clone(), ..Default::default() }],

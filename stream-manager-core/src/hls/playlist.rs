@@ -52,12 +52,11 @@ fn write(presentation: &Presentation, rendition: &Rendition, options: PlaylistOp
     let mut text = String::with_capacity(4096);
     rendition.read(|held| {
         let low_latency = settings.low_latency;
-        let from = held.listed_from(settings.window, targets.segment);
+        let from = held.listed_from(presentation.kept_window());
         let listed: Vec<&Arc<Segment>> = held.segments.iter().skip(from).collect();
-        let listed_time: Duration = listed.iter().map(|s| s.duration).sum();
         // A player may leave out what is older than six target durations (section 4.4.3.8).
-        let can_skip = targets.segment * 6;
-        let skipped = if options.skip && low_latency { skippable(&listed, listed_time, can_skip) } else { 0 };
+        let lengths = listed.iter().map(|segment| segment.duration);
+        let skipped = if options.skip && low_latency { skippable(lengths, targets.segment * 6) } else { 0 };
         head(&mut text, held, from, targets, low_latency);
         let all_independent =
             listed.iter().all(|s| s.independent) && held.open.as_ref().is_none_or(|o| o.independent);
@@ -109,15 +108,13 @@ fn write(presentation: &Presentation, rendition: &Rendition, options: PlaylistOp
     text
 }
 
-/// How many of the oldest segments a player may leave out.
-fn skippable(listed: &[&Arc<Segment>], listed_time: Duration, can_skip: Duration) -> usize {
-    let mut left = listed_time;
+/// How many of the oldest segments a player may leave out: those behind which there is at least this much.
+pub(super) fn skippable(listed: impl Iterator<Item = Duration> + Clone, can_skip: Duration) -> usize {
+    let mut left: Duration = listed.clone().sum();
     listed
-        .iter()
-        .take_while(|segment| {
-            let skip = left.saturating_sub(segment.duration) >= can_skip;
-            left = left.saturating_sub(segment.duration);
-            skip
+        .take_while(|duration| {
+            left = left.saturating_sub(*duration);
+            left >= can_skip
         })
         .count()
 }

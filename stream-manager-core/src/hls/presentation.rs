@@ -3,6 +3,7 @@
 use super::live::Ring;
 use super::rendition::Rendition;
 use super::rules::LeftOut;
+use super::text::Texts;
 use crate::config::HlsSettings;
 use crate::frame::MediaTime;
 use parking_lot::{Mutex, RwLock};
@@ -32,7 +33,10 @@ pub struct Presentation {
     /// When the first one began, in whole seconds.
     first_start: OnceLock<MediaTime>,
     pub(super) ring: Ring,
-    changed: watch::Sender<u64>,
+    /// MPDs that were asked for in the last moment.
+    pub(super) manifests: Texts,
+    /// Whenever the renditions are others.
+    changed: watch::Sender<()>,
 }
 
 impl Presentation {
@@ -46,7 +50,8 @@ impl Presentation {
             epochs: Mutex::default(),
             first_start: OnceLock::new(),
             ring: Ring::default(),
-            changed: watch::Sender::new(0),
+            manifests: Texts::default(),
+            changed: watch::Sender::new(()),
         }
     }
 
@@ -70,6 +75,10 @@ impl Presentation {
         self.renditions.read().first().cloned()
     }
 
+    pub(super) fn is_main(&self, id: u32) -> bool {
+        self.renditions.read().first().is_some_and(|main| main.id() == id)
+    }
+
     /// Tracks that players do not get.
     pub fn left_out(&self) -> Vec<LeftOut> {
         self.left_out.read().clone()
@@ -79,16 +88,7 @@ impl Presentation {
         renditions.sort_by_key(|r| (!r.is_video(), r.id()));
         *self.renditions.write() = renditions.into();
         *self.left_out.write() = left_out;
-        self.tell();
-    }
-
-    pub(super) fn tell(&self) {
-        self.changed.send_modify(|version| *version += 1);
-    }
-
-    /// A number that is another one when the renditions or what they promise are.
-    pub fn version(&self) -> u64 {
-        *self.changed.borrow()
+        self.changed.send_replace(());
     }
 
     pub(super) fn targets(&self) -> Targets {
@@ -99,17 +99,11 @@ impl Presentation {
         // EXTINF rounded to the nearest second must not be more than this (RFC 8216 section 4.3.3.1).
         let segment = Duration::from_secs((segment.as_secs_f64().round() as u64).max(1));
         let mut targets = self.targets.lock();
-        let raised = Targets { segment: targets.segment.max(segment), part: targets.part.max(part) };
-        if *targets != raised {
-            *targets = raised;
-            drop(targets);
-            self.tell();
-        }
+        *targets = Targets { segment: targets.segment.max(segment), part: targets.part.max(part) };
     }
 
     pub(super) fn promise(&self, targets: Targets) {
         *self.targets.lock() = targets;
-        self.tell();
     }
 
     pub(super) fn epoch(&self) -> u64 {
@@ -195,6 +189,5 @@ impl Presentation {
             });
         }
         self.ring.end();
-        self.tell();
     }
 }

@@ -322,9 +322,8 @@ impl Held {
         }
     }
 
-    /// Where what a playlist lists begins: as much as the window, and at least three of the longest segments.
-    pub(super) fn listed_from(&self, window: Duration, target: Duration) -> usize {
-        let wanted = window.max(target * 3);
+    /// Where a playlist that lists so much begins.
+    pub(super) fn listed_from(&self, wanted: Duration) -> usize {
         let mut listed = Duration::ZERO;
         for (index, segment) in self.segments.iter().enumerate().rev() {
             listed += segment.duration;

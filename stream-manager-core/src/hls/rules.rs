@@ -32,8 +32,23 @@ pub struct LeftOut {
     pub reason: String,
 }
 
+/// What happens to tracks of these codecs: of several video tracks only the first that players take is packaged.
+pub fn treatments(codecs: impl IntoIterator<Item = Codec>) -> Vec<Treatment> {
+    let mut has_video = false;
+    let decide = |codec| {
+        let is_video = matches!(codec, Codec::Video(_));
+        if is_video && has_video {
+            return Treatment::LeaveOut("only the first video track is packaged");
+        }
+        let treatment = treatment(codec);
+        has_video |= is_video && treatment == Treatment::Copy;
+        treatment
+    };
+    codecs.into_iter().map(decide).collect()
+}
+
 /// What happens to a track of this codec.
-pub fn treatment(codec: Codec) -> Treatment {
+fn treatment(codec: Codec) -> Treatment {
     match codec {
         Codec::Video(VideoCodec::H264 | VideoCodec::H265 | VideoCodec::Av1 | VideoCodec::Vp9)
         | Codec::Audio(AudioCodec::Aac | AudioCodec::Opus | AudioCodec::Mp3 | AudioCodec::Ac3) => {
@@ -83,16 +98,13 @@ fn aac(channels: u16) -> Option<CodecParameters> {
     Some(CodecParameters::Audio(parameters))
 }
 
-/// What becomes of a stream's tracks: of several video tracks only the first is packaged.
+/// What becomes of a stream's tracks.
 pub(super) fn plan(tracks: &[Track]) -> (Vec<Planned>, Vec<LeftOut>) {
-    let (mut planned, mut left_out) = (Vec::<Planned>::new(), Vec::new());
-    for track in tracks {
+    let (mut planned, mut left_out) = (Vec::new(), Vec::new());
+    for (track, treatment) in tracks.iter().zip(treatments(tracks.iter().map(|t| t.parameters.codec()))) {
         let codec = track.parameters.codec();
-        let is_video = track.parameters.video().is_some();
-        let second = is_video && planned.iter().any(|p| p.output.video().is_some());
         let input = track.parameters.clone();
-        let output = match treatment(codec) {
-            _ if second => Err("only the first video track is packaged"),
+        let output = match treatment {
             Treatment::Copy => Ok(input.clone()),
             Treatment::ToAac => {
                 let channels = input.audio().map_or(1, |a| a.channels).clamp(1, 2);

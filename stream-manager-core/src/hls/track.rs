@@ -63,19 +63,10 @@ fn make_init(planned: &Planned, id: u32, number: u64) -> Result<Arc<Init>, Fmp4E
     Ok(Arc::new(Init { number, data, parameters }))
 }
 
-/// How long a frame is before that is known.
+/// How far apart frames are before that is known.
 fn usual_interval(parameters: &CodecParameters) -> Duration {
-    let nanos = |num: u64, den: u64| Duration::from_nanos(1_000_000_000 * num / den.max(1));
-    match parameters {
-        CodecParameters::Video(v) => {
-            let (num, den) = v.frame_rate.unwrap_or((25, 1));
-            nanos(den.into(), num.into())
-        }
-        CodecParameters::Audio(a) => {
-            nanos(a.samples_per_frame(0).filter(|s| *s > 0).unwrap_or(960).into(), a.sample_rate.into())
-        }
-        CodecParameters::Data(_) => Duration::from_secs(1),
-    }
+    let ticks = i64::from(parameters.usual_ticks(0));
+    MediaTime::from_ticks(ticks, parameters.clock_rate()).saturating_since(MediaTime::ZERO)
 }
 
 impl Making {
@@ -144,14 +135,10 @@ impl Making {
         Ok(())
     }
 
-    fn elapsed(&self, dts: MediaTime) -> Duration {
-        self.segment.map_or(Duration::ZERO, |segment| dts.saturating_since(segment.dts))
-    }
-
     /// Whether the main track's segment ends before this frame.
     fn is_full(&self, frame: &Frame, settings: &HlsSettings) -> bool {
         let Some(segment) = self.segment else { return false };
-        let elapsed = self.elapsed(frame.dts);
+        let elapsed = frame.dts.saturating_since(segment.dts);
         if frame.keyframe && (!segment.independent || elapsed >= settings.segment_duration.mul_f64(EARLY)) {
             return elapsed > Duration::ZERO;
         }
@@ -220,7 +207,7 @@ impl Making {
         self.segment = Some(OpenSegment { dts: frame.dts, independent: frame.keyframe, bytes: 0 });
         let (init, discontinuity) = (self.init.clone(), std::mem::take(&mut self.discontinuity));
         let epoch = presentation.epoch();
-        if presentation.main().is_some_and(|main| main.id() == self.rendition.id()) {
+        if presentation.is_main(self.rendition.id()) {
             presentation.epoch_begins(epoch, start);
         }
         self.rendition.change(|held| {
@@ -250,7 +237,6 @@ impl Making {
         let part = Arc::new(part);
         self.end = Some(open.dts + made.duration);
         presentation.raise_targets(Duration::ZERO, made.duration);
-        let sync = self.segment.is_some() && open.independent;
         let (init, id) = (self.init.clone(), self.rendition.id());
         let others = presentation.held_bytes().saturating_sub(self.rendition.read(|held| held.bytes));
         let limit = presentation.settings().max_bytes.saturating_sub(others);
@@ -259,9 +245,8 @@ impl Making {
             held.add_part(part.clone(), open.frames);
             held.trim(window, limit);
         });
-        let main = presentation.main();
-        let is_main = main.is_some_and(|main| main.id() == id);
-        presentation.ring.push(id, init, part, sync && is_main, presentation.settings().max_bytes);
+        let sync = open.independent && presentation.is_main(id);
+        presentation.ring.push(id, init, part, sync, presentation.settings().max_bytes);
         Ok(())
     }
 

@@ -23,6 +23,8 @@ pub(super) struct Work {
     gap: bool,
     /// How far the main track has come.
     reached: Option<MediaTime>,
+    /// Where its segment has begun.
+    segment_start: Option<MediaTime>,
     last_end: Option<MediaTime>,
     begun: bool,
     next_number: u64,
@@ -37,6 +39,7 @@ impl Work {
             clock: Clock::default(),
             gap: false,
             reached: None,
+            segment_start: None,
             last_end: None,
             begun: false,
             next_number,
@@ -51,24 +54,14 @@ impl Work {
 
     /// What a hub keeps for those who come late, all at once.
     pub(super) async fn begin(&mut self, hub: &Hub, items: Vec<HubItem>) {
-        let frames = |items: &[HubItem], look: &mut dyn FnMut(&Frame)| {
-            for item in items {
-                if let HubItem::Frame(frame) = item {
-                    look(frame);
-                }
-            }
-        };
-        frames(&items, &mut |frame| self.clock.see(frame));
+        let frames = || items.iter().filter_map(|i| if let HubItem::Frame(f) = i { Some(f) } else { None });
+        frames().for_each(|frame| self.clock.see(frame));
         if let Some(HubItem::Tracks(tracks)) = items.iter().rev().find(|i| matches!(i, HubItem::Tracks(_))) {
             self.set_tracks(tracks);
         }
         if let Some(main) = self.makings.first_mut() {
-            let mut times = Vec::new();
-            frames(&items, &mut |frame| {
-                if frame.track == main.planned.id {
-                    times.push(frame.dts);
-                }
-            });
+            let times: Vec<MediaTime> =
+                frames().filter(|frame| frame.track == main.planned.id).map(|frame| frame.dts).collect();
             main.learn_interval(times.windows(2).map(|w| w[1].saturating_since(w[0])).collect());
             self.begun = true;
             self.presentation.promise(targets_of(main, hub.gop_duration(), self.presentation.settings()));
@@ -112,6 +105,7 @@ impl Work {
         self.makings = makings;
         self.gap = true;
         self.reached = None;
+        self.segment_start = None;
     }
 
     fn set_tracks(&mut self, tracks: &[Track]) {
@@ -185,17 +179,13 @@ impl Work {
 
     fn main_frame(&mut self, frame: Frame) {
         let dts = frame.dts;
-        let before = self.makings[0].rendition.read(|held| held.segments.back().map(|s| s.number));
         match self.makings[0].push_main(frame, &self.presentation) {
             Ok(Some(start)) => {
                 for other in &mut self.makings[1..] {
                     other.boundaries.push_back(start);
                 }
-                let last = self.makings[0]
-                    .rendition
-                    .read(|held| held.segments.back().map(|s| (s.number, s.duration)));
-                if let Some((_, duration)) = last.filter(|(number, _)| Some(*number) != before) {
-                    self.clock.follow(i64::try_from(duration.as_nanos()).unwrap_or(0));
+                if let Some(before) = self.segment_start.replace(start) {
+                    self.clock.follow(start.as_nanos() - before.as_nanos());
                 }
             }
             Ok(None) => {}

@@ -8,7 +8,7 @@ use super::hls::{UP, bad_query};
 use super::{Wanted, no_such_file};
 use crate::fmp4::{Scan, filter_fragments, filter_init, scan_more};
 use crate::frame::{Codec, WallTime};
-use crate::hls::{DvrEntry, DvrFile, DvrGone, Text, Treatment, divide, dvr_playlist, treatment};
+use crate::hls::{DvrEntry, DvrFile, DvrGone, Text, Treatment, divide, dvr_playlist, stream_inf, treatments};
 use crate::storage::index::{SegmentId, SegmentRow, TimeRange};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
@@ -43,21 +43,16 @@ struct Recorded {
     frame_rate: Option<f64>,
 }
 
-/// The tracks of a file that players take: `track_ID` and what is known.
-fn playable(tracks: &str) -> Vec<(u32, Recorded)> {
+/// The tracks of a file that players take, with their `track_ID`s, and how many it has.
+fn playable(tracks: &str) -> (Vec<(u32, Recorded)>, usize) {
     let all: Vec<Recorded> = serde_json::from_str(tracks).unwrap_or_default();
-    let copied = |track: &Recorded| {
-        track.codec.parse::<Codec>().is_ok_and(|codec| treatment(codec) == Treatment::Copy)
-    };
-    let stored = all.into_iter().filter(|track| track.kind != "data");
-    let mut kept = Vec::new();
-    for (id, track) in (1..).zip(stored) {
-        let second = track.kind == "video" && kept.iter().any(|(_, t): &(u32, Recorded)| t.kind == "video");
-        if copied(&track) && !second {
-            kept.push((id, track));
-        }
-    }
-    kept
+    let stored: Vec<(u32, Recorded)> = (1..).zip(all.into_iter().filter(|t| t.kind != "data")).collect();
+    let count = stored.len();
+    let known: Vec<(Codec, (u32, Recorded))> =
+        stored.into_iter().filter_map(|track| Some((track.1.codec.parse().ok()?, track))).collect();
+    let treatments = treatments(known.iter().map(|(codec, _)| *codec));
+    let copied = known.into_iter().zip(treatments).filter(|(_, treatment)| *treatment == Treatment::Copy);
+    (copied.map(|((_, track), _)| track).collect(), count)
 }
 
 /// A file of which is known how it is divided.
@@ -66,8 +61,9 @@ struct Known {
     /// Where each part begins, and the end of the last.
     offsets: Vec<u64>,
     entries: Arc<Vec<DvrEntry>>,
-    /// The tracks that players take, if others have to be left out.
+    /// The tracks that players take, and whether these are all.
     keep: Vec<u32>,
+    keep_all: bool,
     stream: String,
     complete: bool,
 }
@@ -161,7 +157,7 @@ async fn look(state: &ApiState, row: &SegmentRow) -> Result<Option<Arc<Known>>, 
     if let Some(known) = known.filter(|known| known.complete) {
         return Ok(Some(known));
     }
-    let tracks = playable(&row.tracks);
+    let (tracks, stored) = playable(&row.tracks);
     if row.format != "fmp4" || tracks.is_empty() {
         return Ok(None);
     }
@@ -189,14 +185,12 @@ async fn look(state: &ApiState, row: &SegmentRow) -> Result<Option<Arc<Known>>, 
             _ => return Ok(None),
         }
     };
-    let all: Vec<Recorded> = serde_json::from_str(&row.tracks).unwrap_or_default();
-    let stored = all.iter().filter(|track| track.kind != "data").count();
-    let keep: Vec<u32> = tracks.iter().map(|(id, _)| *id).collect();
     let known = Arc::new(Known {
         path: row.path.clone(),
         offsets,
         entries: Arc::new(entries),
-        keep: if keep.len() == stored { Vec::new() } else { keep },
+        keep: tracks.iter().map(|(id, _)| *id).collect(),
+        keep_all: tracks.len() == stored,
         stream: row.stream.clone(),
         complete: row.complete,
     });
@@ -241,7 +235,7 @@ pub(super) async fn master(
     let viewer = enter(state, request, wanted, "hls", Kind::Playlist).await?;
     let (_, rows) = files(state, wanted.stream, start).await?;
     let tracks =
-        rows.iter().map(|row| playable(&row.tracks)).find(|tracks| !tracks.is_empty()).unwrap_or_default();
+        rows.iter().map(|row| playable(&row.tracks).0).find(|tracks| !tracks.is_empty()).unwrap_or_default();
     let rate = |bytes: u64, row: &SegmentRow| {
         let nanos = row.end.as_unix_nanos().saturating_sub(row.start.as_unix_nanos());
         bytes.saturating_mul(8_000_000) / u64::try_from(nanos / 1000).unwrap_or(1).max(1)
@@ -249,19 +243,10 @@ pub(super) async fn master(
     // A file's mean says little about its peaks; twice of it is not exceeded by what cameras send.
     let mean = rows.iter().filter(|r| r.bytes > 0).map(|r| rate(r.bytes, r)).max().unwrap_or(1_000_000);
     let codecs: Vec<String> = tracks.iter().filter_map(|(_, track)| track.rfc6381.clone()).collect();
-    let mut line = format!(
-        "#EXT-X-STREAM-INF:BANDWIDTH={},AVERAGE-BANDWIDTH={mean},CODECS=\"{}\"",
-        mean.saturating_mul(2),
-        codecs.join(",")
-    );
-    if let Some((_, video)) = tracks.iter().find(|(_, track)| track.kind == "video") {
-        if let (Some(width), Some(height)) = (video.width, video.height) {
-            line += &format!(",RESOLUTION={width}x{height}");
-        }
-        if let Some(rate) = video.frame_rate {
-            line += &format!(",FRAME-RATE={rate:.3}");
-        }
-    }
+    let video = tracks.iter().map(|(_, track)| track).find(|track| track.kind == "video");
+    let size = video.and_then(|video| video.width.zip(video.height));
+    let frame_rate = video.and_then(|video| video.frame_rate);
+    let line = stream_inf((mean.saturating_mul(2), mean), &codecs, size, frame_rate);
     let named = state.manager.config().hls.sessions && wanted.session.is_none();
     let prefix = viewer.filter(|_| named).map_or_else(String::new, |viewer| format!("s/{}/", viewer.token));
     // Seconds since 1970 need no escaping.
@@ -318,15 +303,13 @@ fn read(known: &Known, from: u64, to: u64, is_init: bool) -> Option<Bytes> {
     file.seek(SeekFrom::Start(from)).ok()?;
     let mut data = vec![0; usize::try_from(length).ok()?];
     file.read_exact(&mut data).ok()?;
-    let all: Vec<u32> = (1..=64).collect();
-    let keep = if known.keep.is_empty() { &all } else { &known.keep };
     if is_init {
         // Also without what the recorder has written about the stream.
-        filter_init(&data, keep).map(Bytes::from)
-    } else if known.keep.is_empty() {
+        filter_init(&data, &known.keep).map(Bytes::from)
+    } else if known.keep_all {
         Some(data.into())
     } else {
-        filter_fragments(&data, keep).map(Bytes::from)
+        filter_fragments(&data, &known.keep).map(Bytes::from)
     }
 }
 
