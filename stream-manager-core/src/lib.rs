@@ -35,6 +35,7 @@
 //! - `mqtt`: events to an MQTT broker.
 //! - `rtsp`: the RTSP server (module `rtsp`).
 //! - `hls`: HLS, DASH and fMP4 for players (module `hls`).
+//! - `webrtc`: WHEP, for browsers (module `webrtc`).
 //! - `inference`: object detection and classification (module `inference`).
 //! - `tensorrt`: the same on NVIDIA GPUs.
 
@@ -68,3 +69,5 @@ pub mod session;
 pub mod sink;
 pub mod source;
 pub mod storage;
+#[cfg(feature = "webrtc")]
+pub mod webrtc;

@@ -2,7 +2,7 @@
 //
 //   node play.mjs PLAYER URL SECONDS [MODULES]
 //
-// PLAYER is hlsjs, shaka, dashjs, websocket or video. MODULES is the folder with node_modules. Each line is
+// PLAYER is hlsjs, shaka, dashjs, websocket, whep, whep-tcp or video. MODULES is the folder with node_modules. Each line is
 // {"at": ms since 1970, "counter": burnt-in number, "time": media time, "frames": presented so far}; the last one is
 // {"end": true, "errors": […], "codecs": …, "delay": what the player says, "stalls": …}.
 
@@ -51,7 +51,7 @@ function look(now, frame) {
 video.requestVideoFrameCallback(look);
 video.addEventListener('waiting', () => stalls++);
 video.addEventListener('error', () => errors.push('video: ' + video.error.message));
-window.finish = () => ({ end: true, errors, details, delay: delay(), stalls, current: video.currentTime,
+window.finish = async () => ({ end: true, delay: await delay(), errors, details, stalls, current: video.currentTime,
   dropped: video.getVideoPlaybackQuality().droppedVideoFrames, state: video.readyState });
 const players = {
   hlsjs(url) {
@@ -118,6 +118,27 @@ const players = {
         next();
       };
     }; });
+  },
+  // The server's own module, as a page of another site uses it.
+  async whep(url) {
+    const { WhepPlayer } = await import(new URL('/webrtc/player.js', url));
+    const player = new WhepPlayer(video, url, { onstate(state, detail) {
+      (details.states ??= []).push([state, detail, Date.now()]);
+    } });
+    delay = async () => { details.statistics = await player.statistics(); return null; };
+    window.player = player;
+    player.start();
+  },
+  // The same where no UDP gets through: the browser never hears of it.
+  'whep-tcp'(url) {
+    const real = window.fetch;
+    window.fetch = async (...request) => {
+      const answer = await real(...request);
+      if (answer.status !== 201) return answer;
+      const sdp = (await answer.text()).replace(/a=candidate:\\S+ \\d+ udp .*\\r\\n/gi, '');
+      return new Response(sdp, { status: 201, headers: answer.headers });
+    };
+    return players.whep(url);
   },
   // Pictures of another site may only be looked at if it allows that.
   video(url) { video.crossOrigin = 'anonymous'; video.src = url; },

@@ -33,9 +33,15 @@ impl Answer {
 
 /// Sends a request without a body.
 pub fn request(method: &str, url: &str, headers: &[(&str, &str)]) -> Answer {
+    send(method, url, headers, ())
+}
+
+/// Sends a request with a body.
+pub fn send(method: &str, url: &str, headers: &[(&str, &str)], body: impl ureq::AsSendBody) -> Answer {
     let agent = ureq::Agent::new_with_config(
         ureq::Agent::config_builder()
             .http_status_as_error(false)
+            .allow_non_standard_methods(true)
             .max_redirects(0)
             .timeout_global(Some(Duration::from_secs(30)))
             .build(),
@@ -44,7 +50,7 @@ pub fn request(method: &str, url: &str, headers: &[(&str, &str)]) -> Answer {
     for (name, value) in headers {
         builder = builder.header(*name, *value);
     }
-    let mut answer = agent.run(builder.body(()).unwrap()).unwrap_or_else(|e| panic!("{method} {url}: {e}"));
+    let mut answer = agent.run(builder.body(body).unwrap()).unwrap_or_else(|e| panic!("{method} {url}: {e}"));
     let headers = answer
         .headers()
         .iter()

@@ -87,7 +87,7 @@ pub struct Playing {
 }
 
 impl Playing {
-    /// Starts a player (`hlsjs`, `shaka`, `dashjs`, `websocket`, `video`) for so many seconds. Only where [`missing`] says
+    /// Starts a player (`hlsjs`, `shaka`, `dashjs`, `websocket`, `whep`, `whep-tcp`, `video`) for so many seconds. Only where [`missing`] says
     /// nothing.
     pub fn start(player: &str, url: &str, seconds: u64) -> Self {
         let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("players/play.mjs");

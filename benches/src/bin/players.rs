@@ -1,8 +1,10 @@
-//! The load bench of HLS and DASH: what viewers cost, and how late pictures are.
+//! The load bench of HLS, DASH and WebRTC: what viewers cost, and how late pictures are.
 //!
 //! ```text
 //! cargo run --release -p stream-manager-benches --bin players -- --viewers 200           # Low-Latency HLS
 //! cargo run --release -p stream-manager-benches --bin players -- --viewers 1000 --plain  # whole segments
+//! cargo run --release -p stream-manager-benches --bin players -- --viewers 200 --webrtc  # WHEP
+//! cargo run --release -p stream-manager-benches --bin players -- --churn 1000            # WHEP sessions made and dropped
 //! cargo run --release -p stream-manager-benches --bin players -- --delay                 # browsers, by a burnt-in counter
 //! ```
 //!
@@ -21,9 +23,11 @@ use stream_manager_core::api::{ApiOptions, Server, router};
 use stream_manager_core::config::HlsSettings;
 use stream_manager_core::manager::{Stream, StreamManager};
 use stream_manager_core::source::RtspSource;
+use stream_manager_core::webrtc::{WebRtcOptions, WebRtcServer};
 use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::player::{Playing, missing};
 use stream_manager_tests::replay::{Loop, Mischief, ReplayServer};
+use stream_manager_tests::whep::{Client, Offer};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Parser, Clone)]
-#[command(about = "Measures what viewers by HLS cost, and how late they see")]
+#[command(about = "Measures what viewers by HLS and WebRTC cost, and how late they see")]
 struct Arguments {
     /// Number of viewers
     #[arg(long, default_value_t = 200)]
@@ -39,6 +43,12 @@ struct Arguments {
     /// Whole segments instead of parts
     #[arg(long)]
     plain: bool,
+    /// WebRTC instead of HLS; viewers connect, and then only count what arrives
+    #[arg(long)]
+    webrtc: bool,
+    /// Instead: so many WebRTC sessions are made and dropped
+    #[arg(long)]
+    churn: Option<usize>,
     /// How long is measured, in seconds
     #[arg(long, default_value_t = 20)]
     seconds: u64,
@@ -66,8 +76,10 @@ fn main() -> Result<(), Failure> {
     match arguments.role {
         Some(Role::Simulate) => runtime.block_on(simulate()),
         Some(Role::Serve) => runtime.block_on(serve(&arguments)),
+        Some(Role::View) if arguments.webrtc => view_webrtc(&arguments),
         Some(Role::View) => runtime.block_on(view(&arguments)),
         None if arguments.delay => delay(&arguments),
+        None if arguments.churn.is_some() => churn(&arguments),
         None => measure(&arguments),
     }
 }
@@ -87,13 +99,21 @@ async fn simulate() -> Result<(), Failure> {
 
 async fn serve(arguments: &Arguments) -> Result<(), Failure> {
     let url = arguments.url.clone().unwrap_or_default();
-    let settings = HlsSettings { always: true, low_latency: !arguments.plain, ..HlsSettings::default() };
+    let always = !arguments.webrtc;
+    let settings = HlsSettings { always, low_latency: !arguments.plain, ..HlsSettings::default() };
     let stream = Stream::builder("cam").source(RtspSource::new(&url)?).package(settings);
     let manager = StreamManager::builder().stream(stream).build().await?;
     let server = Server::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     println!("{}", server.address());
     let cancel = CancellationToken::new();
-    let running = tokio::spawn(server.run(router(manager.clone(), ApiOptions::default()), cancel.clone()));
+    let options = ApiOptions::default();
+    let local = WebRtcOptions {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        max_sessions: 10_000,
+        ..WebRtcOptions::default()
+    };
+    options.webrtc.set(Some(Arc::new(WebRtcServer::start(local, manager.sessions().clone())?)));
+    let running = tokio::spawn(server.run(router(manager.clone(), options), cancel.clone()));
     line().await?;
     cancel.cancel();
     running.await??;
@@ -243,6 +263,70 @@ async fn view(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Viewers that cost next to nothing: they keep their sessions alive and count.
+fn view_webrtc(arguments: &Arguments) -> Result<(), Failure> {
+    let url = format!("http://{}/webrtc/cam/whep", arguments.url.as_deref().unwrap_or_default());
+    let until = Instant::now() + Duration::from_secs(arguments.seconds + 8);
+    let mut threads = Vec::new();
+    for _ in 0..arguments.viewers {
+        let url = url.clone();
+        threads.push(std::thread::Builder::new().stack_size(512 << 10).spawn(move || {
+            let mut client = Client::connect(&url);
+            client.until("connection", Duration::from_secs(20), |c| c.connected.is_some());
+            client.count_until(until)
+        })?);
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    let (mut packets, mut bytes, mut broken) = (0, 0, 0);
+    for thread in threads {
+        match thread.join() {
+            Ok(counted) => (packets, bytes) = (packets + counted.0, bytes + counted.1),
+            Err(_) => broken += 1,
+        }
+    }
+    println!("{packets} {bytes} 0 0 {broken}");
+    Ok(())
+}
+
+/// Sessions made and dropped: half of them connect, half never come.
+fn churn(arguments: &Arguments) -> Result<(), Failure> {
+    let count = arguments.churn.unwrap_or_default();
+    let mut camera = Process::start(arguments, "simulate", "")?;
+    let first = camera.line()?;
+    let (url, _) = first.split_once(' ').ok_or("the simulator did not start")?;
+    let mut server = Process::start(arguments, "serve", url)?;
+    let whep = format!("http://{}/webrtc/cam/whep", server.line()?);
+    std::thread::sleep(Duration::from_secs(3));
+    let files = || std::fs::read_dir(format!("/proc/{}/fd", server.child.id())).map_or(0, Iterator::count);
+    let show = |what: &str| {
+        let usage = usage(server.child.id()).unwrap_or_default();
+        println!(
+            "{what:<28} {:>7.1} MB, {} threads, {} files",
+            usage.resident_bytes as f64 / 1e6,
+            usage.threads,
+            files()
+        );
+    };
+    show("before");
+    for round in 1..=4 {
+        let begin = Instant::now();
+        for number in 0..count / 4 {
+            if number % 2 == 0 {
+                let mut client = Client::connect(&whep);
+                client.until("pictures", Duration::from_secs(20), |c| c.connected.is_some());
+                stream_manager_tests::http::request("DELETE", &client.session, &[]);
+            } else {
+                let answer = stream_manager_tests::whep::post(&whep, &Offer::new().sdp, &[]);
+                let session = stream_manager_tests::http::join(&whep, answer.header("location"));
+                stream_manager_tests::http::request("DELETE", &session, &[]);
+            }
+        }
+        std::thread::sleep(Duration::from_secs(1));
+        show(&format!("after {} sessions ({:.1} s)", round * (count / 4), begin.elapsed().as_secs_f64()));
+    }
+    Ok(())
+}
+
 struct Process {
     child: Child,
     output: BufReader<ChildStdout>,
@@ -260,6 +344,9 @@ impl Process {
         ]);
         if arguments.plain {
             command.arg("--plain");
+        }
+        if arguments.webrtc || arguments.churn.is_some() {
+            command.arg("--webrtc");
         }
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let output = BufReader::new(child.stdout.take().ok_or("no output")?);
@@ -296,8 +383,12 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
     let mut server = Process::start(arguments, "serve", url)?;
     let address = server.line()?;
     // Until twice the window is held.
-    std::thread::sleep(Duration::from_secs(30));
-    let kind = if arguments.plain { "plain HLS" } else { "Low-Latency HLS" };
+    std::thread::sleep(Duration::from_secs(if arguments.webrtc { 3 } else { 30 }));
+    let kind = match (arguments.webrtc, arguments.plain) {
+        (true, _) => "WebRTC",
+        (_, true) => "plain HLS",
+        _ => "Low-Latency HLS",
+    };
     println!(
         "1080p25 H.264, {:.2} Mbit/s, {} viewers by {kind}, {} s",
         rate.parse::<f64>()? / 1e6,
@@ -305,7 +396,7 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
         arguments.seconds
     );
     let (idle, idle_usage) = server.watch(10);
-    println!("packaging alone  {idle:>7.3} % of a core   {:>7.1} MB", idle_usage.resident_bytes as f64 / 1e6);
+    println!("without viewers  {idle:>7.3} % of a core   {:>7.1} MB", idle_usage.resident_bytes as f64 / 1e6);
     let mut viewers = Process::start(arguments, "view", &address)?;
     std::thread::sleep(Duration::from_secs(6));
     let (busy, busy_usage) = server.watch(arguments.seconds);
@@ -397,6 +488,7 @@ fn delay(arguments: &Arguments) -> Result<(), Failure> {
     for (name, player, url) in [
         ("LL-HLS, hls.js", "hlsjs", format!("http://{address}/hls/cam/index.m3u8")),
         ("LL-HLS, Shaka Player", "shaka", format!("http://{address}/hls/cam/index.m3u8")),
+        ("WebRTC", "whep", format!("http://{address}/webrtc/cam/whep")),
         ("DASH, dash.js", "dashjs", format!("http://{address}/dash/cam/manifest.mpd")),
         ("DASH, Shaka Player", "shaka", format!("http://{address}/dash/cam/manifest.mpd")),
         ("WebSocket, MSE", "websocket", format!("ws://{address}/api/streams/cam/live.mp4")),

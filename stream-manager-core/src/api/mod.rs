@@ -13,6 +13,7 @@
 //! | `GET /api/events` | what happens, by WebSocket or server-sent events |
 //! | `GET /api/{sessions,storage,system,logs,hooks}`, `POST /api/probe` | the rest |
 //! | `GET /hls/{id}/index.m3u8`, `/dash/{id}/manifest.mpd`, `/api/streams/{id}/live.mp4` | for players (feature `hls`) |
+//! | `POST /webrtc/{id}/whep`, `GET /webrtc/{id}` | WebRTC, and a page that plays by it (feature `webrtc`) |
 //! | `GET /health/live`, `GET /health/ready` | for supervisors and load balancers |
 //!
 //! Errors are problem details (RFC 9457) with a stable `code`. An id may contain `/`. What is there stays: later versions
@@ -26,8 +27,12 @@
 //! # });
 //! ```
 
+#[cfg(any(feature = "hls", feature = "webrtc"))]
+mod access;
 mod batch;
 mod body;
+#[cfg(any(feature = "hls", feature = "webrtc"))]
+mod cors;
 mod events;
 mod idempotency;
 #[cfg(feature = "inference")]
@@ -48,11 +53,15 @@ mod streams;
 mod system;
 mod target;
 mod view;
+#[cfg(feature = "webrtc")]
+mod webrtc;
 
 pub use ports::ServedPorts;
 pub use problem::Problem;
 pub use server::{ServeError, Server};
 pub use view::{RecordingView, StreamView};
+#[cfg(feature = "webrtc")]
+pub use webrtc::ServedWebRtc;
 
 use crate::hooks::Hooks;
 use crate::logs::LogRing;
@@ -83,7 +92,10 @@ pub struct ApiOptions {
     pub hooks: Option<Hooks>,
     /// Where streams can be had.
     pub ports: ServedPorts,
-    /// Decides who may watch by HLS, DASH and `live.mp4`. Everybody, if there is none.
+    /// What answers WebRTC offers, if anything does.
+    #[cfg(feature = "webrtc")]
+    pub webrtc: ServedWebRtc,
+    /// Decides who may watch by HLS, DASH, `live.mp4` and WebRTC. Everybody, if there is none.
     pub authorizer: Option<Arc<dyn crate::auth::Authorizer>>,
     /// Cancelled when the server ends: answers without an end end then.
     pub closing: CancellationToken,
@@ -139,6 +151,8 @@ pub fn router(manager: StreamManager, options: ApiOptions) -> Router {
     // Behind the layers: players' requests have no bodies, and their answers are kept by caches.
     #[cfg(feature = "hls")]
     let router = router.merge(players::routes());
+    #[cfg(feature = "webrtc")]
+    let router = router.merge(webrtc::routes());
     router.with_state(state)
 }
 

@@ -23,11 +23,20 @@ impl ServedPorts {
     /// The addresses of a stream, by protocol. `packaged` says that it can be had by HTTP too.
     pub fn addresses(&self, host: &str, id: &str, packaged: bool) -> BTreeMap<String, String> {
         let mut addresses = BTreeMap::new();
-        for (protocol, port) in self.ports.read().iter() {
+        let ports = self.ports.read();
+        for (protocol, port) in ports.iter() {
             let mut add = |name: &str, scheme: &str, path: &str| {
                 addresses.insert(name.to_owned(), format!("{scheme}://{host}:{port}/{path}"));
             };
             match *protocol {
+                // Media goes another way, but who wants it asks by HTTP.
+                "webrtc" => {
+                    if let Some(http) = ports.get("http") {
+                        let page = format!("http://{host}:{http}/webrtc/{id}");
+                        addresses.insert("whep".to_owned(), format!("{page}/whep"));
+                        addresses.insert("webrtc".to_owned(), page);
+                    }
+                }
                 "http" if packaged => {
                     add("hls", "http", &format!("hls/{id}/index.m3u8"));
                     add("dash", "http", &format!("dash/{id}/manifest.mpd"));
@@ -69,6 +78,8 @@ mod tests {
         let addresses = ports.addresses("[::1]", "a/b", true);
         assert_eq!(addresses["rtsp"], "rtsp://[::1]:8554/a/b");
         assert_eq!(addresses["hls"], "http://[::1]:80/hls/a/b/index.m3u8");
+        ports.set("webrtc", Some(8189));
+        assert_eq!(ports.addresses("cam", "a/b", false)["whep"], "http://cam:80/webrtc/a/b/whep");
         for (header, host) in [
             ("cam.example:3000", Some("cam.example")),
             ("10.0.0.1", Some("10.0.0.1")),

@@ -32,21 +32,26 @@ impl HlsConfig {
     /// # Errors
     /// Names the key.
     pub fn check(&self) -> Result<(), String> {
-        let origin = &self.allow_origin;
-        let right = origin.is_empty()
-            || origin == "*"
-            || (origin.bytes().all(|b| b.is_ascii_graphic())
-                && origin.split_once("://").is_some_and(|(_, host)| !host.is_empty() && !host.contains('/')));
-        if !right {
-            return Err(format!(
-                "hls.allow_origin: \"{origin}\" is no origin; expected \"*\", one such as \"https://example.org\", or \"\""
-            ));
-        }
+        check_origin("hls.allow_origin", &self.allow_origin)?;
         if !(1..=100_000).contains(&self.max_waiting) {
             return Err(format!("hls.max_waiting: it is {}; expected 1 to 100000", self.max_waiting));
         }
         Ok(())
     }
+}
+
+/// Which pages may play.
+pub(super) fn check_origin(key: &str, origin: &str) -> Result<(), String> {
+    let right = origin.is_empty()
+        || origin == "*"
+        || (origin.bytes().all(|b| b.is_ascii_graphic())
+            && origin.split_once("://").is_some_and(|(_, host)| !host.is_empty() && !host.contains('/')));
+    if right {
+        return Ok(());
+    }
+    Err(format!(
+        "{key}: \"{origin}\" is no origin; expected \"*\", one such as \"https://example.org\", or \"\""
+    ))
 }
 
 /// `[defaults.hls]` and `[streams.hls]`

@@ -97,6 +97,7 @@ impl Config {
         self.hooks.check()?;
         self.inference.check()?;
         self.hls.check()?;
+        self.webrtc.check()?;
         if self.defaults.hls.variants.is_some() {
             return Err("defaults.hls.variants: they belong to one camera; expected them in a stream".into());
         }

@@ -22,6 +22,7 @@ mod policy;
 mod schema;
 mod stream;
 mod units;
+mod webrtc;
 
 pub use hls::{HlsConfig, HlsSettings, StreamHlsConfig};
 pub use hooks::{CommandConfig, EventsConfig, HooksConfig, MqttConfig, WebhookConfig};
@@ -40,6 +41,7 @@ pub use stream::{
     StreamConfig,
 };
 pub use units::{BytesText, DurationText};
+pub use webrtc::{IceServerConfig, WebRtcConfig};
 
 use crate::auth::Secret;
 use crate::auth::digest::AuthMethod;
@@ -64,6 +66,8 @@ pub struct Config {
     pub rtsp: RtspConfig,
     /// HLS, DASH and fMP4.
     pub hls: HlsConfig,
+    /// WebRTC.
+    pub webrtc: WebRtcConfig,
     /// Who may do what.
     pub auth: AuthConfig,
     /// What is told about the work.

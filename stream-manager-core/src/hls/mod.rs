@@ -53,7 +53,6 @@ mod rendition;
 mod rules;
 mod text;
 mod track;
-mod transcode;
 mod work;
 
 pub use dvr::{DvrEntry, DvrFile, DvrGone, divide, dvr_playlist};

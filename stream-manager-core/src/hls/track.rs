@@ -3,10 +3,10 @@
 use super::presentation::{Presentation, Targets};
 use super::rendition::{Init, Part, Rendition, Segment};
 use super::rules::Planned;
-use super::transcode::Encoder;
 use crate::config::HlsSettings;
 use crate::fmp4::{CmafTrack, Fmp4Error, Fragmenter, init_segment};
 use crate::frame::{CodecParameters, Frame, MediaTime};
+use crate::pipeline::sound::Encoder;
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -77,7 +77,9 @@ impl Making {
         Ok(Self {
             fragmenter: Fragmenter::cmaf(&planned.as_track(), id)?,
             interval: usual_interval(&planned.output),
-            encoder: planned.is_encoded().then(|| Encoder::new(&planned)),
+            encoder: planned
+                .is_encoded()
+                .then(|| Encoder::new(planned.input.clone(), planned.output.clone())),
             rendition,
             queue: VecDeque::new(),
             boundaries: VecDeque::new(),
@@ -101,7 +103,8 @@ impl Making {
         self.fragmenter = Fragmenter::cmaf(&planned.as_track(), id)?;
         self.interval = usual_interval(&planned.output);
         if planned.input != self.planned.input {
-            self.encoder = planned.is_encoded().then(|| Encoder::new(&planned));
+            self.encoder =
+                planned.is_encoded().then(|| Encoder::new(planned.input.clone(), planned.output.clone()));
         }
         if planned.output != self.planned.output {
             self.init = make_init(&planned, id, self.rendition.read(|held| held.next))?;

@@ -55,6 +55,7 @@ const SECTIONS: &[&str] = &[
     "hooks",
     "inference",
     "hls",
+    "webrtc",
     "defaults",
     "streams",
 ];

@@ -57,6 +57,10 @@ pub const ELEMENTS: &[ElementNeed] = &[
     need("x264enc", UGLY, "test:// sources and encoding raw video"),
     need("avdec_h265", LIBAV, "pictures and analysis of H.265"),
     need("avenc_aac", LIBAV, "AAC in test:// sources and encoding raw audio"),
+    need("avdec_aac", LIBAV, "sound for browsers by WebRTC"),
+    need("opusenc", BASE, "sound for browsers by WebRTC"),
+    need("alawdec", GOOD, "G.711 for players"),
+    need("mulawdec", GOOD, "G.711 for players"),
 ];
 
 /// GStreamer as it is installed.

@@ -8,6 +8,8 @@ pub(crate) mod caps;
 mod elements;
 #[cfg(feature = "http")]
 mod picture;
+#[cfg(any(feature = "hls", feature = "webrtc"))]
+pub(crate) mod sound;
 
 #[cfg(feature = "inference")]
 pub(crate) use elements::check_decoder;

@@ -23,6 +23,8 @@ mod http;
 mod rtsp;
 mod users;
 mod watch;
+#[cfg(feature = "webrtc")]
+mod webrtc;
 
 use crate::api::{self, ApiOptions, ServeError, ServedPorts};
 use crate::config::ConfigSource;
@@ -56,6 +58,10 @@ pub enum ServiceError {
     #[cfg(feature = "rtsp")]
     #[error(transparent)]
     Rtsp(#[from] crate::rtsp::RtspError),
+    /// WebRTC cannot be served.
+    #[cfg(feature = "webrtc")]
+    #[error(transparent)]
+    WebRtc(#[from] crate::webrtc::WebRtcError),
     /// Users are wrong.
     #[error("{0}")]
     Auth(String),
@@ -67,6 +73,8 @@ pub struct Service {
     http: Arc<http::HttpListener>,
     #[cfg(feature = "rtsp")]
     rtsp: Arc<rtsp::RtspListener>,
+    #[cfg(feature = "webrtc")]
+    webrtc: Arc<webrtc::WebRtcListener>,
     hooks: Hooks,
     closing: CancellationToken,
 }
@@ -94,11 +102,24 @@ impl Service {
         let users = users::ConfiguredUsers::new(&config).map_err(ServiceError::Auth)?;
         #[cfg(feature = "rtsp")]
         let rtsp = rtsp::RtspListener::start(&manager, users.list(), ports.clone()).await?;
+        #[cfg(feature = "webrtc")]
+        let served = api::ServedWebRtc::default();
+        #[cfg(feature = "webrtc")]
+        let webrtc = match webrtc::WebRtcListener::start(&manager, ports.clone(), served.clone()) {
+            Ok(webrtc) => webrtc,
+            Err(error) => {
+                #[cfg(feature = "rtsp")]
+                rtsp.stop().await;
+                return Err(error);
+            }
+        };
         let hooks = Hooks::start(manager.clone()).await;
         let api = ApiOptions {
             logs: options.logs,
             hooks: Some(hooks.clone()),
             ports: ports.clone(),
+            #[cfg(feature = "webrtc")]
+            webrtc: served,
             authorizer: Some(users.list()),
             closing: closing.clone(),
         };
@@ -109,6 +130,8 @@ impl Service {
         manager.add_config_user(http.clone());
         #[cfg(feature = "rtsp")]
         manager.add_config_user(rtsp.clone());
+        #[cfg(feature = "webrtc")]
+        manager.add_config_user(webrtc.clone());
         for user in options.config_users {
             manager.add_config_user(user);
         }
@@ -119,6 +142,8 @@ impl Service {
             http,
             #[cfg(feature = "rtsp")]
             rtsp,
+            #[cfg(feature = "webrtc")]
+            webrtc,
             hooks,
             closing,
         })
@@ -145,6 +170,12 @@ impl Service {
         self.rtsp.ports()
     }
 
+    /// Where media by WebRTC arrives and leaves, if it is served.
+    #[cfg(feature = "webrtc")]
+    pub fn webrtc(&self) -> Option<SocketAddr> {
+        self.webrtc.address()
+    }
+
     /// Keeps going until `cancel`; then finishes every file and ends. Reads the configuration again when its file
     /// changes.
     pub async fn run(self, cancel: CancellationToken) {
@@ -153,6 +184,8 @@ impl Service {
         self.closing.cancel();
         #[cfg(feature = "rtsp")]
         self.rtsp.stop().await;
+        #[cfg(feature = "webrtc")]
+        self.webrtc.stop().await;
         // While files are finished, the API still says how that goes.
         self.manager.shutdown().await;
         self.hooks.stop().await;

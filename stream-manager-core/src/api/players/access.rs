@@ -1,106 +1,28 @@
 //! Who asks, whether they may, and which session they belong to.
 
 use super::super::ApiState;
+use super::super::access::{Refused, authorize, header_text, later, peer};
 use super::super::problem::Problem;
-use super::answer::Refused;
 use super::viewers::{Client, Found, Viewer, sweep_all};
 use super::{START_TIMEOUT, Wanted};
-use crate::auth::{Access, Action, Credentials, Denied, Grant};
 use crate::hls::{NotReady, Packager, Presentation};
-use axum::extract::ConnectInfo;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::IntoResponse;
-use base64::Engine as _;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use axum::http::{StatusCode, header};
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-/// A wrong password is answered this much later, so that trying many takes long.
-const WRONG_CREDENTIALS_DELAY: Duration = Duration::from_secs(1);
 /// What a client calls itself, at most.
 const MAX_AGENT: usize = 200;
 
-/// Where a request comes from; nowhere in particular if nobody has said so.
-pub(super) fn peer(request: &Parts) -> SocketAddr {
-    let known = request.extensions.get::<ConnectInfo<SocketAddr>>();
-    known.map_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), |info| info.0)
-}
-
-fn text(request: &Parts, name: header::HeaderName) -> &str {
-    request.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
-}
-
-/// The credentials of a request: Basic (RFC 7617). What stands in its address is for the authorizer to look at.
-fn credentials(request: &Parts) -> Credentials {
-    let basic = text(request, header::AUTHORIZATION).split_once(' ').and_then(|(scheme, value)| {
-        let decoded = base64::engine::general_purpose::STANDARD.decode(value.trim()).ok();
-        let text = String::from_utf8(decoded.filter(|_| scheme.eq_ignore_ascii_case("basic"))?).ok()?;
-        let (user, password) = text.split_once(':')?;
-        Some(Credentials::password(user, password))
-    });
-    basic.unwrap_or_default()
-}
-
 fn client(request: &Parts, address: IpAddr, stream: &str, protocol: &'static str) -> Client {
-    let agent: String = text(request, header::USER_AGENT).chars().take(MAX_AGENT).collect();
+    let agent: String = header_text(request, header::USER_AGENT).chars().take(MAX_AGENT).collect();
     Client {
         address,
         agent,
-        proof: text(request, header::AUTHORIZATION).to_owned(),
+        proof: header_text(request, header::AUTHORIZATION).to_owned(),
         stream: stream.to_owned(),
         protocol,
     }
-}
-
-/// Whether somebody may watch a stream.
-pub(super) async fn authorize(
-    state: &ApiState,
-    request: &Parts,
-    stream: &str,
-    protocol: &'static str,
-) -> Result<Grant, Refused> {
-    let credentials = credentials(request);
-    let access = Access {
-        action: Action::Read,
-        stream,
-        address: peer(request).ip().to_canonical(),
-        protocol,
-        query: request.uri.query(),
-        credentials: &credentials,
-    };
-    let denied = match &state.options.authorizer {
-        None => return Ok(Grant::default()),
-        Some(authorizer) => match authorizer.authorize(&access).await {
-            Ok(grant) => return Ok(grant),
-            Err(denied) => denied,
-        },
-    };
-    Err(match denied {
-        Denied::Anonymous => challenge("credentials are needed"),
-        Denied::WrongCredentials => {
-            tracing::warn!(peer = %access.address, user = credentials.user(), "wrong credentials");
-            tokio::time::sleep(WRONG_CREDENTIALS_DELAY).await;
-            challenge("the credentials are wrong")
-        }
-        Denied::Limited { wait } => {
-            let problem =
-                Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", denied.to_string());
-            let mut response = problem.into_response();
-            response.headers_mut().insert(header::RETRY_AFTER, wait.as_secs().max(1).into());
-            response.into()
-        }
-        Denied::Forbidden { .. } => {
-            Problem::new(StatusCode::FORBIDDEN, "forbidden", denied.to_string()).into()
-        }
-    })
-}
-
-fn challenge(detail: &str) -> Refused {
-    let mut response = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail).into_response();
-    let basic = HeaderValue::from_static("Basic realm=\"stream-manager\", charset=\"UTF-8\"");
-    response.headers_mut().insert(header::WWW_AUTHENTICATE, basic);
-    response.into()
 }
 
 fn gone() -> Refused {
@@ -164,11 +86,8 @@ fn not_ready(error: NotReady, wait: u64) -> Refused {
         NotReady::NoTracks => (StatusCode::NOT_FOUND, "no_tracks"),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
     };
-    let mut response = Problem::new(status, code, error.to_string()).into_response();
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        response.headers_mut().insert(header::RETRY_AFTER, wait.into());
-    }
-    response.into()
+    let problem = Problem::new(status, code, error.to_string());
+    if status == StatusCode::SERVICE_UNAVAILABLE { later(problem, wait) } else { problem.into() }
 }
 
 /// The packager of a stream that runs.
@@ -203,8 +122,5 @@ pub(super) fn presentation_now(state: &ApiState, stream: &str) -> Result<Arc<Pre
 /// Too many requests wait.
 pub(super) fn busy() -> Refused {
     let detail = "too many requests wait at the moment; try again later";
-    let mut response =
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_waiting", detail).into_response();
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    response.into()
+    later(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_waiting", detail), 1)
 }

@@ -8,57 +8,10 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use std::convert::Infallible;
 
-/// An answer that is none: what stands in the way.
-pub(super) struct Refused(Box<Response>);
-
-impl From<Response> for Refused {
-    fn from(response: Response) -> Self {
-        Self(Box::new(response))
-    }
-}
-
-impl From<Problem> for Refused {
-    fn from(problem: Problem) -> Self {
-        problem.into_response().into()
-    }
-}
-
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        *self.0
-    }
-}
-
 pub(super) const PLAYLIST: &str = "application/vnd.apple.mpegurl";
 pub(super) const MPD: &str = "application/dash+xml";
 /// What does not change under its name may be kept as long as anybody could want it.
 pub(super) const IMMUTABLE: &str = "max-age=3600, immutable";
-
-/// Lets pages of other sites play, if they may.
-pub(super) fn cors(response: &mut Response, allow: &str, request: &HeaderMap) {
-    let Ok(value) = HeaderValue::try_from(allow) else { return };
-    if allow.is_empty() {
-        return;
-    }
-    let headers = response.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, value);
-    if allow != "*" {
-        headers.append(header::VARY, HeaderValue::from_static("origin"));
-        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-    }
-    let fixed = HeaderValue::from_static;
-    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, fixed("content-length, content-range, date, etag"));
-    if request.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, fixed("GET, HEAD, OPTIONS"));
-        headers.insert(
-            header::ACCESS_CONTROL_ALLOW_HEADERS,
-            fixed(
-                "authorization, range, if-none-match, cmcd-request, cmcd-object, cmcd-session, cmcd-status",
-            ),
-        );
-        headers.insert(header::ACCESS_CONTROL_MAX_AGE, fixed("86400"));
-    }
-}
 
 /// Whether the client has it already (RFC 9110 section 13.1.2).
 fn is_known(request: &HeaderMap, etag: &str) -> bool {

@@ -1,8 +1,9 @@
 //! DASH: the manifest, the same segments, and the time.
 
 use super::super::ApiState;
+use super::super::access::Refused;
 use super::access::{Part as Kind, enter};
-use super::answer::{MPD, Refused, cache_control, text};
+use super::answer::{MPD, cache_control, text};
 use super::hls::{segment, variants};
 use super::{File, Wanted, no_such_file};
 use crate::frame::WallTime;

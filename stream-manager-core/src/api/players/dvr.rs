@@ -1,9 +1,10 @@
 //! `?start=`: recordings and what follows on them, in one playlist.
 
 use super::super::ApiState;
+use super::super::access::Refused;
 use super::super::problem::Problem;
 use super::access::{Part as Kind, enter};
-use super::answer::{PLAYLIST, Refused, cache_control, media, text};
+use super::answer::{PLAYLIST, cache_control, media, text};
 use super::hls::{UP, bad_query};
 use super::{Wanted, no_such_file};
 use crate::fmp4::{Scan, filter_fragments, filter_init, scan_more};

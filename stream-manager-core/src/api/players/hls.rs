@@ -1,9 +1,10 @@
 //! HLS: playlists that wait for what is asked for, segments and parts.
 
 use super::super::ApiState;
+use super::super::access::{Refused, later};
 use super::super::problem::Problem;
 use super::access::{Part as Kind, busy, enter, presentation, presentation_now};
-use super::answer::{PLAYLIST, Refused, cache_control, media, text};
+use super::answer::{PLAYLIST, cache_control, media, text};
 use super::viewers::Viewer;
 use super::{File, Wanted, dvr, no_such_file};
 use crate::hls::{
@@ -116,10 +117,7 @@ async fn wait(
     let kicked = viewer.map(Viewer::kicked).unwrap_or_default();
     let late = || {
         let detail = format!("it has not come within {} s", limit.as_secs());
-        let mut response =
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_in_time", detail).into_response();
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        Refused::from(response)
+        later(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_in_time", detail), 1)
     };
     tokio::select! {
         waited = tokio::time::timeout(limit, rendition.wait_until(holds)) => waited.map_err(|_| late()),

@@ -1,9 +1,9 @@
 //! `live.mp4`: endless fMP4 over HTTP, and over a WebSocket for Media Source Extensions.
 
 use super::super::ApiState;
+use super::super::access::{Refused, authorize, peer};
 use super::super::problem::Problem;
-use super::access::{authorize, peer, presentation};
-use super::answer::Refused;
+use super::access::presentation;
 use crate::hls::{LiveItem, LiveReader, PackagerUse};
 use crate::session::{NewSession, SessionGuard, SessionKind, SessionStats};
 use axum::body::Body;
@@ -63,7 +63,7 @@ pub(in super::super) async fn live(state: &Arc<ApiState>, stream: &str, request:
     let (request, _) = request.into_parts();
     let asked = request.headers.clone();
     let mut response = answer(state, stream, request).await.unwrap_or_else(IntoResponse::into_response);
-    super::answer::cors(&mut response, &allow_origin, &asked);
+    super::super::cors::cors(&mut response, &allow_origin, &asked, &super::CORS);
     response
 }
 

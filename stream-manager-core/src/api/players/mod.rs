@@ -24,8 +24,9 @@ pub(super) use live::live;
 pub(crate) use viewers::Viewers;
 
 use super::ApiState;
+use super::access::Refused;
+use super::cors::{Cors, cors};
 use super::problem::Problem;
-use answer::{Refused, cors};
 use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
@@ -36,6 +37,13 @@ use std::time::Duration;
 
 /// How long a player waits for a stream that is only just connecting.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What pages of other sites may do.
+const CORS: Cors = Cors {
+    methods: "GET, HEAD, OPTIONS",
+    headers: "authorization, range, if-none-match, cmcd-request, cmcd-object, cmcd-session, cmcd-status",
+    exposed: "content-length, content-range, date, etag",
+};
 
 pub(super) fn routes() -> Router<Arc<ApiState>> {
     Router::new().route("/hls/{*path}", any(by_hls)).route("/dash/{*path}", any(by_dash))
@@ -145,7 +153,7 @@ async fn by_protocol(
         }
     };
     let mut response = answer.await.unwrap_or_else(IntoResponse::into_response);
-    cors(&mut response, &allow_origin, &request.headers);
+    cors(&mut response, &allow_origin, &request.headers, &CORS);
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response

@@ -1,10 +1,9 @@
-//! Sound that MP4 players cannot take, encoded as AAC: one small GStreamer pipeline for a track, whatever the number of
-//! its viewers.
+//! Sound that receivers cannot take, encoded as AAC or Opus: one small GStreamer pipeline for a track, whatever the
+//! number of those who listen.
 
-use super::rules::Planned;
+use super::caps::caps_for;
+use super::{ErrorCause, ManagedPipeline, PipelineError, PipelineMessage};
 use crate::frame::{AudioCodec, CodecParameters, Frame, MediaTime};
-use crate::pipeline::caps::caps_for;
-use crate::pipeline::{self, ErrorCause, ManagedPipeline, PipelineError, PipelineMessage};
 use bytes::Bytes;
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -22,7 +21,7 @@ const INPUT_BYTES: u64 = 64 << 10;
 const PRIMING: i64 = 1024;
 
 /// Encodes one track.
-pub(super) struct Encoder {
+pub(crate) struct Encoder {
     input: Arc<CodecParameters>,
     output: Arc<CodecParameters>,
     running: Option<Running>,
@@ -44,25 +43,35 @@ fn failed(problem: impl Into<String>) -> PipelineError {
 }
 
 impl Encoder {
-    pub(super) fn new(planned: &Planned) -> Self {
-        Self { input: planned.input.clone(), output: planned.output.clone(), running: None }
+    /// Nothing runs before the first frame.
+    pub(crate) fn new(input: Arc<CodecParameters>, output: Arc<CodecParameters>) -> Self {
+        Self { input, output, running: None }
+    }
+
+    fn is_opus(&self) -> bool {
+        self.output.audio().is_some_and(|a| a.codec == AudioCodec::Opus)
     }
 
     async fn start(&self, first: &Frame) -> Result<Running, PipelineError> {
-        pipeline::init()?;
+        super::init()?;
         let caps = caps_for(&self.input).ok_or_else(|| failed("this codec cannot be decoded"))?;
         let decoder = match self.input.audio().map(|a| a.codec) {
             Some(AudioCodec::Pcma) => "alawdec",
             Some(AudioCodec::Pcmu) => "mulawdec",
-            _ => "identity",
+            Some(AudioCodec::Aac) => "avdec_aac",
+            Some(AudioCodec::Mp3) => "avdec_mp3",
+            Some(AudioCodec::Ac3) => "avdec_ac3",
+            Some(AudioCodec::Opus) => "opusdec",
+            Some(AudioCodec::L16) | None => "identity",
         };
         let (rate, channels) = self.output.audio().map_or((16_000, 1), |a| (a.sample_rate, a.channels));
+        let encoder = if self.is_opus() { "opusenc" } else { "avenc_aac" };
         let chain = format!(
             "{decoder} ! audioconvert ! audioresample ! capsfilter caps=audio/x-raw,rate={rate},channels={channels} ! \
-             avenc_aac bitrate={}",
+             {encoder} bitrate={}",
             32_000 * u32::from(channels)
         );
-        let chain = pipeline::parse_chain(&chain)?;
+        let chain = super::parse_chain(&chain)?;
         let source =
             gst_app::AppSrc::builder().caps(&caps).format(gst::Format::Time).max_bytes(INPUT_BYTES).build();
         let (sender, encoded) = mpsc::channel(QUEUE);
@@ -72,7 +81,7 @@ impl Encoder {
                 let buffer = sample.buffer().ok_or(gst::FlowError::Error)?;
                 let time = buffer.pts().map_or(0, |t| i64::try_from(t.nseconds()).unwrap_or(0));
                 let map = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
-                // Nobody takes it only if the packager hangs; then sound is what is lost.
+                // Nobody takes it only if its consumer hangs; then sound is what is lost.
                 let _ = sender.try_send((MediaTime::from_nanos(time), Bytes::copy_from_slice(&map)));
                 Ok(gst::FlowSuccess::Ok)
             })
@@ -91,7 +100,8 @@ impl Encoder {
     ///
     /// # Errors
     /// If it cannot be encoded; it is of no use then.
-    pub(super) async fn push(&mut self, frame: &Frame) -> Result<Vec<Frame>, PipelineError> {
+    pub(crate) async fn push(&mut self, frame: &Frame) -> Result<Vec<Frame>, PipelineError> {
+        let is_opus = self.is_opus();
         let running = match &mut self.running {
             Some(running) => running,
             None => {
@@ -114,10 +124,11 @@ impl Encoder {
             running.source.push_buffer(buffer).map_err(|e| failed(format!("{e:?}")))?;
         }
         let rate = self.output.clock_rate();
+        // Opus encoders take theirs off by themselves.
+        let priming = if is_opus { 0 } else { MediaTime::from_ticks(PRIMING, rate).as_nanos() };
         let (zero, like) = (running.zero, &running.like);
         let mut frames = Vec::new();
         while let Ok((time, data)) = running.encoded.try_recv() {
-            let priming = MediaTime::from_ticks(PRIMING, rate).as_nanos();
             let time = MediaTime::from_nanos((zero.as_nanos() + time.as_nanos() - priming).max(0));
             frames.push(Frame {
                 parameters: self.output.clone(),
@@ -132,7 +143,7 @@ impl Encoder {
     }
 
     /// A gap in time: begins anew behind it.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.running = None;
     }
 }

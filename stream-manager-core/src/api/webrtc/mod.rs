@@ -1,0 +1,336 @@
+//! WebRTC by HTTP: WHEP (draft-ietf-wish-whep, with the ways of WHIP, RFC 9725), and a page that plays by it.
+//!
+//! ```text
+//! POST   /webrtc/<id>/whep          an offer; 201 with the answer, and the session's address in Location
+//! PATCH  /webrtc/<id>/whep/<token>  candidates that the client has found since (RFC 8840)
+//! DELETE /webrtc/<id>/whep/<token>  ends the session
+//! OPTIONS of both                   STUN and TURN servers, as Link headers
+//! GET    /webrtc/<id>               the page
+//! GET    /webrtc/player.js          the module that it uses, for other pages
+//! ```
+
+use super::ApiState;
+use super::access::{Refused, authorize, header_text, later, peer};
+use super::cors::{Cors, cors};
+use super::problem::Problem;
+use crate::webrtc::{NegotiationError, WatchError, WatchRequest, WebRtcServer};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use parking_lot::RwLock;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Offers of browsers have some ten thousand bytes.
+const MAX_BODY_BYTES: usize = 64 << 10;
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a client calls itself, at most.
+const MAX_AGENT: usize = 200;
+const SDP: &str = "application/sdp";
+const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
+const CORS: Cors = Cors {
+    methods: "GET, POST, PATCH, DELETE, OPTIONS",
+    headers: "authorization, content-type, if-match",
+    exposed: "accept-patch, accept-post, etag, link, location",
+};
+
+/// The WebRTC server as it is at the moment: it can be bound anew. Clones are handles to the same.
+#[derive(Clone, Default)]
+pub struct ServedWebRtc {
+    server: Arc<RwLock<Option<Arc<WebRtcServer>>>>,
+}
+
+impl ServedWebRtc {
+    /// Takes another server, or none, and gives the one before.
+    pub fn set(&self, server: Option<Arc<WebRtcServer>>) -> Option<Arc<WebRtcServer>> {
+        std::mem::replace(&mut *self.server.write(), server)
+    }
+
+    /// The server, if there is one.
+    pub fn get(&self) -> Option<Arc<WebRtcServer>> {
+        self.server.read().clone()
+    }
+}
+
+pub(super) fn routes() -> Router<Arc<ApiState>> {
+    Router::new().route("/webrtc/{*path}", any(by_path))
+}
+
+/// What a path below `/webrtc/` is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted<'a> {
+    Script(&'static str),
+    Endpoint(&'a str),
+    Session(&'a str, &'a str),
+    Page(&'a str),
+}
+
+impl<'a> Wanted<'a> {
+    /// An id may contain slashes, so the end of the path decides.
+    fn of(path: &'a str) -> Option<Self> {
+        match path {
+            "player.js" => return Some(Self::Script(include_str!("player.js"))),
+            "page.js" => return Some(Self::Script(include_str!("page.js"))),
+            _ => {}
+        }
+        let path = path.strip_suffix('/').unwrap_or(path);
+        if let Some(stream) = path.strip_suffix("/whep") {
+            return Some(Self::Endpoint(stream));
+        }
+        if let Some((front, token)) = path.rsplit_once('/')
+            && let Some(stream) = front.strip_suffix("/whep")
+            && token.len() == 32
+            && token.bytes().all(|b| b.is_ascii_hexdigit())
+        {
+            return Some(Self::Session(stream, token));
+        }
+        (!path.is_empty()).then_some(Self::Page(path))
+    }
+
+    fn allowed(&self) -> &'static str {
+        match self {
+            Self::Endpoint(_) => "POST, OPTIONS",
+            Self::Session(..) => "PATCH, DELETE, OPTIONS",
+            Self::Page(_) | Self::Script(_) => "GET, HEAD, OPTIONS",
+        }
+    }
+}
+
+fn off() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "webrtc_disabled", "WebRTC is not served; webrtc.enabled is false")
+}
+
+async fn by_path(State(state): State<Arc<ApiState>>, Path(path): Path<String>, request: Request) -> Response {
+    let allow = state.manager.config().webrtc.allow_origin.clone();
+    let (request, body) = request.into_parts();
+    let answer = answer(&state, &path, &request, body).await;
+    let mut response = answer.unwrap_or_else(IntoResponse::into_response);
+    cors(&mut response, &allow, &request.headers, &CORS);
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+async fn answer(state: &Arc<ApiState>, path: &str, request: &Parts, body: Body) -> Result<Response, Refused> {
+    let none = || Problem::new(StatusCode::NOT_FOUND, "no_such_path", "expected /webrtc/{id}");
+    let wanted = Wanted::of(path).ok_or_else(none)?;
+    let server = state.options.webrtc.get().ok_or_else(off)?;
+    match (wanted, request.method.as_str()) {
+        (Wanted::Script(text), "GET" | "HEAD") => Ok(script(text)),
+        (Wanted::Page(stream), "GET" | "HEAD") => page(state, request, stream).await,
+        (Wanted::Endpoint(stream), "POST") => post(state, &server, request, body, stream).await,
+        (Wanted::Session(stream, token), "PATCH") => patch(&server, request, body, stream, token).await,
+        (Wanted::Session(stream, token), "DELETE") => match server.close(stream, token).await {
+            true => Ok(StatusCode::OK.into_response()),
+            false => Err(no_session().into()),
+        },
+        (_, "OPTIONS") => options(state, &server, request, wanted).await,
+        _ => Err(wrong_method(&request.method, wanted)),
+    }
+}
+
+fn wrong_method(method: &Method, wanted: Wanted<'_>) -> Refused {
+    let detail = format!("{method} is not possible here; expected {}", wanted.allowed());
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail);
+    let mut response = problem.into_response();
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(wanted.allowed()));
+    response.into()
+}
+
+fn no_session() -> Problem {
+    let detail = "there is no such session: it has ended, or never began; begin again with a POST";
+    Problem::new(StatusCode::NOT_FOUND, "no_such_session", detail)
+}
+
+/// Servers' addresses are for those who may watch: their passwords are in there.
+fn link(response: &mut Response, server: &WebRtcServer) {
+    for link in server.ice_links() {
+        if let Ok(value) = HeaderValue::try_from(link) {
+            response.headers_mut().append(header::LINK, value);
+        }
+    }
+}
+
+async fn options(
+    state: &ApiState,
+    server: &WebRtcServer,
+    request: &Parts,
+    wanted: Wanted<'_>,
+) -> Result<Response, Refused> {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::ALLOW, HeaderValue::from_static(wanted.allowed()));
+    match wanted {
+        Wanted::Endpoint(stream) => {
+            headers.insert("accept-post", HeaderValue::from_static(SDP));
+            // A browser asks before it knows who its user is; that question carries no credentials.
+            let preflight = request.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+            if !preflight && !server.options().ice_servers.is_empty() {
+                authorize(state, request, stream, "webrtc").await?;
+                link(&mut response, server);
+            }
+        }
+        Wanted::Session(..) => {
+            headers.insert("accept-patch", HeaderValue::from_static(FRAGMENT));
+        }
+        _ => {}
+    }
+    Ok(response)
+}
+
+/// A body of this type as text.
+async fn text(request: &Parts, body: Body, kind: &'static str) -> Result<String, Refused> {
+    let given = header_text(request, header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
+    if !given.eq_ignore_ascii_case(kind) {
+        let detail = format!("the body's type is \"{given}\"; expected {kind}");
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail).into());
+    }
+    let read = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, MAX_BODY_BYTES)).await;
+    let read = read.map_err(|_| {
+        let detail = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
+        closing(Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail))
+    })?;
+    let bytes = read.map_err(|_| {
+        let detail = format!("the body is too large; expected {MAX_BODY_BYTES} bytes at most");
+        closing(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail))
+    })?;
+    String::from_utf8(bytes.into()).map_err(|_| {
+        Problem::new(StatusCode::BAD_REQUEST, "invalid_body", "the body is no text; expected UTF-8").into()
+    })
+}
+
+/// What is left of the body is not waited for.
+fn closing(problem: Problem) -> Refused {
+    let mut response = problem.into_response();
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response.into()
+}
+
+fn refused(error: &WatchError) -> Refused {
+    let detail = error.to_string();
+    let (status, code) = match error {
+        WatchError::Negotiation(NegotiationError::NoCommonCodec(_)) => {
+            (StatusCode::NOT_ACCEPTABLE, "no_common_codec")
+        }
+        WatchError::Negotiation(_) => (StatusCode::BAD_REQUEST, "invalid_offer"),
+        WatchError::NoTracks => (StatusCode::SERVICE_UNAVAILABLE, "no_tracks"),
+        WatchError::TooMany(_) => (StatusCode::SERVICE_UNAVAILABLE, "too_many_sessions"),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
+    };
+    let problem = Problem::new(status, code, detail);
+    if status == StatusCode::SERVICE_UNAVAILABLE { later(problem, 2) } else { problem.into() }
+}
+
+async fn post(
+    state: &Arc<ApiState>,
+    server: &WebRtcServer,
+    request: &Parts,
+    body: Body,
+    stream: &str,
+) -> Result<Response, Refused> {
+    let grant = authorize(state, request, stream, "webrtc").await?;
+    let offer = text(request, body, SDP).await?;
+    let handle = state.manager.running(stream).map_err(Problem::from)?;
+    let agent: String = header_text(request, header::USER_AGENT).chars().take(MAX_AGENT).collect();
+    let watching = server
+        .watch(WatchRequest {
+            offer: &offer,
+            stream: handle.id().shared(),
+            hub: handle.hub().clone(),
+            peer: peer(request),
+            user: grant.user,
+            user_agent: (!agent.is_empty()).then_some(agent),
+        })
+        .await
+        .map_err(|error| refused(&error))?;
+    // Behind the path as it was asked for: the routes may be part of another server's.
+    let asked = request.extensions.get::<axum::extract::OriginalUri>();
+    let asked = asked.map_or(request.uri.path(), |uri| uri.0.path());
+    let location = format!("{}/{}", asked.trim_end_matches('/'), watching.token);
+    let mut response = (StatusCode::CREATED, watching.answer).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(SDP));
+    headers.insert("accept-patch", HeaderValue::from_static(FRAGMENT));
+    for (name, value) in [(header::LOCATION, location), (header::ETAG, etag(&watching.token))] {
+        headers.insert(name, HeaderValue::try_from(value).map_err(|e| Problem::internal(&e))?);
+    }
+    link(&mut response, server);
+    Ok(response)
+}
+
+/// The tag of a session's ICE credentials, which stay what they are.
+fn etag(token: &str) -> String {
+    format!("\"{}\"", token.get(..8).unwrap_or_default())
+}
+
+async fn patch(
+    server: &WebRtcServer,
+    request: &Parts,
+    body: Body,
+    stream: &str,
+    token: &str,
+) -> Result<Response, Refused> {
+    if !server.has(stream, token) {
+        return Err(no_session().into());
+    }
+    match header_text(request, header::IF_MATCH) {
+        "" => {}
+        "*" => {
+            // RFC 9725 section 4.3.3.
+            let detail = "ICE is not restarted within a session; begin another with a POST";
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "no_ice_restart", detail).into());
+        }
+        tag if tag == etag(token) => {}
+        _ => {
+            let detail = "the session's ICE credentials are others; expected the ETag of its answer";
+            return Err(Problem::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", detail).into());
+        }
+    }
+    let fragment = text(request, body, FRAGMENT).await?;
+    match server.trickle(stream, token, &fragment).await {
+        true => Ok(StatusCode::NO_CONTENT.into_response()),
+        false => Err(no_session().into()),
+    }
+}
+
+fn script(text: &'static str) -> Response {
+    let kind =
+        [(header::CONTENT_TYPE, "text/javascript; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")];
+    (kind, text).into_response()
+}
+
+async fn page(state: &ApiState, request: &Parts, stream: &str) -> Result<Response, Refused> {
+    // Here, a browser asks its user for a name and a password; it does not for what scripts ask for.
+    authorize(state, request, stream, "webrtc").await?;
+    state.manager.running(stream).map_err(Problem::from)?;
+    // An id is letters, digits and a few signs, none of which means anything in HTML.
+    let scripts = "../".repeat(stream.matches('/').count());
+    let html = include_str!("page.html").replace("{title}", stream).replace("{scripts}", &scripts);
+    let policy = "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; \
+                  media-src 'self' blob: mediastream:; img-src data:; base-uri 'none'; form-action 'none'";
+    let headers =
+        [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, policy)];
+    Ok((headers, html).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        let token = "0123456789abcdef0123456789abcdef";
+        assert_eq!(Wanted::of("yard/door/whep"), Some(Wanted::Endpoint("yard/door")));
+        assert_eq!(Wanted::of(&format!("door/whep/{token}")), Some(Wanted::Session("door", token)));
+        assert_eq!(Wanted::of("door/whep/x"), Some(Wanted::Page("door/whep/x")));
+        assert_eq!(Wanted::of("yard/door/"), Some(Wanted::Page("yard/door")));
+        assert!(matches!(Wanted::of("player.js"), Some(Wanted::Script(_))));
+        assert_eq!(Wanted::of("/"), None);
+    }
+}

@@ -1,0 +1,180 @@
+// Plays a stream of Stream Manager by WebRTC (WHEP). Any page may load this module:
+//
+//   import { WhepPlayer } from "https://server:3000/webrtc/player.js";
+//   const player = new WhepPlayer(document.querySelector("video"), "https://server:3000/webrtc/camera-1/whep");
+//   player.start();
+//
+// It connects again by itself, with growing pauses, until stop() is called. Options: `token`, sent as a bearer token;
+// `onstate(state, detail)` with "connecting", "playing", "waiting" (and why) or "stopped".
+
+const FIRST_PAUSE_MS = 500;
+const LONGEST_PAUSE_MS = 15000;
+const CONNECT_LIMIT_MS = 15000;
+
+/** The ICE servers that `Link` headers tell (RFC 9725 section 4.6). */
+export function iceServers(link) {
+  const servers = [];
+  for (const [, url, rest] of (link ?? "").matchAll(/<([^>]*)>((?:\s*;\s*[\w-]+="(?:[^"\\]|\\.)*")*)/g)) {
+    const values = {};
+    for (const [, name, value] of rest.matchAll(/([\w-]+)="((?:[^"\\]|\\.)*)"/g)) {
+      values[name.toLowerCase()] = value.replace(/\\(.)/g, "$1");
+    }
+    if (values.rel === "ice-server") {
+      servers.push({ urls: url, username: values.username, credential: values.credential });
+    }
+  }
+  return servers;
+}
+
+export class WhepPlayer {
+  #video;
+  #url;
+  #options;
+  #peer = null;
+  #session = null;
+  #attempt = 0;
+  #pause = FIRST_PAUSE_MS;
+  #timer = null;
+
+  constructor(video, url, options = {}) {
+    this.#video = video;
+    this.#url = new URL(url, globalThis.location?.href);
+    this.#options = options;
+  }
+
+  /** The connection, or null. */
+  get peer() {
+    return this.#peer;
+  }
+
+  /** Begins to play. */
+  start() {
+    this.#attempt += 1;
+    this.#leave();
+    this.#pause = FIRST_PAUSE_MS;
+    this.#connect();
+  }
+
+  /** Ends, and says so to the server. */
+  stop() {
+    this.#attempt += 1;
+    this.#leave();
+    this.#tell("stopped");
+  }
+
+  /** What is known of the connection: size, frames and bits per second, losses, delays in milliseconds. */
+  async statistics() {
+    const found = { width: 0, height: 0, framesPerSecond: 0, framesDecoded: 0, bytes: 0, packetsLost: 0 };
+    const reports = this.#peer ? await this.#peer.getStats() : new Map();
+    for (const report of reports.values()) {
+      if (report.type === "inbound-rtp") {
+        found.bytes += report.bytesReceived ?? 0;
+        found.packetsLost += report.packetsLost ?? 0;
+        if (report.kind === "video") {
+          found.width = report.frameWidth ?? 0;
+          found.height = report.frameHeight ?? 0;
+          found.framesPerSecond = report.framesPerSecond ?? 0;
+          found.framesDecoded = report.framesDecoded ?? 0;
+          found.codec = reports.get(report.codecId)?.mimeType;
+          if (report.jitterBufferEmittedCount > 0) {
+            found.bufferMs = (report.jitterBufferDelay / report.jitterBufferEmittedCount) * 1000;
+          }
+        } else {
+          found.soundCodec = reports.get(report.codecId)?.mimeType;
+          found.soundPackets = report.packetsReceived ?? 0;
+        }
+      } else if (report.type === "candidate-pair" && report.nominated) {
+        found.roundTripMs = (report.currentRoundTripTime ?? 0) * 1000;
+        found.transport = reports.get(report.localCandidateId)?.protocol;
+      }
+    }
+    return found;
+  }
+
+  #tell(state, detail = "") {
+    this.#options.onstate?.(state, detail);
+  }
+
+  #headers(more = {}) {
+    return this.#options.token ? { authorization: `Bearer ${this.#options.token}`, ...more } : more;
+  }
+
+  #leave() {
+    clearTimeout(this.#timer);
+    this.#peer?.close();
+    this.#peer = null;
+    if (this.#session) {
+      // Also when the page is being left.
+      fetch(this.#session, { method: "DELETE", headers: this.#headers(), keepalive: true }).catch(() => {});
+      this.#session = null;
+    }
+  }
+
+  #again(attempt, why) {
+    if (attempt !== this.#attempt) return;
+    this.#attempt += 1;
+    this.#leave();
+    this.#tell("waiting", why);
+    // Not everybody at the same moment.
+    this.#timer = setTimeout(() => this.#connect(), this.#pause * (0.75 + Math.random() / 2));
+    this.#pause = Math.min(this.#pause * 2, LONGEST_PAUSE_MS);
+  }
+
+  async #connect() {
+    const attempt = ++this.#attempt;
+    this.#tell("connecting");
+    const peer = new RTCPeerConnection();
+    this.#peer = peer;
+    try {
+      const stream = new MediaStream();
+      for (const kind of ["video", "audio"]) {
+        const { receiver } = peer.addTransceiver(kind, { direction: "recvonly" });
+        // As soon as possible: this is a live picture.
+        if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = 0;
+      }
+      peer.ontrack = ({ track }) => {
+        stream.addTrack(track);
+        if (this.#video.srcObject !== stream) this.#video.srcObject = stream;
+        this.#video.play?.().catch(() => {});
+      };
+      peer.onconnectionstatechange = () => {
+        const state = peer.connectionState;
+        if (state === "connected") {
+          clearTimeout(this.#timer);
+          this.#pause = FIRST_PAUSE_MS;
+          this.#tell("playing");
+        } else if (state === "failed" || state === "disconnected" || state === "closed") {
+          this.#again(attempt, "the connection was lost");
+        }
+      };
+      const asked = fetch(this.#url, { method: "OPTIONS", headers: this.#headers() }).catch(() => null);
+      const offer = await peer.createOffer();
+      const servers = iceServers((await asked)?.headers.get("link"));
+      if (attempt !== this.#attempt) return;
+      if (servers.length > 0) peer.setConfiguration({ iceServers: servers });
+      await peer.setLocalDescription(offer);
+      const headers = this.#headers({ "content-type": "application/sdp" });
+      const answer = await fetch(this.#url, { method: "POST", headers, body: peer.localDescription.sdp });
+      const text = await answer.text();
+      const session = answer.headers.get("location");
+      if (attempt !== this.#attempt) {
+        if (answer.ok && session) {
+          fetch(new URL(session, this.#url), { method: "DELETE", headers: this.#headers(), keepalive: true }).catch(() => {});
+        }
+        return;
+      }
+      if (answer.status !== 201) {
+        let why = `HTTP ${answer.status}`;
+        try {
+          why = JSON.parse(text).detail ?? why;
+        } catch {}
+        throw new Error(why);
+      }
+      if (session) this.#session = new URL(session, this.#url);
+      await peer.setRemoteDescription({ type: "answer", sdp: text });
+      this.#timer = setTimeout(() => this.#again(attempt, "no connection could be made"), CONNECT_LIMIT_MS);
+    } catch (error) {
+      this.#again(attempt, error.message);
+    }
+  }
+}

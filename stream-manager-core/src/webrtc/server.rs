@@ -1,0 +1,437 @@
+//! The port, its workers, and the sessions that begin and end.
+
+use super::LeftOut;
+use super::address::candidates;
+use super::answer::{Identity, answer};
+use super::feed::Feeds;
+use super::negotiate::{NegotiationError, plan};
+use super::options::WebRtcOptions;
+use super::route::{Owner, Routes};
+use super::socket::Socket;
+use super::tcp;
+use super::viewer::{Counters, NewViewer, Viewer};
+use super::worker::{Command, Port, Worker, WorkerHandle};
+use crate::frame::WallTime;
+use crate::hub::{Hub, HubItem, ReaderOptions, StartAt};
+use crate::session::{NewSession, SessionKind, Sessions};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use str0m::Candidate;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// More workers than this do not make it faster: what is left is the system's own work.
+const MAX_WORKERS: usize = 8;
+/// How long a client waits for a stream that has no tracks yet.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long is waited for a first picture, which tells whether there are B frames.
+const LOOK_TIMEOUT: Duration = Duration::from_millis(300);
+/// How long ending may take.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why WebRTC cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WebRtcError {
+    /// The port cannot be had.
+    #[error("WebRTC cannot listen on {address}: {error}; is another server running there? See webrtc.listen")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// There is no certificate.
+    #[error("no certificate can be made for WebRTC")]
+    Certificate,
+}
+
+/// Why somebody cannot watch.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WatchError {
+    /// The offer and the stream do not go together.
+    #[error(transparent)]
+    Negotiation(#[from] NegotiationError),
+    /// The stream has no tracks: its source has never been reached, for example.
+    #[error("the stream has no tracks at the moment")]
+    NoTracks,
+    /// There are too many.
+    #[error("there are {0} WebRTC sessions, which is as many as may be; try again later")]
+    TooMany(usize),
+    /// The server is ending.
+    #[error("the server is shutting down")]
+    Closed,
+}
+
+/// Somebody who wants to watch.
+#[derive(Debug)]
+pub struct WatchRequest<'a> {
+    /// The offer (SDP, RFC 8866).
+    pub offer: &'a str,
+    /// The stream's id.
+    pub stream: Arc<str>,
+    /// Its hub.
+    pub hub: Hub,
+    /// Where the request comes from.
+    pub peer: SocketAddr,
+    /// Who asks.
+    pub user: Option<String>,
+    /// What the client calls itself.
+    pub user_agent: Option<String>,
+}
+
+/// A session that has been answered.
+#[derive(Clone, Debug)]
+pub struct Watching {
+    /// The session's number in the list of sessions.
+    pub session: u64,
+    /// What only its client knows: the end of the session's address.
+    pub token: String,
+    /// The answer (SDP).
+    pub answer: String,
+    /// Tracks that are not sent.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// Sessions by what only their clients know, and their streams.
+type Tokens = Arc<Mutex<HashMap<String, (Arc<str>, Owner)>>>;
+
+/// What the parts of a server share.
+struct Shared {
+    options: WebRtcOptions,
+    socket: Arc<Socket>,
+    routes: Arc<Routes>,
+    workers: Arc<[WorkerHandle]>,
+    feeds: Feeds,
+    identity: Identity,
+    sessions: Sessions,
+    open: Arc<AtomicUsize>,
+    next_worker: AtomicUsize,
+    /// Sessions by their tokens.
+    tokens: Tokens,
+    cancel: CancellationToken,
+}
+
+/// A running server. Dropping it ends its tasks; [`stop`](Self::stop) says goodbye to its viewers first.
+pub struct WebRtcServer {
+    shared: Arc<Shared>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Drop for WebRtcServer {
+    fn drop(&mut self) {
+        self.shared.cancel.cancel();
+        self.tasks.lock().iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Counts a session for as long as it lasts.
+struct Place {
+    open: Arc<AtomicUsize>,
+    tokens: Tokens,
+    token: String,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.tokens.lock().remove(&self.token);
+    }
+}
+
+async fn receive(socket: Arc<Socket>, routes: Arc<Routes>, workers: Arc<[WorkerHandle]>) {
+    let mut buffers = socket.buffers();
+    loop {
+        let received = socket
+            .receive(&mut buffers, |datagram| {
+                if let Some(owner) = routes.find(&datagram)
+                    && let Some(worker) = workers.get(owner.worker)
+                {
+                    // A worker that is behind loses it, as a network would.
+                    let _ = worker.try_send(Command::Datagram(owner.session, datagram));
+                }
+            })
+            .await;
+        if let Err(error) = received {
+            // For example that nobody listens where something was sent to.
+            tracing::debug!(%error, "the WebRTC port");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// The same port number by UDP and by TCP.
+fn bind_both(listen: SocketAddr) -> io::Result<(Socket, TcpListener)> {
+    // If the system chooses one, it may be taken by the other protocol.
+    let mut tries = if listen.port() == 0 { 20 } else { 1 };
+    loop {
+        tries -= 1;
+        let socket = Socket::bind(listen)?;
+        let address = socket.address();
+        let listener = std::net::TcpListener::bind(address).and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener)
+        });
+        match listener {
+            Ok(listener) => return Ok((socket, listener)),
+            Err(error) if tries == 0 => return Err(error),
+            Err(_) => {}
+        }
+    }
+}
+
+impl WebRtcServer {
+    /// Binds the port and starts the workers, on the current tokio runtime.
+    ///
+    /// # Errors
+    /// If the port is taken.
+    pub fn start(options: WebRtcOptions, sessions: Sessions) -> Result<Self, WebRtcError> {
+        let bind = |error| WebRtcError::Bind { address: options.listen, error };
+        let (socket, listener) = bind_both(options.listen).map_err(bind)?;
+        let port = Port { socket: Arc::new(socket), links: Arc::default() };
+        let socket = port.socket.clone();
+        let certificate = str0m::crypto::from_feature_flags()
+            .dtls_provider
+            .generate_certificate()
+            .ok_or(WebRtcError::Certificate)?;
+        let identity = Identity {
+            certificate,
+            candidates: candidates(socket.address(), &options.public_addresses),
+            public: options.public_addresses.clone(),
+        };
+        let (routes, cancel) = (Arc::new(Routes::default()), CancellationToken::new());
+        let count = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
+        let (handles, workers): (Vec<_>, Vec<_>) =
+            (0..count).map(|_| Worker::new(routes.clone(), port.clone())).unzip();
+        let handles: Arc<[WorkerHandle]> = handles.into();
+        let mut tasks: Vec<JoinHandle<()>> =
+            workers.into_iter().map(|worker| tokio::spawn(worker.run(cancel.clone()))).collect();
+        tasks.push(tokio::spawn(receive(socket.clone(), routes.clone(), handles.clone())));
+        let connections = tcp::Shared {
+            links: port.links,
+            routes: routes.clone(),
+            workers: handles.clone(),
+            max_connections: options.max_sessions.saturating_mul(2),
+        };
+        tasks.push(tokio::spawn(tcp::run(listener, connections)));
+        let shared = Shared {
+            options,
+            socket,
+            routes,
+            workers: handles,
+            feeds: Feeds::default(),
+            identity,
+            sessions,
+            open: Arc::default(),
+            next_worker: AtomicUsize::new(0),
+            tokens: Arc::default(),
+            cancel,
+        };
+        Ok(Self { shared: Arc::new(shared), tasks: Mutex::new(tasks) })
+    }
+
+    /// Where media arrives and leaves.
+    pub fn address(&self) -> SocketAddr {
+        self.shared.socket.address()
+    }
+
+    /// What it was made with.
+    pub fn options(&self) -> &WebRtcOptions {
+        &self.shared.options
+    }
+
+    /// Sessions that last.
+    pub fn len(&self) -> usize {
+        self.shared.open.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Values of `Link` headers that tell clients of STUN and TURN servers.
+    pub fn ice_links(&self) -> Vec<String> {
+        let now = WallTime::now();
+        self.shared.options.ice_servers.iter().map(|server| server.link(now)).collect()
+    }
+
+    fn place(&self) -> Result<Place, WatchError> {
+        let max = self.shared.options.max_sessions;
+        let take = |open: usize| (open < max).then_some(open + 1);
+        if self.shared.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+            return Err(WatchError::TooMany(max));
+        }
+        let random = || crate::auth::unpredictable();
+        let token = format!("{:016x}{:016x}", random(), random());
+        Ok(Place { open: self.shared.open.clone(), tokens: self.shared.tokens.clone(), token })
+    }
+
+    /// Answers somebody who wants to watch. The session begins when the client connects, or ends after a while.
+    ///
+    /// # Errors
+    /// If the offer is none, or nothing in it goes with the stream, or there are too many sessions.
+    pub async fn watch(&self, request: WatchRequest<'_>) -> Result<Watching, WatchError> {
+        let shared = &self.shared;
+        if shared.cancel.is_cancelled() {
+            return Err(WatchError::Closed);
+        }
+        let place = self.place()?;
+        let tracks = tracks(&request.hub).await.ok_or(WatchError::NoTracks)?;
+        let feed = shared.feeds.get(&request.stream, &request.hub, &tracks, &shared.workers);
+        feed.look(LOOK_TIMEOUT).await;
+        let plan = plan(request.offer, &tracks, feed.shared.reorders())?;
+        let answered = answer(&shared.identity, request.offer, &plan)?;
+        let worker = shared.next_worker.fetch_add(1, Ordering::Relaxed) % shared.workers.len();
+        let counters = Arc::new(Counters::default());
+        let stats = counters.clone();
+        let guard = shared.sessions.open(
+            NewSession {
+                protocol: "webrtc",
+                kind: SessionKind::Reader,
+                stream: request.stream.clone(),
+                address: request.peer,
+                user: request.user,
+                user_agent: request.user_agent,
+                transport: "udp",
+            },
+            Arc::new(move || stats.stats()),
+        );
+        let owner = Owner { worker, session: guard.id() };
+        let token = place.token.clone();
+        shared.tokens.lock().insert(token.clone(), (request.stream.clone(), owner));
+        shared.routes.add(answered.name.clone(), owner);
+        let to_opus = plan.audio.as_ref().is_some_and(|chosen| chosen.to_opus);
+        let watching =
+            Watching { session: owner.session, token, answer: answered.sdp, left_out: plan.left_out.clone() };
+        let viewer = Viewer::new(NewViewer {
+            owner,
+            rtc: answered.rtc,
+            name: answered.name,
+            watch: feed.watch(worker, to_opus),
+            video: plan.video,
+            audio: plan.audio,
+            guard,
+            counters,
+            queue_bytes: shared.options.queue_bytes,
+            timeout: shared.options.session_timeout,
+            place: Box::new(place),
+        });
+        let handle = shared.workers.get(worker).ok_or(WatchError::Closed)?;
+        handle.send(Command::Add(Box::new(viewer))).await.map_err(|()| WatchError::Closed)?;
+        Ok(watching)
+    }
+
+    fn find(&self, stream: &str, token: &str) -> Option<Owner> {
+        let tokens = self.shared.tokens.lock();
+        tokens.get(token).filter(|(of, _)| **of == *stream).map(|(_, owner)| *owner)
+    }
+
+    async fn tell(&self, owner: Owner, command: Command) {
+        if let Some(worker) = self.shared.workers.get(owner.worker) {
+            // It fails only when everything ends.
+            let _ = worker.send(command).await;
+        }
+    }
+
+    /// Candidates that a client has found: `a=candidate` lines of a fragment (RFC 8840). `false` if there is no such
+    /// session. What cannot be used, such as names of the local network, is passed over; the client's checks arrive
+    /// anyway.
+    pub async fn trickle(&self, stream: &str, token: &str, fragment: &str) -> bool {
+        let Some(owner) = self.find(stream, token) else { return false };
+        let parse = |line: &str| {
+            let line = line.trim().strip_prefix("a=").filter(|l| l.starts_with("candidate:"))?.to_owned();
+            // The parser is somebody else's, and this comes from anybody.
+            std::panic::catch_unwind(|| Candidate::from_sdp_string(&line).ok()).ok().flatten()
+        };
+        let found: Vec<Candidate> =
+            fragment.lines().filter_map(parse).take(super::viewer::MAX_CANDIDATES).collect();
+        if !found.is_empty() {
+            self.tell(owner, Command::Trickle(owner.session, found)).await;
+        }
+        true
+    }
+
+    /// Ends a session. `false` if there is none.
+    pub async fn close(&self, stream: &str, token: &str) -> bool {
+        let Some(owner) = self.find(stream, token) else { return false };
+        self.shared.tokens.lock().remove(token);
+        self.tell(owner, Command::Close(owner.session)).await;
+        true
+    }
+
+    /// Whether there is such a session.
+    pub fn has(&self, stream: &str, token: &str) -> bool {
+        self.find(stream, token).is_some()
+    }
+
+    /// Names and addresses that are known, and datagrams that were nobody's or that the system did not take.
+    pub fn port_stats(&self) -> PortStats {
+        let (names, addresses) = self.shared.routes.len();
+        PortStats {
+            names,
+            addresses,
+            strays: self.shared.routes.strays(),
+            refused: self.shared.socket.refused(),
+        }
+    }
+
+    /// Says goodbye to all viewers and lets go of the port.
+    pub async fn stop(&self) {
+        self.shared.cancel.cancel();
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for (number, task) in tasks.into_iter().enumerate() {
+            if number < self.shared.workers.len() {
+                let abort = task.abort_handle();
+                if tokio::time::timeout(STOP_TIMEOUT, task).await.is_err() {
+                    abort.abort();
+                }
+            } else {
+                task.abort();
+                // It ends at its next await.
+                let _ = task.await;
+            }
+        }
+    }
+}
+
+/// What happens at a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortStats {
+    /// ICE names of sessions.
+    pub names: usize,
+    /// Addresses that belong to sessions.
+    pub addresses: usize,
+    /// Datagrams that belonged to nobody.
+    pub strays: u64,
+    /// Datagrams that the system did not take.
+    pub refused: u64,
+}
+
+/// The tracks of a stream, as soon as there are some.
+async fn tracks(hub: &Hub) -> Option<Arc<[crate::frame::Track]>> {
+    let now = hub.tracks();
+    if !now.is_empty() {
+        return Some(now);
+    }
+    let mut reader =
+        hub.subscribe("webrtc start", ReaderOptions { start: StartAt::NextKeyframe, ..Default::default() });
+    let wait = async {
+        while let Some(item) = reader.next().await {
+            if let HubItem::Tracks(tracks) = item
+                && !tracks.is_empty()
+            {
+                return Some(tracks);
+            }
+        }
+        None
+    };
+    tokio::time::timeout(START_TIMEOUT, wait).await.ok().flatten()
+}

@@ -1,0 +1,317 @@
+//! A WHEP client that takes what it gets apart, and a network between it and the server that loses datagrams.
+//!
+//! The client is str0m, too; browsers, aiortc and GStreamer are the other stacks that the tests play with.
+
+use super::http::{Answer, send};
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use str0m::change::{SdpAnswer, SdpPendingOffer};
+use str0m::format::Codec;
+use str0m::media::{Direction, MediaKind, Mid};
+use str0m::net::{Protocol, Receive};
+use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
+
+/// A frame as it arrived.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// When.
+    pub at: Instant,
+    /// Its time in ticks of 90 kHz, or of the sound's rate.
+    pub time: u64,
+    /// Whether nothing is missing before it.
+    pub contiguous: bool,
+    /// The frame: Annex B for H.264.
+    pub data: Arc<[u8]>,
+}
+
+impl Received {
+    /// Whether it is a picture of H.264 that decoding can begin with.
+    pub fn is_idr(&self) -> bool {
+        self.data.windows(4).any(|w| w[..3] == [0, 0, 1] && w[3] & 31 == 5)
+    }
+}
+
+/// A client before it has asked.
+pub struct Offer {
+    rtc: Rtc,
+    pending: SdpPendingOffer,
+    socket: UdpSocket,
+    video: Mid,
+    /// What it offers.
+    pub sdp: String,
+}
+
+impl Offer {
+    /// Offers to receive, with the codecs that the configuration has.
+    pub fn with(config: RtcConfig) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut rtc = config.build(Instant::now());
+        rtc.add_local_candidate(Candidate::host(socket.local_addr().unwrap(), "udp").unwrap());
+        let mut change = rtc.sdp_api();
+        let video = change.add_media(MediaKind::Video, Direction::RecvOnly, None, None, None);
+        change.add_media(MediaKind::Audio, Direction::RecvOnly, None, None, None);
+        let (offer, pending) = change.apply().unwrap();
+        Self { sdp: offer.to_sdp_string(), rtc, pending, socket, video }
+    }
+
+    /// What browsers offer.
+    pub fn new() -> Self {
+        Self::with(RtcConfig::new().enable_pcmu(true, false).enable_pcma(true, false))
+    }
+
+    /// Takes the answer. `through` is where media goes instead of where the answer says.
+    pub fn accept(mut self, url: &str, answer: &Answer, through: Option<SocketAddr>) -> Client {
+        let mut sdp = answer.text();
+        if let Some(through) = through {
+            let server = candidate(&sdp);
+            sdp = sdp.replace(
+                &format!(" {} {} typ", server.ip(), server.port()),
+                &format!(" {} {} typ", through.ip(), through.port()),
+            );
+        }
+        self.rtc.sdp_api().accept_answer(self.pending, SdpAnswer::from_sdp_string(&sdp).unwrap()).unwrap();
+        Client {
+            rtc: self.rtc,
+            socket: self.socket,
+            video_mid: self.video,
+            session: super::http::join(url, answer.header("location")),
+            video: Vec::new(),
+            sound: Vec::new(),
+            connected: None,
+            closed: false,
+            answer: sdp,
+            asked: None,
+        }
+    }
+}
+
+impl Default for Offer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The first candidate of a description.
+pub fn candidate(sdp: &str) -> SocketAddr {
+    let line = sdp.lines().find(|line| line.starts_with("a=candidate:")).expect("no candidate");
+    let words: Vec<&str> = line.split(' ').collect();
+    format!("{}:{}", words[4], words[5]).parse().unwrap()
+}
+
+/// Posts an offer.
+pub fn post(url: &str, offer: &str, headers: &[(&str, &str)]) -> Answer {
+    let mut all = vec![("content-type", "application/sdp")];
+    all.extend(headers);
+    send("POST", url, &all, offer.as_bytes())
+}
+
+/// A client that plays.
+pub struct Client {
+    rtc: Rtc,
+    socket: UdpSocket,
+    video_mid: Mid,
+    /// The session's address.
+    pub session: String,
+    /// Pictures so far.
+    pub video: Vec<Received>,
+    /// Frames of sound so far.
+    pub sound: Vec<Received>,
+    /// When it was connected.
+    pub connected: Option<Instant>,
+    /// Whether the server has said goodbye.
+    pub closed: bool,
+    /// The answer.
+    pub answer: String,
+    asked: Option<Instant>,
+}
+
+impl Client {
+    /// Connects to a stream. Panics if the server does not want that.
+    pub fn connect(url: &str) -> Self {
+        Self::connect_through(url, |_| None)
+    }
+
+    /// The same, with something between: gets the server's address, gives its own.
+    pub fn connect_through(url: &str, between: impl FnOnce(SocketAddr) -> Option<SocketAddr>) -> Self {
+        let offer = Offer::new();
+        let answer = post(url, &offer.sdp, &[]);
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        let through = between(candidate(&answer.text()));
+        offer.accept(url, &answer, through)
+    }
+
+    /// Goes on until something holds. Panics if it does not in time.
+    pub fn until(&mut self, what: &str, limit: Duration, mut done: impl FnMut(&mut Self) -> bool) {
+        let end = Instant::now() + limit;
+        while !done(self) {
+            assert!(
+                Instant::now() < end,
+                "{what}: not within {limit:?}; connected {:?}, {} pictures, {} of sound",
+                self.connected.is_some(),
+                self.video.len(),
+                self.sound.len()
+            );
+            self.step();
+        }
+    }
+
+    /// Asks for a keyframe.
+    pub fn ask_for_keyframe(&mut self) {
+        let mut writer = self.rtc.writer(self.video_mid).unwrap();
+        writer.request_keyframe(None, str0m::media::KeyframeRequestKind::Pli).unwrap();
+    }
+
+    /// Keeps the session alive and counts packets and bytes of media, without looking into them.
+    pub fn count_until(&mut self, end: Instant) -> (u64, u64) {
+        let (mut packets, mut bytes) = (0, 0);
+        let mut buffer = vec![0; 2000];
+        let mut looked = Instant::now();
+        self.socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        while Instant::now() < end {
+            let received = self.socket.recv_from(&mut buffer);
+            if let Ok((length, _)) = received
+                && (128..192).contains(&buffer[0])
+            {
+                packets += 1;
+                bytes += length as u64;
+            } else if let Ok((length, source)) = received {
+                let destination = self.socket.local_addr().unwrap();
+                let receive = Receive::new(Protocol::Udp, source, destination, &buffer[..length]).unwrap();
+                self.rtc.handle_input(Input::Receive(Instant::now(), receive)).unwrap();
+            }
+            if looked.elapsed() > Duration::from_millis(100) {
+                looked = Instant::now();
+                self.rtc.handle_input(Input::Timeout(looked)).unwrap();
+                loop {
+                    match self.rtc.poll_output().unwrap() {
+                        Output::Timeout(_) => break,
+                        Output::Transmit(transmit) => {
+                            let _ = self.socket.send_to(&transmit.contents, transmit.destination);
+                        }
+                        Output::Event(_) => {}
+                    }
+                }
+            }
+        }
+        (packets, bytes)
+    }
+
+    fn step(&mut self) {
+        let mut wants_keyframe = false;
+        let wait = loop {
+            match self.rtc.poll_output().unwrap() {
+                Output::Timeout(at) => break at,
+                Output::Transmit(transmit) => {
+                    // Nobody may be there any more.
+                    let _ = self.socket.send_to(&transmit.contents, transmit.destination);
+                }
+                Output::Event(Event::Connected) => self.connected = Some(Instant::now()),
+                Output::Event(Event::Closed) => self.closed = true,
+                Output::Event(Event::MediaData(data)) => {
+                    let received = Received {
+                        at: Instant::now(),
+                        time: data.time.numer(),
+                        contiguous: data.contiguous,
+                        data: data.data.clone(),
+                    };
+                    if data.mid != self.video_mid {
+                        self.sound.push(received);
+                    } else if !self.video.is_empty()
+                        || data.params.spec().codec != Codec::H264
+                        || received.is_idr()
+                    {
+                        self.video.push(received);
+                    } else {
+                        wants_keyframe = true;
+                    }
+                }
+                Output::Event(_) => {}
+            }
+        };
+        let now = Instant::now();
+        // As browsers do whose first picture is lost.
+        if wants_keyframe && self.asked.is_none_or(|asked| now - asked > Duration::from_millis(300)) {
+            self.asked = Some(now);
+            self.ask_for_keyframe();
+        }
+        let wait =
+            wait.saturating_duration_since(now).clamp(Duration::from_millis(1), Duration::from_millis(50));
+        self.socket.set_read_timeout(Some(wait)).unwrap();
+        let mut buffer = vec![0; 2000];
+        match self.socket.recv_from(&mut buffer) {
+            Ok((length, source)) => {
+                let destination = self.socket.local_addr().unwrap();
+                let receive = Receive::new(Protocol::Udp, source, destination, &buffer[..length]).unwrap();
+                self.rtc.handle_input(Input::Receive(Instant::now(), receive)).unwrap();
+            }
+            Err(_) => self.rtc.handle_input(Input::Timeout(Instant::now())).unwrap(),
+        }
+    }
+
+    /// Writes the pictures as H.264 and reads their counters.
+    pub fn counters(&self) -> Vec<u32> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("received.h264");
+        let data: Vec<u8> = self.video.iter().flat_map(|received| received.data.iter().copied()).collect();
+        std::fs::write(&file, data).unwrap();
+        super::media::counters(&file)
+    }
+}
+
+/// A network that loses some of the media on its way, in both directions.
+pub struct Lossy {
+    address: SocketAddr,
+    /// Datagrams that were lost.
+    pub lost: Arc<AtomicU64>,
+    end: Arc<AtomicBool>,
+}
+
+impl Lossy {
+    /// Between one client and a server; of a hundred datagrams of media so many are lost.
+    pub fn start(server: SocketAddr, percent: u8) -> Self {
+        let (near, far) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        far.connect(server).unwrap();
+        let (end, lost) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let address = near.local_addr().unwrap();
+        let client = Arc::new(std::sync::Mutex::new(None));
+        for back in [false, true] {
+            let (near, far) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+            let (end, lost, client) = (end.clone(), lost.clone(), client.clone());
+            std::thread::spawn(move || {
+                let mut random = fastrand::Rng::with_seed(7 + u64::from(back));
+                let from = if back { &far } else { &near };
+                from.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+                let mut buffer = vec![0; 2000];
+                while !end.load(Ordering::Relaxed) {
+                    let Ok((length, source)) = from.recv_from(&mut buffer) else { continue };
+                    // RTP and RTCP by their first byte (RFC 7983).
+                    if (128..192).contains(&buffer[0]) && random.u8(..100) < percent {
+                        lost.fetch_add(1, Ordering::Relaxed);
+                        continue;
+                    }
+                    if back {
+                        let to: Option<SocketAddr> = *client.lock().unwrap();
+                        let _ = to.map(|to| near.send_to(&buffer[..length], to));
+                    } else {
+                        *client.lock().unwrap() = Some(source);
+                        let _ = far.send(&buffer[..length]);
+                    }
+                }
+            });
+        }
+        Self { address, lost, end }
+    }
+
+    /// Where clients send to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Lossy {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,382 @@
+//! WebRTC: who watches by WHEP gets every picture, also over a bad line, and whoever sends rubbish harms nobody.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::UdpSocket;
+use std::time::Duration;
+use str0m::RtcConfig;
+use stream_manager_tests::camera::{Camera, Feed};
+use stream_manager_tests::http::{Answer, get, request, send};
+use stream_manager_tests::media::assert_contiguous;
+use stream_manager_tests::player::{Playing, missing};
+use stream_manager_tests::program::Server;
+use stream_manager_tests::wait_until;
+use stream_manager_tests::whep::{Client, Lossy, Offer, candidate, post};
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn start(config: &str) -> (tempfile::TempDir, Server) {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), Some(config));
+    (folder, server)
+}
+
+fn with(camera: &Camera, more: &str) -> (tempfile::TempDir, Server) {
+    let started =
+        start(&format!("{more}\n[[streams]]\nid = \"yard/cam\"\nsource_url = \"{}\"\n", camera.url()));
+    started.1.wait_for("yard/cam", "frames", SOON, |stream| stream["frames"].as_u64() > Some(30));
+    started
+}
+
+fn whep(server: &Server) -> String {
+    server.url("/webrtc/yard/cam/whep")
+}
+
+fn sessions(server: &Server) -> Vec<Value> {
+    let all = server.call("GET", "/api/sessions", None).1["items"].as_array().unwrap().clone();
+    all.into_iter().filter(|session| session["protocol"] == "webrtc").collect()
+}
+
+/// What begins with the kept GOP has all its pictures, then all that come; sound comes along, as Opus; who says that the
+/// picture is broken gets the GOP again.
+#[test]
+fn every_picture_comes_and_again_when_asked_for() {
+    let camera = Camera::start(Feed::with_audio(false));
+    let (_folder, server) = with(&camera, "");
+    let mut client = Client::connect(&whep(&server));
+    client.until("pictures and sound", SOON, |c| c.video.len() >= 60 && c.sound.len() >= 40);
+    assert!(client.video.iter().all(|picture| picture.contiguous));
+    // Opus has frames of 20 ms.
+    let steps: Vec<u64> = client.sound.windows(2).map(|pair| pair[1].time - pair[0].time).collect();
+    assert!(steps.iter().filter(|step| **step == 960).count() * 10 >= steps.len() * 9, "{steps:?}");
+    // Times of pictures are the camera's, but for those that were there already when it began.
+    let times: Vec<u64> =
+        client.video.windows(2).rev().take(20).map(|pair| pair[1].time - pair[0].time).collect();
+    assert!(times.iter().all(|step| (3000..=4200).contains(step)), "{times:?}");
+    // Not at a keyframe: what comes again is the one before.
+    let before = client.video.len();
+    client.until("the middle of a GOP", SOON, |c| {
+        c.video.len() >= before + 25 || c.counters().last().unwrap() % 25 == 12
+    });
+    let before = client.video.len();
+    client.ask_for_keyframe();
+    client.until("pictures again", SOON, |c| c.video.len() >= before + 60);
+    let counters = client.counters();
+    let back: Vec<usize> = (1..counters.len()).filter(|n| counters[*n] != counters[n - 1] + 1).collect();
+    assert_eq!(back.len(), 1, "{counters:?}");
+    assert!(client.video[back[0]].is_idr() && counters[back[0]] <= counters[back[0] - 1], "{counters:?}");
+    let listed = sessions(&server);
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    assert!(listed[0]["packets"].as_u64() > Some(100) && listed[0]["transport"] == "udp", "{listed:?}");
+    assert_eq!(request("DELETE", &client.session, &[]).status, 200);
+    client.until("goodbye", SOON, |c| c.closed);
+    wait_until("the session's end", SOON, || sessions(&server).is_empty());
+    assert_eq!(request("DELETE", &client.session, &[]).status, 404);
+    // Nobody watches, so nothing is packetized.
+    wait_until("the feed's end", SOON, || {
+        let consumers = server.stream("yard/cam")["consumers"].to_string();
+        !consumers.contains("webrtc")
+    });
+    server.stop();
+}
+
+/// A line that loses one datagram in twenty, both ways: all of the picture is there all the same.
+#[test]
+fn the_picture_stays_whole_on_a_bad_line() {
+    let camera = Camera::start(Feed::h264());
+    let (_folder, server) = with(&camera, "");
+    let mut line = None;
+    let mut client = Client::connect_through(&whep(&server), |server| {
+        let lossy = Lossy::start(server, 5);
+        let address = lossy.address();
+        line = Some(lossy);
+        Some(address)
+    });
+    client.until("pictures", SOON, |c| c.video.len() >= 200);
+    assert!(line.unwrap().lost.load(std::sync::atomic::Ordering::Relaxed) > 10);
+    let missing = client.video.iter().filter(|picture| !picture.contiguous).count();
+    assert_eq!(missing, 0);
+    assert_contiguous(&client.counters(), "on a bad line");
+    server.stop();
+}
+
+/// The camera goes and comes back, and the viewer sees it again without doing anything. With another codec, what was
+/// agreed on does not hold any more, and the viewer is told.
+#[test]
+fn the_camera_may_go_and_come_back() {
+    let mut camera = Camera::start(Feed::h264());
+    let (_folder, server) = start("");
+    let stream = serde_json::json!({ "id": "yard/cam", "source_url": camera.url() });
+    assert_eq!(server.call("POST", "/api/streams", Some(&stream)).0, 201);
+    let mut client = Client::connect(&whep(&server));
+    client.until("pictures", SOON, |c| c.video.len() >= 30);
+    camera.kill();
+    server.wait_for("yard/cam", "loss", SOON, |stream| stream["state"] == "backoff");
+    let before = client.video.len();
+    camera.revive();
+    client.until("pictures again", SOON, |c| c.video.len() >= before + 50);
+    assert!(!client.closed);
+    let vp8 = Camera::start(Feed::custom(
+        "( videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=25/1 ! vp8enc deadline=1 \
+         keyframe-max-dist=25 ! rtpvp8pay name=pay0 pt=96 )",
+    ));
+    let patch = serde_json::json!({ "source_url": vp8.url() });
+    assert_eq!(server.call("PATCH", "/api/streams/yard/cam", Some(&patch)).0, 200);
+    client.until("goodbye", SOON, |c| c.closed);
+    let mut client = Client::connect(&whep(&server));
+    client.until("pictures of VP8", SOON, |c| c.video.len() >= 30);
+    server.stop();
+}
+
+fn body(kind: &str, url: &str, body: &[u8]) -> Answer {
+    send("POST", url, &[("content-type", kind)], body)
+}
+
+#[test]
+fn what_is_wrong_with_an_offer_is_said() {
+    let camera = Camera::start(Feed::h264());
+    let (_folder, server) = with(&camera, "");
+    let url = whep(&server);
+    let answer = request(
+        "OPTIONS",
+        &url,
+        &[("origin", "https://a.example"), ("access-control-request-method", "POST")],
+    );
+    assert_eq!((answer.status, answer.header("accept-post")), (204, "application/sdp"));
+    assert!(answer.header("access-control-allow-methods").contains("POST"));
+    let offer = Offer::new().sdp;
+    for (kind, text, status, code) in [
+        ("application/sdp", "rubbish".to_owned(), 400, "invalid_offer"),
+        ("application/sdp", String::new(), 400, "invalid_offer"),
+        ("application/sdp", offer.replace("a=fingerprint", "a=thumbprint"), 400, "invalid_offer"),
+        ("application/sdp", offer.replace("a=recvonly", "a=inactive"), 400, "invalid_offer"),
+        ("application/sdp", offer.replace("a=mid:", "a=mid:long"), 400, "invalid_offer"),
+        ("application/json", offer.clone(), 415, "unsupported_media_type"),
+        ("application/sdp", "a".repeat(10 << 20), 413, "body_too_large"),
+    ] {
+        // Whoever sends ten megabytes may find the door shut before they are through.
+        if text.len() > 1 << 20 {
+            continue;
+        }
+        let answer = body(kind, &url, text.as_bytes());
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (status, code),
+            "{kind} {text:.80} {}",
+            answer.text()
+        );
+    }
+    let large = body("application/sdp", &url, &vec![b'a'; 100 << 10]);
+    assert_eq!((large.status, large.code().as_str()), (413, "body_too_large"));
+    let vp8 = Offer::with(RtcConfig::new().clear_codecs().enable_vp8(true)).sdp;
+    let answer = post(&url, &vp8, &[]);
+    assert_eq!((answer.status, answer.code().as_str()), (406, "no_common_codec"));
+    assert!(answer.text().contains("offers no h264"), "{}", answer.text());
+    assert_eq!(post(&server.url("/webrtc/nobody/whep"), &offer, &[]).status, 404);
+    for (method, status) in [("GET", 405), ("PUT", 405), ("DELETE", 405)] {
+        assert_eq!(request(method, &url, &[]).status, status, "{method}");
+    }
+    // A session that does not exist, and one that does.
+    let fragment = [("content-type", "application/trickle-ice-sdpfrag")];
+    let none = format!("{url}/0123456789abcdef0123456789abcdef");
+    assert_eq!(send("PATCH", &none, &fragment, "").status, 404);
+    let answer = post(&url, &offer, &[]);
+    assert_eq!((answer.status, answer.header("content-type")), (201, "application/sdp"), "{}", answer.text());
+    let session = stream_manager_tests::http::join(&url, answer.header("location"));
+    let etag = answer.header("etag").to_owned();
+    assert!(
+        answer.text().contains("a=ice-lite") && answer.text().contains("a=sendonly"),
+        "{}",
+        answer.text()
+    );
+    let lines = "a=ice-ufrag:x\r\nm=audio 9 RTP/AVP 0\r\na=mid:0\r\na=candidate:1 1 udp 2130706431 127.0.0.1 9 typ host\r\n\
+                 a=candidate:2 1 udp 2130706431 abc.local 9 typ host\r\na=candidate:rubbish\r\na=end-of-candidates\r\n";
+    let patch =
+        |more: &[(&str, &str)]| send("PATCH", &session, &[&fragment[..], more].concat(), lines).status;
+    assert_eq!(patch(&[]), 204);
+    assert_eq!(patch(&[("if-match", &etag)]), 204);
+    assert_eq!(patch(&[("if-match", "\"other\"")]), 412);
+    assert_eq!(patch(&[("if-match", "*")]), 422);
+    assert_eq!(send("PATCH", &session, &[("content-type", "text/plain")], lines).status, 415);
+    // Another stream's name does not help.
+    let elsewhere = session.replace("yard/cam", "yard/other");
+    assert_eq!(request("DELETE", &elsewhere, &[]).status, 404);
+    assert_eq!(request("DELETE", &session, &[]).status, 200);
+    server.stop();
+}
+
+#[test]
+fn cameras_with_b_frames_are_refused_with_a_reason() {
+    let camera = Camera::start(Feed::custom(
+        "( videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 \
+         ! x264enc bframes=2 b-adapt=false speed-preset=ultrafast key-int-max=25 rc-lookahead=5 \
+         ! video/x-h264,profile=main ! rtph264pay name=pay0 pt=96 config-interval=-1 )",
+    ));
+    let (_folder, server) = with(&camera, "");
+    let answer = post(&whep(&server), &Offer::new().sdp, &[]);
+    assert_eq!((answer.status, answer.code().as_str()), (406, "no_common_codec"), "{}", answer.text());
+    assert!(answer.text().contains("turn B frames off"), "{}", answer.text());
+    assert!(sessions(&server).is_empty());
+    server.stop();
+}
+
+/// Who asks and never comes is forgotten; there are never more than may be; who is told to go goes.
+#[test]
+fn sessions_are_bounded_and_end() {
+    let camera = Camera::start(Feed::h264());
+    let (_folder, server) = with(&camera, "[webrtc]\nmax_sessions = 3\nsession_timeout = \"5s\"\n");
+    let url = whep(&server);
+    let mut client = Client::connect(&url);
+    client.until("pictures", SOON, |c| c.video.len() >= 10);
+    let open: Vec<Answer> = (0..3).map(|_| post(&url, &Offer::new().sdp, &[])).collect();
+    assert_eq!(open.iter().map(|a| a.status).collect::<Vec<_>>(), [201, 201, 503]);
+    assert_eq!((open[2].code().as_str(), open[2].header("retry-after")), ("too_many_sessions", "2"));
+    assert_eq!(sessions(&server).len(), 3);
+    client.until("the end of those who never came", SOON, |_| sessions(&server).len() == 1);
+    assert!(!client.closed);
+    let session = sessions(&server)[0]["id"].as_u64().unwrap();
+    assert!(server.call("DELETE", &format!("/api/sessions/{session}"), None).0 < 300);
+    client.until("goodbye", SOON, |c| c.closed);
+    wait_until("its end", SOON, || sessions(&server).is_empty());
+    // One that falls silent is gone, too.
+    let mut client = Client::connect(&url);
+    client.until("pictures", SOON, |c| c.video.len() >= 10);
+    wait_until("its end", SOON, || sessions(&server).is_empty());
+    let events = server.call("GET", "/api/events?kind=session_closed", None);
+    drop(events);
+    server.stop();
+}
+
+/// Rubbish at the port: every kind that looks like something, from elsewhere and with the right name in it.
+#[test]
+fn rubbish_at_the_port_harms_nobody() {
+    let camera = Camera::start(Feed::h264());
+    let (_folder, server) = with(&camera, "");
+    let mut client = Client::connect(&whep(&server));
+    client.until("pictures", SOON, |c| c.video.len() >= 10);
+    let port = candidate(&client.answer);
+    let name = client.answer.lines().find_map(|l| l.strip_prefix("a=ice-ufrag:")).unwrap().to_owned();
+    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut random = fastrand::Rng::with_seed(3);
+    for round in 0..3000u32 {
+        let mut data: Vec<u8> = (0..random.usize(..300)).map(|_| random.u8(..)).collect();
+        match round % 4 {
+            // A binding request with the session's name, whose integrity is not right.
+            0 => {
+                let user = format!("{name}:stranger");
+                let padded = user.len().div_ceil(4) * 4;
+                let mut request = vec![0, 1];
+                request.extend(((padded + 4 + 24) as u16).to_be_bytes());
+                request.extend(0x2112_a442u32.to_be_bytes());
+                request.extend((0..12).map(|_| random.u8(..)));
+                request.extend([0, 6]);
+                request.extend((user.len() as u16).to_be_bytes());
+                request.extend(user.bytes());
+                request.resize(20 + 4 + padded, 0);
+                request.extend([0, 8, 0, 20]);
+                request.extend((0..20).map(|_| random.u8(..)));
+                data = request;
+            }
+            1 => {
+                data.splice(..data.len().min(4), [0, 1, 0, 80]);
+            }
+            2 => data.splice(..data.len().min(1), [22]).for_each(drop),
+            _ => data.splice(..data.len().min(1), [128 + random.u8(..64)]).for_each(drop),
+        }
+        stranger.send_to(&data, port).unwrap();
+    }
+    let before = client.video.len();
+    client.until("more pictures", SOON, |c| c.video.len() >= before + 50);
+    assert!(client.video.iter().all(|picture| picture.contiguous));
+    assert_contiguous(&client.counters(), "beside rubbish");
+    // Nothing was answered to a stranger: the port cannot be used to flood others.
+    stranger.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    assert!(stranger.recv(&mut [0; 2000]).is_err());
+    server.stop();
+}
+
+#[test]
+fn only_who_may_watch_does() {
+    let camera = Camera::start(Feed::h264());
+    let (_folder, server) = with(
+        &camera,
+        "[auth]\nusers = [{ name = \"ann\", password = \"secret\", read = [\"yard/*\"] }, \
+         { name = \"bob\", password = \"secret\", read = [] }]\n\
+         [webrtc]\n[[webrtc.ice_servers]]\nurl = \"turn:turn.example.org:3478\"\nsecret = \"north\"\n",
+    );
+    let url = whep(&server);
+    let offer = Offer::new().sdp;
+    let answer = post(&url, &offer, &[]);
+    assert_eq!((answer.status, answer.header("www-authenticate").starts_with("Basic")), (401, true));
+    assert_eq!(post(&url, &offer, &[("authorization", "Bearer bob:secret")]).status, 403);
+    assert_eq!(get(&server.url("/webrtc/yard/cam")).status, 401);
+    assert_eq!(request("OPTIONS", &url, &[]).status, 401);
+    let answer = request("OPTIONS", &url, &[("authorization", "Bearer ann:secret")]);
+    assert!(answer.header("link").starts_with("<turn:turn.example.org:3478>; rel=\"ice-server\"; username="));
+    let answer = post(&url, &offer, &[("authorization", "Bearer ann:secret")]);
+    assert_eq!(answer.status, 201);
+    assert!(!answer.header("link").contains("north") && answer.header("link").contains("credential="));
+    assert_eq!(sessions(&server)[0]["user"], "ann");
+    let log = server.stop();
+    assert!(!log.contains("secret") && !log.contains("north"));
+}
+
+/// A browser plays it by the module and shows the pictures in their order, with sound.
+fn browser(player: &str, transport: &str) {
+    let camera = Camera::start(Feed::with_audio(false));
+    let (_folder, server) = with(&camera, "");
+    let playing = Playing::start(player, &whep(&server), 20);
+    wait_until("pictures", Duration::from_secs(60), || playing.so_far().shown.len() >= 100);
+    let played = playing.finish();
+    assert!(played.errors().is_empty(), "{played:?}");
+    // Of what was there already when it began, the browser shows what it wants; then each in its turn.
+    let live: Vec<u32> = played.shown.iter().skip(15).map(|shown| shown.counter).collect();
+    assert!(live.windows(2).all(|pair| pair[0] <= pair[1]), "{live:?}");
+    let statistics = &played.end["details"]["statistics"];
+    let decoded = statistics["framesDecoded"].as_u64().unwrap();
+    let span = u64::from(live[live.len() - 1] - live[0]) + 1;
+    assert!(decoded + 2 >= span, "{decoded} decoded of {span}");
+    assert_eq!(statistics["packetsLost"], 0, "{statistics}");
+    assert_eq!(statistics["transport"], transport, "{statistics}");
+    assert_eq!(statistics["soundCodec"], "audio/opus", "{statistics}");
+    assert!(statistics["soundPackets"].as_u64() > Some(100), "{statistics}");
+    wait_until("the session's end", SOON, || sessions(&server).is_empty());
+    server.stop();
+}
+
+#[test]
+fn a_browser_plays_it() {
+    match missing() {
+        Some(reason) => println!("SKIPPED: {reason}"),
+        None => browser("whep", "udp"),
+    }
+}
+
+/// Where no UDP gets out, it goes by TCP.
+#[test]
+fn a_browser_plays_it_by_tcp() {
+    match missing() {
+        Some(reason) => println!("SKIPPED: {reason}"),
+        None => browser("whep-tcp", "tcp"),
+    }
+}
+
+/// Connections that say nothing, or nothing of use, are closed, and harm nobody.
+#[test]
+fn rubbish_by_tcp_is_closed() {
+    let camera = Camera::start(Feed::h264());
+    let (_folder, server) = with(&camera, "");
+    let answer = post(&whep(&server), &Offer::new().sdp, &[]);
+    assert!(answer.text().contains("tcptype passive"), "{}", answer.text());
+    let port = candidate(&answer.text());
+    for data in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0, 4, 1, 2, 3, 4], &[0, 0], &[255; 600]] {
+        let mut stream = std::net::TcpStream::connect(port).unwrap();
+        stream.write_all(data).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        // Closed, in whatever way.
+        assert!(!matches!(stream.read(&mut [0; 10]), Ok(1..)));
+    }
+    server.stop();
+}
