@@ -28,6 +28,19 @@ pub fn stream_manager() -> Command {
     command
 }
 
+/// A program of the Python tools that scripts/test installs; without it, the test that wants it says that it is skipped.
+#[allow(clippy::print_stdout)]
+pub fn tool(name: &str) -> Option<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
+    let path = cache.join("stream-manager/tools/bin").join(name);
+    if path.is_file() {
+        return Some(path);
+    }
+    println!("SKIPPED: {} is not installed; scripts/test does that", path.display());
+    None
+}
+
 /// Runs a command to its end, or panics after `limit`.
 pub fn finish(mut command: Command, limit: Duration) -> Output {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

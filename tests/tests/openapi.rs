@@ -6,21 +6,10 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
-use stream_manager_tests::program::{Server, finish, run};
-
-fn tool(name: &str) -> Option<PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
-    let path = cache.join("stream-manager/tools/bin").join(name);
-    if path.is_file() {
-        return Some(path);
-    }
-    println!("SKIPPED: {} is not installed; scripts/test does that", path.display());
-    None
-}
+use stream_manager_tests::program::{Server, finish, run, tool};
 
 #[test]
 fn schemathesis_finds_nothing() {

@@ -5,13 +5,15 @@
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::UdpSocket;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 use str0m::RtcConfig;
 use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::http::{Answer, get, request, send};
 use stream_manager_tests::media::assert_contiguous;
 use stream_manager_tests::player::{Playing, missing};
-use stream_manager_tests::program::Server;
+use stream_manager_tests::program::{Server, finish, tool};
 use stream_manager_tests::wait_until;
 use stream_manager_tests::whep::{Client, Lossy, Offer, candidate, post};
 
@@ -361,6 +363,30 @@ fn a_browser_plays_it_by_tcp() {
         Some(reason) => println!("SKIPPED: {reason}"),
         None => browser("whep-tcp", "tcp"),
     }
+}
+
+/// A stack of quite another kind, aiortc: each picture once, in its order, and sound.
+#[test]
+fn aiortc_plays_it() {
+    let Some(python) = tool("python") else { return };
+    let camera = Camera::start(Feed::with_audio(true));
+    let (_folder, server) = with(&camera, "");
+    let mut command = Command::new(python);
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("players/whep.py")).args([&whep(&server), "100"]);
+    let output = finish(command, Duration::from_secs(90));
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    if complaint.contains("No module named 'aiortc'") {
+        println!("SKIPPED: aiortc is not installed; scripts/test does that");
+        return;
+    }
+    assert!(output.status.success(), "{complaint}");
+    let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let counters: Vec<u32> =
+        seen["counters"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as u32).collect();
+    assert!(counters.len() >= 100);
+    assert_contiguous(&counters, "aiortc");
+    assert!(seen["sound"].as_u64() > Some(8000), "{}", seen["sound"]);
+    server.stop();
 }
 
 /// Connections that say nothing, or nothing of use, are closed, and harm nobody.

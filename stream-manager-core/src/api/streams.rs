@@ -20,7 +20,7 @@ use crate::session::SessionKind;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Extension, Path, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use schemars::JsonSchema;
@@ -288,7 +288,7 @@ async fn by_path(
     let target = Target::of(&state, &path);
     #[cfg(feature = "hls")]
     if let Target::Live(id) = target
-        && matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
+        && matches!(request.method().as_str(), "GET" | "HEAD" | "OPTIONS")
     {
         return Ok(super::players::live(&state, id, request).await);
     }

@@ -40,3 +40,53 @@ pub struct LeftOut {
     /// Why.
     pub reason: String,
 }
+
+/// The ways in for what comes from the network, as fuzz targets use them. Nothing here catches a panic.
+#[doc(hidden)]
+pub mod fuzzing {
+    use super::answer::Identity;
+    use super::negotiate::plan;
+    use crate::frame::Track;
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::sync::OnceLock;
+    use std::time::Instant;
+    use str0m::net::{DatagramRecv, Protocol, Receive};
+    use str0m::{Input, Output, Rtc};
+
+    const HERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
+
+    fn identity() -> Option<&'static Identity> {
+        static IDENTITY: OnceLock<Option<Identity>> = OnceLock::new();
+        let make = || {
+            let certificate = str0m::crypto::from_feature_flags().dtls_provider.generate_certificate()?;
+            Some(Identity { certificate, candidates: vec![HERE], public: Vec::new() })
+        };
+        IDENTITY.get_or_init(make).as_ref()
+    }
+
+    /// A session as an offer makes it.
+    pub struct Peer(Rtc);
+
+    /// Answers an offer.
+    pub fn offer(text: &str, tracks: &[Track]) -> Option<Peer> {
+        let plan = plan(text, tracks, false).ok()?;
+        identity()?.answer(text, &plan).ok().map(|answered| Peer(answered.rtc))
+    }
+
+    impl Peer {
+        /// Takes a datagram and everything that the session says to it.
+        pub fn receive(&mut self, data: &[u8]) {
+            let Ok(contents) = DatagramRecv::try_from(data) else { return };
+            let receive = Receive { proto: Protocol::Udp, source: HERE, destination: HERE, contents };
+            let input = Input::Receive(Instant::now(), receive);
+            if self.0.handle_input(input).is_err() {
+                return;
+            }
+            while let Ok(output) = self.0.poll_output() {
+                if matches!(output, Output::Timeout(_)) {
+                    return;
+                }
+            }
+        }
+    }
+}
