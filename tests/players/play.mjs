@@ -2,7 +2,7 @@
 //
 //   node play.mjs PLAYER URL SECONDS [MODULES]
 //
-// PLAYER is hlsjs, shaka, dashjs, websocket, whep, whep-tcp or video. MODULES is the folder with node_modules. Each line is
+// PLAYER is hlsjs, shaka, dashjs, websocket, whep, whep-tcp, video or page. MODULES is the folder with node_modules. Each line is
 // {"at": ms since 1970, "counter": burnt-in number, "time": media time, "frames": presented so far}; the last one is
 // {"end": true, "errors": […], "codecs": …, "delay": what the player says, "stalls": …}.
 
@@ -167,9 +167,19 @@ try {
     tab.on('console', (message) => process.stderr.write(`${message.text().slice(0, 300)}\n`));
   }
   await tab.exposeFunction('report', (line) => process.stdout.write(JSON.stringify(line) + '\n'));
-  await tab.goto(`http://127.0.0.1:${server.address().port}/`);
+  // `page` is one that the server has itself.
+  const own = player === 'page';
+  await tab.goto(own ? url : `http://127.0.0.1:${server.address().port}/`);
   process.stdout.write(JSON.stringify({ begin: Date.now() }) + '\n');
-  await tab.evaluate(([player, url]) => { window.start(player, url); }, [player, url]);
+  if (own) {
+    await tab.evaluate(() => {
+      const video = document.querySelector('video');
+      window.finish = () => ({ end: true, errors: [], details: {
+        state: document.body.dataset.state, frames: video.getVideoPlaybackQuality().totalVideoFrames } });
+    });
+  } else {
+    await tab.evaluate(([player, url]) => { window.start(player, url); }, [player, url]);
+  }
   await new Promise((done) => setTimeout(done, Number(seconds) * 1000));
   if (process.env.SCREENSHOT) await tab.screenshot({ path: process.env.SCREENSHOT });
   const end = await tab.evaluate(() => window.finish());

@@ -356,6 +356,26 @@ fn a_browser_plays_it() {
     }
 }
 
+/// The server's own page does, too, also for an id with a slash in it.
+#[test]
+fn the_page_plays_it() {
+    let camera = Camera::start(Feed::h264());
+    let (_folder, server) = with(&camera, "");
+    let page = get(&server.url("/webrtc/yard/cam"));
+    assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
+    assert_eq!(get(&server.url("/webrtc/nobody")).status, 404);
+    if let Some(reason) = missing() {
+        println!("SKIPPED: {reason}");
+        return;
+    }
+    let played = Playing::start("page", &server.url("/webrtc/yard/cam"), 15).finish();
+    assert_eq!(played.end["details"]["state"], "playing", "{played:?}");
+    assert!(played.end["details"]["frames"].as_u64() > Some(50), "{played:?}");
+    // Leaving the page ends the session.
+    wait_until("the session's end", SOON, || sessions(&server).is_empty());
+    server.stop();
+}
+
 /// Where no UDP gets out, it goes by TCP.
 #[test]
 fn a_browser_plays_it_by_tcp() {

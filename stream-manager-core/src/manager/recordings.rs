@@ -149,7 +149,7 @@ impl StreamManager {
     ///
     /// # Errors
     /// If the index cannot be read.
-    #[cfg(feature = "hls")]
+    #[cfg(all(feature = "hls", feature = "http"))]
     pub(crate) async fn segment_with_parts(
         &self,
         id: crate::storage::index::SegmentId,
