@@ -46,6 +46,9 @@ pub struct SessionInfo {
     pub transport: &'static str,
     /// Since when.
     pub since: WallTime,
+    /// Tracks that it does not get, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     /// Its counters.
     #[serde(flatten)]
     pub stats: SessionStats,
@@ -133,6 +136,7 @@ impl Sessions {
             user_agent: new.user_agent,
             transport: new.transport,
             since: WallTime::now(),
+            left_out: Vec::new(),
             stats: SessionStats::default(),
         };
         self.shared.emit(
@@ -217,6 +221,13 @@ impl SessionGuard {
     /// The same as a token.
     pub fn kick_token(&self) -> CancellationToken {
         self.kick.clone()
+    }
+
+    /// Says which tracks it does not get, and why.
+    pub fn leaves_out(&self, tracks: Vec<String>) {
+        if let Some(entry) = self.shared.entries.lock().get_mut(&self.id) {
+            entry.info.left_out = tracks;
+        }
     }
 
     /// Says why it ends; the first reason counts.

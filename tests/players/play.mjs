@@ -2,7 +2,7 @@
 //
 //   node play.mjs PLAYER URL SECONDS [MODULES]
 //
-// PLAYER is hlsjs, shaka, dashjs, websocket, whep, whep-tcp, video or page. MODULES is the folder with node_modules. Each line is
+// PLAYER is hlsjs, shaka, dashjs, websocket, whep, whep-tcp, whep-relay, video or page. MODULES is the folder with node_modules. Each line is
 // {"at": ms since 1970, "counter": burnt-in number, "time": media time, "frames": presented so far}; the last one is
 // {"end": true, "errors": […], "codecs": …, "delay": what the player says, "stalls": …}.
 
@@ -127,6 +127,15 @@ const players = {
     } });
     delay = async () => { details.statistics = await player.statistics(); return null; };
     window.player = player;
+    player.start();
+  },
+  // The same by TURN alone.
+  async 'whep-relay'(url) {
+    const { WhepPlayer } = await import(new URL('/webrtc/player.js', url));
+    const player = new WhepPlayer(video, url, { connection: { iceTransportPolicy: 'relay' }, onstate(state, detail) {
+      (details.states ??= []).push([state, detail, Date.now()]);
+    } });
+    delay = async () => { details.statistics = await player.statistics(); return null; };
     player.start();
   },
   // The same where no UDP gets through: the browser never hears of it.

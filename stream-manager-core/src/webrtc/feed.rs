@@ -24,6 +24,10 @@ const PACKET_BYTES: usize = 1160;
 /// A difference between the stream's clock and ours that is taken over at once.
 const CLOCK_STEP: Duration = Duration::from_secs(2);
 
+/// Among so many pictures from a keyframe on there is one out of order, if any is: as many B frames as encoders usually put
+/// in a row, and one on each side.
+const TELLING_FRAMES: u64 = 5;
+
 /// A packet without its header.
 #[derive(Debug)]
 pub(super) struct Packet {
@@ -120,14 +124,16 @@ impl FeedShared {
 }
 
 impl Feed {
-    /// Waits until it is known whether pictures are reordered, as far as what is kept tells; not long.
+    /// Waits until it is known whether pictures are reordered, but not longer than `limit`.
     pub(super) async fn look(&self, limit: Duration) {
-        if self.shared.main_video.is_none() {
+        let main = self.shared.tracks.iter().find(|track| Some(track.id) == self.shared.main_video);
+        let Some(video) = main.and_then(|track| track.parameters.video()) else { return };
+        if video.max_reorder_frames == Some(0) {
             return;
         }
         let mut seen = self.shared.seen.subscribe();
         // If nothing comes, what is known has to do.
-        let _ = tokio::time::timeout(limit, seen.wait_for(|frames| *frames > 0)).await;
+        let _ = tokio::time::timeout(limit, seen.wait_for(|frames| *frames >= TELLING_FRAMES)).await;
     }
 
     /// A viewer that is counted until this is dropped.

@@ -8,7 +8,7 @@
 //! UDP port ──► router: by ICE name or address ──► worker: its viewers' sessions (str0m) ──► UDP port
 //! ```
 //!
-//! A [`feed`](feed::Feed) exists while somebody watches its stream. A worker owns its viewers outright, so there is no
+//! A feed exists while somebody watches its stream. A worker owns its viewers outright, so there is no
 //! lock on the way of a packet; payloads are shared by all viewers and by what is kept for retransmission. A viewer
 //! begins with the kept GOP, whose timestamps are pressed together so that players show the present at once, and gets it
 //! again when it says that its picture is broken (PLI). One that is too slow loses whole GOPs.

@@ -304,6 +304,9 @@ impl WebRtcServer {
             },
             Arc::new(move || stats.stats()),
         );
+        guard.leaves_out(
+            plan.left_out.iter().map(|left| format!("{}: {}", left.codec, left.reason)).collect(),
+        );
         let owner = Owner { worker, session: guard.id() };
         let token = place.token.clone();
         shared.tokens.lock().insert(token.clone(), (request.stream.clone(), owner));

@@ -5,7 +5,8 @@
 //   player.start();
 //
 // It connects again by itself, with growing pauses, until stop() is called. Options: `token`, sent as a bearer token;
-// `onstate(state, detail)` with "connecting", "playing", "waiting" (and why) or "stopped".
+// `onstate(state, detail)` with "connecting", "playing", "waiting" (and why) or "stopped"; `connection`, more for the
+// RTCPeerConnection, such as {iceTransportPolicy: "relay"}.
 
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 15000;
@@ -85,7 +86,8 @@ export class WhepPlayer {
         }
       } else if (report.type === "candidate-pair" && report.nominated) {
         found.roundTripMs = (report.currentRoundTripTime ?? 0) * 1000;
-        found.transport = reports.get(report.localCandidateId)?.protocol;
+        const local = reports.get(report.localCandidateId);
+        found.transport = local?.candidateType === "relay" ? "relay" : local?.protocol;
       }
     }
     return found;
@@ -123,7 +125,7 @@ export class WhepPlayer {
   async #connect() {
     const attempt = ++this.#attempt;
     this.#tell("connecting");
-    const peer = new RTCPeerConnection();
+    const peer = new RTCPeerConnection(this.#options.connection);
     this.#peer = peer;
     try {
       const stream = new MediaStream();
@@ -151,7 +153,7 @@ export class WhepPlayer {
       const offer = await peer.createOffer();
       const servers = iceServers((await asked)?.headers.get("link"));
       if (attempt !== this.#attempt) return;
-      if (servers.length > 0) peer.setConfiguration({ iceServers: servers });
+      if (servers.length > 0) peer.setConfiguration({ ...this.#options.connection, iceServers: servers });
       await peer.setLocalDescription(offer);
       const headers = this.#headers({ "content-type": "application/sdp" });
       const answer = await fetch(this.#url, { method: "POST", headers, body: peer.localDescription.sdp });
