@@ -14,7 +14,7 @@ run_packages=(
   gstreamer1.0-libav gstreamer1.0-x glib-networking
 )
 # What the tests need beyond that.
-test_packages=(libgstrtspserver-1.0-dev gstreamer1.0-tools ffmpeg curl openssl mosquitto mosquitto-clients python3 python3-venv)
+test_packages=(libgstrtspserver-1.0-dev gstreamer1.0-rtsp gstreamer1.0-tools ffmpeg curl openssl mosquitto mosquitto-clients python3 python3-venv)
 
 # Programs that come with the system or with somebody's own installation.
 command -v npm >/dev/null || test_packages+=(nodejs npm)
