@@ -160,12 +160,7 @@ fn what_is_wrong_with_an_offer_is_said() {
         ("application/sdp", offer.replace("a=recvonly", "a=inactive"), 400, "invalid_offer"),
         ("application/sdp", offer.replace("a=mid:", "a=mid:long"), 400, "invalid_offer"),
         ("application/json", offer.clone(), 415, "unsupported_media_type"),
-        ("application/sdp", "a".repeat(10 << 20), 413, "body_too_large"),
     ] {
-        // Whoever sends ten megabytes may find the door shut before they are through.
-        if text.len() > 1 << 20 {
-            continue;
-        }
         let answer = body(kind, &url, text.as_bytes());
         assert_eq!(
             (answer.status, answer.code().as_str()),
@@ -263,8 +258,6 @@ fn sessions_are_bounded_and_end() {
     let mut client = Client::connect(&url);
     client.until("pictures", SOON, |c| c.video.len() >= 10);
     wait_until("its end", SOON, || sessions(&server).is_empty());
-    let events = server.call("GET", "/api/events?kind=session_closed", None);
-    drop(events);
     server.stop();
 }
 
