@@ -123,24 +123,16 @@ const players = {
     }; });
   },
   // The server's own module, as a page of another site uses it.
-  async whep(url) {
+  async whep(url, connection = {}) {
     const { WhepPlayer } = await import(new URL('/webrtc/player.js', url));
-    const player = new WhepPlayer(video, url, { onstate(state, detail) {
+    const player = new WhepPlayer(video, url, { connection, onstate(state, detail) {
       (details.states ??= []).push([state, detail, Date.now()]);
     } });
     delay = async () => { details.statistics = await player.statistics(); return null; };
-    window.player = player;
     player.start();
   },
   // The same by TURN alone.
-  async 'whep-relay'(url) {
-    const { WhepPlayer } = await import(new URL('/webrtc/player.js', url));
-    const player = new WhepPlayer(video, url, { connection: { iceTransportPolicy: 'relay' }, onstate(state, detail) {
-      (details.states ??= []).push([state, detail, Date.now()]);
-    } });
-    delay = async () => { details.statistics = await player.statistics(); return null; };
-    player.start();
-  },
+  'whep-relay': (url) => players.whep(url, { iceTransportPolicy: 'relay' }),
   // The same where no UDP gets through: the browser never hears of it.
   'whep-tcp'(url) {
     const real = window.fetch;

@@ -5,7 +5,7 @@ use super::problem::Problem;
 use crate::auth::{Access, Action, Credentials, Denied, Grant};
 use axum::extract::ConnectInfo;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,6 +13,9 @@ use std::time::Duration;
 
 /// A wrong password is answered this much later, so that trying many takes long.
 const WRONG_CREDENTIALS_DELAY: Duration = Duration::from_secs(1);
+
+/// What a client calls itself, at most.
+const MAX_AGENT: usize = 200;
 
 /// An answer that is none: what stands in the way.
 pub(super) struct Refused(Box<Response>);
@@ -44,6 +47,11 @@ pub(super) fn peer(request: &Parts) -> SocketAddr {
 /// A header's text, or nothing.
 pub(super) fn header_text(request: &Parts, name: header::HeaderName) -> &str {
     request.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
+}
+
+/// What a client calls itself, or nothing.
+pub(super) fn user_agent(request: &Parts) -> String {
+    header_text(request, header::USER_AGENT).chars().take(MAX_AGENT).collect()
 }
 
 /// The credentials of a request: Basic (RFC 7617), or the same in the clear as a bearer token (RFC 6750), which is all
@@ -109,6 +117,15 @@ pub(super) async fn authorize(
 pub(super) fn later(problem: Problem, seconds: u64) -> Refused {
     let mut response = problem.into_response();
     response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    response.into()
+}
+
+/// Another method is right here.
+pub(super) fn wrong_method(method: &Method, expected: &str, allow: &'static str) -> Refused {
+    let detail = format!("{method} is not possible here; expected {expected}");
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail);
+    let mut response = problem.into_response();
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
     response.into()
 }
 

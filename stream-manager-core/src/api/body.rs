@@ -70,7 +70,7 @@ fn is_foreign(request: &Request) -> bool {
 }
 
 /// The rest of the body is not read any more.
-fn closing(problem: Problem) -> Response {
+pub(super) fn closing(problem: Problem) -> Response {
     let mut response = problem.into_response();
     response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
     response

@@ -34,3 +34,10 @@ pub use packet::{HEADER_BYTES, INTERLEAVED_BYTES, PacketError, Packets, RtpPacke
 pub use packetize::{PacketizeError, Packetizer, PacketizerOptions};
 pub use receiver::{Receiver, ReceiverStats};
 pub use reorder::Reorder;
+
+/// Whether so many frames that could not be packetized are worth a line in the log: the first, and then each time there are
+/// ten times as many.
+#[cfg(any(feature = "rtsp", feature = "webrtc"))]
+pub(crate) fn is_worth_a_line(count: u64) -> bool {
+    count.checked_ilog10().is_some_and(|log| 10u64.pow(log) == count)
+}

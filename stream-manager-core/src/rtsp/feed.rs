@@ -9,7 +9,7 @@ use super::udp::UdpOutlet;
 use crate::config::StartMode;
 use crate::frame::{CodecParameters, Frame, MediaTime, Track, TrackId, WallTime};
 use crate::hub::{Hub, HubItem, HubReader, ReaderOptions};
-use crate::rtp::{Packetizer, PacketizerOptions, Packets, rtcp};
+use crate::rtp::{Packetizer, PacketizerOptions, Packets, is_worth_a_line, rtcp};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -329,8 +329,7 @@ impl Shared {
             Err(error) => {
                 state.refused += 1;
                 let count = state.refused;
-                // Once, and then again when it has become ten times as many.
-                if count.checked_ilog10().is_some_and(|log| 10u64.pow(log) == count) {
+                if is_worth_a_line(count) {
                     tracing::warn!(%error, frames = count, "frames are left out for RTSP readers");
                 }
                 return Ok(None);

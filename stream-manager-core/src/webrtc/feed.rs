@@ -10,7 +10,7 @@ use crate::frame::{
 };
 use crate::hub::{Hub, HubItem, HubReader, ReaderOptions};
 use crate::pipeline::sound::Encoder;
-use crate::rtp::{HEADER_BYTES, Packetizer, PacketizerOptions, Packets};
+use crate::rtp::{HEADER_BYTES, Packetizer, PacketizerOptions, Packets, is_worth_a_line};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -273,8 +273,7 @@ impl Work {
 
     fn refuse(&mut self, error: &str) {
         self.refused += 1;
-        // Once, and then again when it has become ten times as many.
-        if self.refused.checked_ilog10().is_some_and(|log| 10u64.pow(log) == self.refused) {
+        if is_worth_a_line(self.refused) {
             tracing::warn!(stream = %self.shared.stream, error, frames = self.refused, "frames are left out by WebRTC");
         }
     }

@@ -1,7 +1,7 @@
 //! Who asks, whether they may, and which session they belong to.
 
 use super::super::ApiState;
-use super::super::access::{Refused, authorize, header_text, later, peer};
+use super::super::access::{Refused, authorize, header_text, later, peer, user_agent};
 use super::super::problem::Problem;
 use super::viewers::{Client, Found, Viewer, sweep_all};
 use super::{START_TIMEOUT, Wanted};
@@ -11,11 +11,8 @@ use axum::http::{StatusCode, header};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// What a client calls itself, at most.
-const MAX_AGENT: usize = 200;
-
 fn client(request: &Parts, address: IpAddr, stream: &str, protocol: &'static str) -> Client {
-    let agent: String = header_text(request, header::USER_AGENT).chars().take(MAX_AGENT).collect();
+    let agent = user_agent(request);
     Client {
         address,
         agent,

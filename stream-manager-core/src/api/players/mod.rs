@@ -24,12 +24,13 @@ pub(super) use live::live;
 pub(crate) use viewers::Viewers;
 
 use super::ApiState;
-use super::access::Refused;
+use super::access::{Refused, wrong_method};
 use super::cors::{Cors, cors};
 use super::problem::Problem;
+use super::secure;
 use axum::Router;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use std::sync::Arc;
@@ -138,13 +139,7 @@ async fn by_protocol(
         match request.method {
             Method::GET | Method::HEAD => {}
             Method::OPTIONS => return Ok(StatusCode::NO_CONTENT.into_response()),
-            ref method => {
-                let detail = format!("{method} is not possible here; expected GET or HEAD");
-                let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail);
-                let mut response = problem.into_response();
-                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
-                return Err(response.into());
-            }
+            ref method => return Err(wrong_method(method, "GET or HEAD", "GET, HEAD, OPTIONS")),
         }
         let wanted = Wanted::of(&path).ok_or_else(|| no_such_file(&path))?;
         match protocol {
@@ -154,9 +149,7 @@ async fn by_protocol(
     };
     let mut response = answer.await.unwrap_or_else(IntoResponse::into_response);
     cors(&mut response, &allow_origin, &request.headers, &CORS);
-    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    response
+    secure(response).await
 }
 
 #[cfg(test)]

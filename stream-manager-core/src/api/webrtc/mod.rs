@@ -10,15 +10,17 @@
 //! ```
 
 use super::ApiState;
-use super::access::{Refused, authorize, header_text, later, peer};
+use super::access::{Refused, authorize, header_text, later, peer, user_agent, wrong_method};
+use super::body::closing;
 use super::cors::{Cors, cors};
 use super::problem::Problem;
+use super::secure;
 use crate::webrtc::{NegotiationError, WatchError, WatchRequest, WebRtcServer};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use parking_lot::RwLock;
@@ -29,8 +31,6 @@ use std::time::Duration;
 const MAX_BODY_BYTES: usize = 64 << 10;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a client calls itself, at most.
-const MAX_AGENT: usize = 200;
 const SDP: &str = "application/sdp";
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 const CORS: Cors = Cors {
@@ -111,10 +111,7 @@ async fn by_path(State(state): State<Arc<ApiState>>, Path(path): Path<String>, r
     let answer = answer(&state, &path, &request, body).await;
     let mut response = answer.unwrap_or_else(IntoResponse::into_response);
     cors(&mut response, &allow, &request.headers, &CORS);
-    let headers = response.headers_mut();
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    response
+    secure(response).await
 }
 
 async fn answer(state: &Arc<ApiState>, path: &str, request: &Parts, body: Body) -> Result<Response, Refused> {
@@ -131,16 +128,8 @@ async fn answer(state: &Arc<ApiState>, path: &str, request: &Parts, body: Body) 
             false => Err(no_session().into()),
         },
         (_, "OPTIONS") => options(state, &server, request, wanted).await,
-        _ => Err(wrong_method(&request.method, wanted)),
+        _ => Err(wrong_method(&request.method, wanted.allowed(), wanted.allowed())),
     }
-}
-
-fn wrong_method(method: &Method, wanted: Wanted<'_>) -> Refused {
-    let detail = format!("{method} is not possible here; expected {}", wanted.allowed());
-    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail);
-    let mut response = problem.into_response();
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(wanted.allowed()));
-    response.into()
 }
 
 fn no_session() -> Problem {
@@ -194,22 +183,15 @@ async fn text(request: &Parts, body: Body, kind: &'static str) -> Result<String,
     let read = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, MAX_BODY_BYTES)).await;
     let read = read.map_err(|_| {
         let detail = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
-        closing(Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail))
+        Refused::from(closing(Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail)))
     })?;
     let bytes = read.map_err(|_| {
         let detail = format!("the body is too large; expected {MAX_BODY_BYTES} bytes at most");
-        closing(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail))
+        Refused::from(closing(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)))
     })?;
     String::from_utf8(bytes.into()).map_err(|_| {
         Problem::new(StatusCode::BAD_REQUEST, "invalid_body", "the body is no text; expected UTF-8").into()
     })
-}
-
-/// What is left of the body is not waited for.
-fn closing(problem: Problem) -> Refused {
-    let mut response = problem.into_response();
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response.into()
 }
 
 fn refused(error: &WatchError) -> Refused {
@@ -237,7 +219,7 @@ async fn post(
     let grant = authorize(state, request, stream, "webrtc").await?;
     let offer = text(request, body, SDP).await?;
     let handle = state.manager.running(stream).map_err(Problem::from)?;
-    let agent: String = header_text(request, header::USER_AGENT).chars().take(MAX_AGENT).collect();
+    let agent = user_agent(request);
     let watching = server
         .watch(WatchRequest {
             offer: &offer,
