@@ -157,7 +157,9 @@ async fn infer(State(state): Shared, uri: Uri, headers: HeaderMap, body: Bytes) 
 impl From<InferenceError> for Problem {
     fn from(error: InferenceError) -> Self {
         let (status, code) = match &error {
-            InferenceError::NoModel { .. } => (StatusCode::NOT_FOUND, "model_not_found"),
+            InferenceError::NoModel { .. } | InferenceError::NotNamed { .. } => {
+                (StatusCode::NOT_FOUND, "model_not_found")
+            }
             InferenceError::NotReady { .. } => (StatusCode::SERVICE_UNAVAILABLE, "model_not_ready"),
             InferenceError::Busy { .. } => (StatusCode::SERVICE_UNAVAILABLE, "model_busy"),
             InferenceError::Timeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "model_timeout"),

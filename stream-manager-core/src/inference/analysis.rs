@@ -3,6 +3,7 @@
 //! It reads the hub only while it is on. When so few pictures are wanted that keyframes are enough, nothing else is
 //! decoded. What its model sees is told to whoever listens, and as an event when it is something else than before.
 
+mod thrift;
 mod work;
 
 use super::decode::{Decoder, Room};
@@ -78,6 +79,8 @@ pub struct AnalysisStatus {
     pub fps: f64,
     /// Whether only keyframes are decoded.
     pub keyframes_only: bool,
+    /// Whether that is so because the model gets round to fewer pictures than keyframes alone are.
+    pub saving: bool,
     /// Frames decoded.
     pub decoded: u64,
     /// Pictures handed to the model.
@@ -118,6 +121,7 @@ struct Shared {
     slot: Mutex<Option<Arc<Slot>>>,
     past: Mutex<SlotStats>,
     keyframes_only: AtomicBool,
+    saving: AtomicBool,
     decoded: AtomicU64,
     events: EventSender,
 }
@@ -182,6 +186,7 @@ impl AnalysisHandle {
             max_fps: settings.max_fps,
             fps: rate(&seen.recent),
             keyframes_only: shared.keyframes_only.load(Ordering::Relaxed),
+            saving: shared.saving.load(Ordering::Relaxed),
             decoded: shared.decoded.load(Ordering::Relaxed),
             offered: stats.offered,
             analysed: seen.analysed,
@@ -310,6 +315,7 @@ impl Analysis {
             slot: Mutex::default(),
             past: Mutex::default(),
             keyframes_only: AtomicBool::new(false),
+            saving: AtomicBool::new(false),
             decoded: AtomicU64::new(0),
             events,
         });
@@ -388,6 +394,7 @@ impl Analysis {
         work.stop_decoder().await;
         self.shared.set_slot(None);
         self.shared.keyframes_only.store(false, Ordering::Relaxed);
+        self.shared.saving.store(false, Ordering::Relaxed);
         ended
     }
 }

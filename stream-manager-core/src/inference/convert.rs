@@ -4,7 +4,7 @@ use super::InferenceError;
 use super::error::picture as wrong;
 use super::picture::{ColorSpace, Matrix, Picture, PixelFormat, Plane};
 use fast_image_resize::images::{Image, ImageRef, TypedImage, TypedImageRef};
-use fast_image_resize::pixels::{U16, U16x2};
+use fast_image_resize::pixels::U16;
 use fast_image_resize::{FilterType, PixelTrait, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use yuv::{YuvBiPlanarImage, YuvConversionMode, YuvPlanarImage, YuvRange, YuvStandardMatrix};
 
@@ -68,12 +68,7 @@ pub(super) fn to_rgb(picture: &Picture, rgb: &mut [u8]) -> Result<(), InferenceE
     }
 }
 
-/// A byte with more bits, so that what is rounded while it is scaled is not seen in the result.
-fn widened(value: u8) -> u16 {
-    u16::from(value) << 8
-}
-
-/// The twelve bits of it that colours are made of.
+/// The twelve bits of a value that colours are made of.
 fn twelve_bits(value: u16) -> u16 {
     (value.saturating_add(8) >> 4).min(4095)
 }
@@ -82,18 +77,16 @@ fn twelve_bits(value: u16) -> u16 {
 const WEIGHT_BITS: u32 = 15;
 
 /// New rows that are made at a time: what that takes stays in the processor's cache.
-const STRIP: usize = 64;
+const STRIP: usize = 128;
 
 /// Scales and converts; keeps its buffers.
 #[derive(Debug, Default)]
 pub(super) struct Scaler {
     resizer: Resizer,
-    /// Rows of a plane with more bits.
-    one: Vec<U16>,
-    two: Vec<U16x2>,
-    /// The same in their new width.
-    one_narrow: Vec<U16>,
-    two_narrow: Vec<U16x2>,
+    /// Rows of a plane, or of two, with more bits, and one in its new width.
+    rows: [Vec<U16>; 2],
+    turns: Vec<U16>,
+    narrow: Vec<U16>,
     /// Luminance and colour in their new size.
     planes: [Vec<u16>; 3],
     rgb: Vec<u8>,
@@ -125,14 +118,14 @@ impl Scaler {
                 return Ok(&self.rgb);
             }
             PixelFormat::I420(colors) => {
-                self.plane(picture.plane(0)?, size, crop, target, 0)?;
-                self.plane(picture.plane(1)?, half, half_crop, target, 1)?;
-                self.plane(picture.plane(2)?, half, half_crop, target, 2)?;
+                self.plane::<1>(picture.plane(0)?, size, crop, target, 0)?;
+                self.plane::<1>(picture.plane(1)?, half, half_crop, target, 1)?;
+                self.plane::<1>(picture.plane(2)?, half, half_crop, target, 2)?;
                 colors
             }
             PixelFormat::Nv12(colors) => {
-                self.plane(picture.plane(0)?, size, crop, target, 0)?;
-                self.pair(picture.plane(1)?, half, half_crop, target)?;
+                self.plane::<1>(picture.plane(0)?, size, crop, target, 0)?;
+                self.plane::<2>(picture.plane(1)?, half, half_crop, target, 1)?;
                 colors
             }
         };
@@ -152,90 +145,63 @@ impl Scaler {
         Ok(&self.rgb)
     }
 
-    /// One plane into the `index`-th of those in their new size.
-    fn plane(
+    /// A plane of `N` kinds of values in turn into those in their new size, from the `first` on.
+    fn plane<const N: usize>(
         &mut self,
         plane: Plane<'_>,
         size: (u32, u32),
         crop: Crop,
         target: (u32, u32),
-        index: usize,
+        first: usize,
     ) -> Result<(), InferenceError> {
-        let Self { resizer, one, one_narrow, planes, .. } = self;
+        let Self { resizer, rows: [one, two], turns, narrow, planes, .. } = self;
         let (width, across) = (size.0 as usize, target.0 as usize);
-        let to = &mut planes[index];
-        to.resize(across * target.1 as usize, 0);
-        let convert = |bytes: &[u8], to: &mut [U16]| {
-            for (to, from) in to.iter_mut().zip(bytes) {
-                *to = U16::new(widened(*from));
+        let row = |number: usize| {
+            let start = number * plane.stride;
+            let row = plane.data.get(start..start + width * N);
+            row.ok_or_else(|| wrong("it has fewer rows than it says"))
+        };
+        let mut scale_into = |rows: &[U16], count: u32, crop: Crop, down: u32, to: &mut [u16]| {
+            narrow.resize(to.len(), U16::new(0));
+            scale(resizer, rows, (size.0, count), narrow, (target.0, down), crop)?;
+            to.iter_mut().zip(&*narrow).for_each(|(to, from)| *to = twelve_bits(from.0));
+            Ok::<(), InferenceError>(())
+        };
+        let pairs = pairs(size.1, crop, target.1);
+        // Rows first, if that makes them fewer: it halves what is left to do.
+        let whole: Vec<RowPair>;
+        let (strips, is_blended) = match &pairs {
+            Some(pairs) => (&pairs[..], true),
+            None => {
+                whole = (0..size.1 as usize).map(|row| (row, row, 0)).collect();
+                (&whole[..], false)
             }
         };
-        let Some(pairs) = pairs(size.1, crop, target.1) else {
-            gather(plane, width, 0..size.1 as usize, one, convert)?;
-            one_narrow.resize(to.len(), U16::new(0));
-            scale(resizer, one, size, one_narrow, target, crop)?;
-            to.iter_mut().zip(one_narrow).for_each(|(to, from)| *to = twelve_bits(from.0));
-            return Ok(());
-        };
-        for (strip, to) in pairs.chunks(STRIP).zip(to.chunks_mut(across * STRIP)) {
-            gather(plane, width, strip.iter().flat_map(|(above, below, _)| [*above, *below]), one, convert)?;
-            let rows = strip.len() as u32 * 2;
-            one_narrow.resize(across * rows as usize, U16::new(0));
-            scale(resizer, one, (size.0, rows), one_narrow, (target.0, rows), across_only(crop, rows))?;
-            for ((to, from), (.., weight)) in
-                to.chunks_exact_mut(across).zip(one_narrow.chunks_exact(across * 2)).zip(strip)
-            {
-                let (above, below) = from.split_at(across);
-                for ((to, above), below) in to.iter_mut().zip(above).zip(below) {
-                    *to = blend(above.0, below.0, *weight);
+        let length = if is_blended { STRIP } else { strips.len().max(1) };
+        for (number, strip) in strips.chunks(length).enumerate() {
+            let pixels = width * strip.len();
+            one.resize(pixels, U16::new(0));
+            two.resize(if N == 2 { pixels } else { 0 }, U16::new(0));
+            for (index, (above, below, weight)) in strip.iter().enumerate() {
+                let at = index * width..(index + 1) * width;
+                let (above, below) = (row(*above)?, row(*below)?);
+                if N == 2 {
+                    turns.resize(width * 2, U16::new(0));
+                    blend(above, below, *weight, turns);
+                    apart(turns, &mut one[at.clone()], &mut two[at]);
+                } else {
+                    blend(above, below, *weight, &mut one[at]);
                 }
             }
-        }
-        Ok(())
-    }
-
-    /// A plane of two colours into the second and third of those in their new size.
-    fn pair(
-        &mut self,
-        plane: Plane<'_>,
-        size: (u32, u32),
-        crop: Crop,
-        target: (u32, u32),
-    ) -> Result<(), InferenceError> {
-        let Self { resizer, two, two_narrow, planes, .. } = self;
-        let (width, across) = (size.0 as usize, target.0 as usize);
-        let [_, first, second] = planes;
-        let pixels = across * target.1 as usize;
-        first.resize(pixels, 0);
-        second.resize(pixels, 0);
-        let convert = |bytes: &[u8], to: &mut [U16x2]| {
-            for (to, from) in to.iter_mut().zip(bytes.chunks_exact(2)) {
-                *to = U16x2::new([widened(from[0]), widened(from[1])]);
-            }
-        };
-        let Some(pairs) = pairs(size.1, crop, target.1) else {
-            gather(plane, width, 0..size.1 as usize, two, convert)?;
-            two_narrow.resize(pixels, U16x2::new([0; 2]));
-            scale(resizer, two, size, two_narrow, target, crop)?;
-            for ((first, second), from) in first.iter_mut().zip(second).zip(two_narrow) {
-                [*first, *second] = from.0.map(twelve_bits);
-            }
-            return Ok(());
-        };
-        let to = first.chunks_mut(across * STRIP).zip(second.chunks_mut(across * STRIP));
-        for (strip, (first, second)) in pairs.chunks(STRIP).zip(to) {
-            gather(plane, width, strip.iter().flat_map(|(above, below, _)| [*above, *below]), two, convert)?;
-            let rows = strip.len() as u32 * 2;
-            two_narrow.resize(across * rows as usize, U16x2::new([0; 2]));
-            scale(resizer, two, (size.0, rows), two_narrow, (target.0, rows), across_only(crop, rows))?;
-            let to = first.chunks_exact_mut(across).zip(second.chunks_exact_mut(across));
-            for (((first, second), from), (.., weight)) in
-                to.zip(two_narrow.chunks_exact(across * 2)).zip(strip)
-            {
-                let (above, below) = from.split_at(across);
-                for (((first, second), above), below) in first.iter_mut().zip(second).zip(above).zip(below) {
-                    *first = blend(above.0[0], below.0[0], *weight);
-                    *second = blend(above.0[1], below.0[1], *weight);
+            let count = strip.len() as u32;
+            for (rows, to) in [&*one, &*two].into_iter().zip(planes.iter_mut().skip(first)).take(N) {
+                to.resize(across * target.1 as usize, 0);
+                if is_blended {
+                    let start = number * STRIP * across;
+                    let to = &mut to[start..start + strip.len() * across];
+                    scale_into(rows, count, across_only(crop, count), count, to)?;
+                } else {
+                    scale_into(rows, count, crop, target.1, to)?;
                 }
             }
         }
@@ -258,16 +224,34 @@ impl Scaler {
     }
 }
 
-/// Twelve bits of two rows by the weight of the second.
-fn blend(above: u16, below: u16, weight: u32) -> u16 {
-    const WHOLE: u32 = 1 << WEIGHT_BITS;
-    twelve_bits(((u32::from(above) * (WHOLE - weight) + u32::from(below) * weight) >> WEIGHT_BITS) as u16)
+/// Between two bytes, by the weight of the second, with more bits: what is rounded here is not seen in the result.
+fn between(above: u8, below: u8, weight: i16) -> U16 {
+    let (above, below) = (i16::from(above), i16::from(below));
+    // Sixty-fourths: what a product of two numbers of 16 bits has in its upper half.
+    let difference = (i32::from((below - above) << 7) * i32::from(weight)) >> 16;
+    U16::new((((above << 6) + difference as i16) as u16) << 2)
 }
 
-/// For each new row the two that it lies between, and the weight of the second. `None` when a plane does not get less than
-/// half as high: then two rows for each new one are not fewer than all.
-fn pairs(height: u32, crop: Crop, target: u32) -> Option<Vec<(usize, usize, u32)>> {
-    if target.saturating_mul(2) >= height {
+fn blend(above: &[u8], below: &[u8], weight: i16, to: &mut [U16]) {
+    for ((to, above), below) in to.iter_mut().zip(above).zip(below) {
+        *to = between(*above, *below, weight);
+    }
+}
+
+/// Takes two kinds of values in turn apart. By itself, since the compiler makes vector instructions of it like that.
+fn apart(turns: &[U16], first: &mut [U16], second: &mut [U16]) {
+    for ((first, second), turn) in first.iter_mut().zip(second).zip(turns.chunks_exact(2)) {
+        (*first, *second) = (turn[0], turn[1]);
+    }
+}
+
+/// Two rows, and the weight of the second.
+type RowPair = (usize, usize, i16);
+
+/// For each new row the two that it lies between, and the weight of the second. `None` when a plane does not get less
+/// high: then there is nothing to be had by it.
+fn pairs(height: u32, crop: Crop, target: u32) -> Option<Vec<RowPair>> {
+    if target >= height {
         return None;
     }
     let (top, crop_height) = (f64::from(crop.1), f64::from(crop.3));
@@ -275,36 +259,12 @@ fn pairs(height: u32, crop: Crop, target: u32) -> Option<Vec<(usize, usize, u32)
     let pair = |row: u32| {
         let centre = (f64::from(row) + 0.5) * crop_height / f64::from(target) + top - 0.5;
         let above = centre.floor();
-        let weight = ((centre - above) * f64::from(1u32 << WEIGHT_BITS)).round() as u32;
+        let weight =
+            ((centre - above) * f64::from(1u32 << WEIGHT_BITS)).round().min(f64::from(i16::MAX)) as i16;
         // Above the first row there is the first row.
         ((above.max(0.0) as usize).min(last), ((above + 1.0).max(0.0) as usize).min(last), weight)
     };
     Some((0..target).map(pair).collect())
-}
-
-/// Some rows of a plane, with more bits.
-fn gather<P: Copy + Default>(
-    plane: Plane<'_>,
-    width: usize,
-    rows: impl Iterator<Item = usize>,
-    to: &mut Vec<P>,
-    convert: impl Fn(&[u8], &mut [P]),
-) -> Result<(), InferenceError> {
-    // One byte for each value of a pixel.
-    let bytes = width * (std::mem::size_of::<P>() / 2);
-    let mut number = 0;
-    for row in rows {
-        let start = row * plane.stride;
-        let from = plane.data.get(start..start + bytes);
-        let from = from.ok_or_else(|| wrong("it has fewer rows than it says"))?;
-        if to.len() < (number + 1) * width {
-            to.resize((number + 1) * width, P::default());
-        }
-        convert(from, &mut to[number * width..(number + 1) * width]);
-        number += 1;
-    }
-    to.truncate(number * width);
-    Ok(())
 }
 
 /// The same part of each row, and all rows.

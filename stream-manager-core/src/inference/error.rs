@@ -75,6 +75,12 @@ pub enum InferenceError {
         /// Those that there are.
         known: String,
     },
+    /// None was named, and it could be several.
+    #[error("no model is named; expected one of: {known}")]
+    NotNamed {
+        /// Those that there are.
+        known: String,
+    },
     /// The model cannot be used at the moment.
     #[error("model \"{model}\" is not ready: {reason}")]
     NotReady {

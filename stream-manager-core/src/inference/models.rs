@@ -427,7 +427,7 @@ impl Models {
             1 => models.values().next().cloned(),
             _ => None,
         }
-        .ok_or_else(|| InferenceError::NoModel { name: String::new(), known: known(&models) })
+        .ok_or_else(|| InferenceError::NotNamed { known: known(&models) })
     }
 
     /// All models, by name.

@@ -47,9 +47,14 @@ impl Preprocessor {
         match &mut input.data {
             TensorData::F32(data) => {
                 if let Some(row) = data.get_mut(range) {
-                    place(rgb, plan, &geometry, row, |value, channel| {
+                    // There are only 256 values.
+                    let number = |channel: usize, value: u8| {
                         f32::from(value) * plan.factor[channel] + plan.offset[channel]
+                    };
+                    let numbers: [[f32; 256]; 3] = std::array::from_fn(|channel| {
+                        std::array::from_fn(|value| number(channel, value as u8))
                     });
+                    place(rgb, plan, &geometry, row, |value, channel| numbers[channel][usize::from(value)]);
                 }
             }
             TensorData::U8(data) => {

@@ -1,5 +1,6 @@
 //! What an analysis does with each item that it reads: which frames are decoded, by what, and when that fails.
 
+use super::thrift::Thrift;
 use super::{AnalysisState, Shared, slot_settings};
 use crate::config::AnalysisSettings;
 use crate::frame::{CodecParameters, Frame, MediaKind, MediaTime};
@@ -54,6 +55,7 @@ pub(super) struct Work {
     failed: Option<(Instant, u32)>,
     waits_for_keyframe: bool,
     keyframes: Keyframes,
+    thrift: Thrift,
     /// Whether the stream has video, as far as is known.
     video: bool,
 }
@@ -71,6 +73,7 @@ impl Work {
             failed: None,
             waits_for_keyframe: true,
             keyframes: Keyframes::default(),
+            thrift: Thrift::new(Instant::now()),
             video: true,
         }
     }
@@ -113,8 +116,11 @@ impl Work {
         if self.waits_for_keyframe && !frame.keyframe {
             return;
         }
-        let only = self.keyframes.are_enough(self.settings.max_fps);
+        let are_enough = self.keyframes.are_enough(self.settings.max_fps);
+        let saves = !are_enough && self.saves(frame.keyframe);
+        let only = are_enough || saves;
         self.shared.keyframes_only.store(only, Ordering::Relaxed);
+        self.shared.saving.store(saves, Ordering::Relaxed);
         if only && !frame.keyframe {
             // Decoding goes on with the next one.
             self.waits_for_keyframe = true;
@@ -137,6 +143,12 @@ impl Work {
         self.waits_for_keyframe = false;
         self.shared.decoded.fetch_add(1, Ordering::Relaxed);
         decoder.push(frame, only);
+    }
+
+    /// Whether the model gets round to so few pictures that only keyframes are worth decoding.
+    fn saves(&mut self, keyframe: bool) -> bool {
+        let stats = self.slot.stats();
+        self.thrift.saves(Instant::now(), keyframe, stats.offered.saturating_sub(stats.replaced))
     }
 
     /// Keyframes more often than pictures are wanted are not decoded in vain. The pace itself is kept behind the
