@@ -54,9 +54,29 @@ pub struct SessionInfo {
     pub stats: SessionStats,
 }
 
+/// Whether media flows yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SessionState {
+    /// It has been answered, and its client is not there yet.
+    Connecting,
+    /// Media flows.
+    #[default]
+    Connected,
+}
+
+impl SessionState {
+    /// By whether the client is there.
+    pub fn of(connected: bool) -> Self {
+        if connected { Self::Connected } else { Self::Connecting }
+    }
+}
+
 /// Counters of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct SessionStats {
+    /// Whether media flows yet.
+    pub state: SessionState,
     /// Bytes of media, headers included.
     pub bytes: u64,
     /// RTP packets.

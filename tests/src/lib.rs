@@ -9,7 +9,7 @@
 //! - [`disk`]: a disk that forgets what was not synced, refuses or is slow.
 //! - [`http`]: single requests.
 //! - [`player`]: browser players; [`playlist`], [`mpd`]: the rules of HLS playlists and of MPDs.
-//! - [`whep`]: a WebRTC client, and a network that loses datagrams.
+//! - [`whep`], [`whip`]: WebRTC clients that watch and that publish, and a network that loses datagrams.
 //! - [`media`]: ffprobe and ffmpeg, and what they say about a file.
 //! - [`program`]: starts `stream-manager` and talks to it.
 
@@ -26,6 +26,7 @@ pub mod playlist;
 pub mod program;
 pub mod replay;
 pub mod whep;
+pub mod whip;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

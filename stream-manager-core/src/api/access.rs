@@ -72,16 +72,17 @@ fn credentials(request: &Parts) -> Credentials {
     given.unwrap_or_default()
 }
 
-/// Whether somebody may watch a stream.
+/// Whether somebody may watch a stream, or be its source.
 pub(super) async fn authorize(
     state: &ApiState,
     request: &Parts,
     stream: &str,
+    action: Action,
     protocol: &'static str,
 ) -> Result<Grant, Refused> {
     let credentials = credentials(request);
     let access = Access {
-        action: Action::Read,
+        action,
         stream,
         address: peer(request).ip().to_canonical(),
         protocol,

@@ -20,8 +20,15 @@ impl ServedPorts {
         }
     }
 
-    /// The addresses of a stream, by protocol. `packaged` says that it can be had by HTTP too.
-    pub fn addresses(&self, host: &str, id: &str, packaged: bool) -> BTreeMap<String, String> {
+    /// The addresses of a stream, by protocol. `packaged` says that it can be had by HTTP too, `published` that its source
+    /// is whoever publishes it.
+    pub fn addresses(
+        &self,
+        host: &str,
+        id: &str,
+        packaged: bool,
+        published: bool,
+    ) -> BTreeMap<String, String> {
         let mut addresses = BTreeMap::new();
         let ports = self.ports.read();
         for (protocol, port) in ports.iter() {
@@ -34,6 +41,9 @@ impl ServedPorts {
                     if let Some(http) = ports.get("http") {
                         let page = format!("http://{host}:{http}/webrtc/{id}");
                         addresses.insert("whep".to_owned(), format!("{page}/whep"));
+                        if published {
+                            addresses.insert("whip".to_owned(), format!("{page}/whip"));
+                        }
                         addresses.insert("webrtc".to_owned(), page);
                     }
                 }
@@ -74,12 +84,13 @@ mod tests {
         let ports = ServedPorts::default();
         ports.set("rtsp", Some(8554));
         ports.set("http", Some(80));
-        assert_eq!(ports.addresses("[::1]", "a/b", false).len(), 1);
-        let addresses = ports.addresses("[::1]", "a/b", true);
+        assert_eq!(ports.addresses("[::1]", "a/b", false, false).len(), 1);
+        let addresses = ports.addresses("[::1]", "a/b", true, false);
         assert_eq!(addresses["rtsp"], "rtsp://[::1]:8554/a/b");
         assert_eq!(addresses["hls"], "http://[::1]:80/hls/a/b/index.m3u8");
         ports.set("webrtc", Some(8189));
-        assert_eq!(ports.addresses("cam", "a/b", false)["whep"], "http://cam:80/webrtc/a/b/whep");
+        assert_eq!(ports.addresses("cam", "a/b", false, false)["whep"], "http://cam:80/webrtc/a/b/whep");
+        assert_eq!(ports.addresses("cam", "a", false, true)["whip"], "http://cam:80/webrtc/a/whip");
         for (header, host) in [
             ("cam.example:3000", Some("cam.example")),
             ("10.0.0.1", Some("10.0.0.1")),

@@ -236,7 +236,9 @@ impl StreamView {
                 && info.handle().is_some_and(|h| h.packager().settings().enabled);
             #[cfg(not(feature = "hls"))]
             let packaged = false;
-            view.addresses = state.options.ports.addresses(host.unwrap_or("localhost"), &view.id, packaged);
+            let published = info.handle().is_some_and(|h| h.publish_slot().is_some());
+            let (ports, host) = (&state.options.ports, host.unwrap_or("localhost"));
+            view.addresses = ports.addresses(host, &view.id, packaged, published);
         }
         view
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// `[webrtc]`: WHEP.
+/// `[webrtc]`: WHEP and WHIP.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct WebRtcConfig {
@@ -27,6 +27,9 @@ pub struct WebRtcConfig {
     pub session_timeout: DurationText,
     /// What may wait for one viewer.
     pub queue_size: BytesText,
+    /// A publisher whose picture goes without a keyframe for this long is asked for one: browsers send none by
+    /// themselves, and recordings and players begin with one.
+    pub keyframe_interval: DurationText,
     /// STUN and TURN servers that clients are told.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ice_servers: Vec<IceServerConfig>,
@@ -67,6 +70,7 @@ impl Default for WebRtcConfig {
             max_sessions: 1000,
             session_timeout: DurationText(Duration::from_secs(15)),
             queue_size: BytesText(8 << 20),
+            keyframe_interval: DurationText(Duration::from_secs(2)),
             ice_servers: Vec::new(),
         }
     }
@@ -90,6 +94,12 @@ impl WebRtcConfig {
         }
         if self.queue_size.0 < 256 << 10 {
             return Err(format!("webrtc.queue_size: it is {}; expected at least 256KiB", self.queue_size));
+        }
+        if !(Duration::from_secs(1)..=Duration::from_secs(60)).contains(&self.keyframe_interval.0) {
+            return Err(format!(
+                "webrtc.keyframe_interval: it is {}; expected 1s to 1m",
+                self.keyframe_interval
+            ));
         }
         if let Some(address) = self.public_addresses.iter().find(|a| a.is_unspecified() || a.is_multicast()) {
             return Err(format!("webrtc.public_addresses: nobody can reach {address}; expected an address"));

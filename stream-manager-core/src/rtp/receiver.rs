@@ -6,7 +6,7 @@
 
 use super::depacketize::{AccessUnit, DepacketizeError, Depacketizer};
 use super::format::Description;
-use super::packet::{PacketError, RtpPacket};
+use super::packet::{HEADER_BYTES, PacketError, RtpPacket};
 use super::reorder::Reorder;
 use super::rtcp::{self, Reception, Report};
 use crate::frame::{CodecParameters, MediaTime, WallTime};
@@ -36,6 +36,7 @@ pub struct Receiver {
     tracks: Vec<TrackIn>,
     announced: bool,
     began: Option<Instant>,
+    keyframe_at: Option<Instant>,
     stats: ReceiverStats,
     ssrc: u32,
 }
@@ -97,6 +98,7 @@ impl Receiver {
             tracks,
             announced: false,
             began: None,
+            keyframe_at: None,
             stats: ReceiverStats::default(),
             ssrc: fastrand::u32(1..),
         })
@@ -114,12 +116,18 @@ impl Receiver {
     /// # Errors
     /// If it is no RTP packet; the hub refuses nothing that is announced.
     pub fn rtp(&mut self, track: usize, data: &Bytes, hub: &HubWriter) -> Result<(), PacketError> {
-        let now = Instant::now();
         let packet = RtpPacket::parse(data).inspect_err(|_| self.stats.dropped += 1)?;
-        let Some(state) = self.tracks.get_mut(track) else { return Ok(()) };
+        self.packet(track, packet, hub);
+        Ok(())
+    }
+
+    /// The same, read already.
+    pub fn packet(&mut self, track: usize, packet: RtpPacket, hub: &HubWriter) {
+        let now = Instant::now();
+        let Some(state) = self.tracks.get_mut(track) else { return };
         if packet.payload_type != state.description.payload_type {
             self.stats.dropped += 1;
-            return Ok(());
+            return;
         }
         // The first sender is the one; another that writes to the same place is not mixed in.
         if *state.ssrc.get_or_insert(packet.ssrc) != packet.ssrc {
@@ -127,7 +135,7 @@ impl Receiver {
             state.heard = Heard::default();
         }
         self.stats.packets += 1;
-        self.stats.bytes += data.len() as u64;
+        self.stats.bytes += (HEADER_BYTES + packet.payload.len()) as u64;
         let passed = now.duration_since(*self.began.get_or_insert(now));
         state.heard.packet(&packet, passed, state.description.clock_rate);
         let late = passed > PARAMETERS_TIMEOUT;
@@ -136,7 +144,6 @@ impl Receiver {
             self.announce(hub, late);
         }
         units.into_iter().for_each(|unit| self.deliver(track, unit, hub));
-        Ok(())
     }
 
     /// Gives out what still waits for packets that will not come any more: the sender has ended.
@@ -179,6 +186,9 @@ impl Receiver {
     fn deliver(&mut self, track: usize, unit: AccessUnit, hub: &HubWriter) {
         let Some(state) = self.tracks.get_mut(track) else { return };
         let Some(number) = state.number else { return };
+        if unit.keyframe && state.description.media == "video" {
+            self.keyframe_at = Some(Instant::now());
+        }
         if let Some(parameters) = unit.parameters {
             // Refused only for tracks that were never announced.
             let _: Result<(), HubError> = hub.set_parameters(number, parameters);
@@ -225,11 +235,22 @@ impl Receiver {
             }
             state.heard.last_report = Some(((ntp >> 16) as u32, Instant::now()));
             // A sender without a clock says zero (RFC 3550 section 6.4.1).
-            if ntp != 0 && state.ticks.is_some() {
-                let ticks = unwrap(state.ticks, timestamp);
-                state.report = Some((ticks, WallTime::from_ntp(ntp)));
+            if ntp != 0 {
+                state.clocks_meet(WallTime::from_ntp(ntp), timestamp);
             }
         }
+    }
+
+    /// What a track's sender has said of its clocks, read already.
+    pub fn sender_clock(&mut self, track: usize, wall: WallTime, timestamp: u32) {
+        if let Some(state) = self.tracks.get_mut(track) {
+            state.clocks_meet(wall, timestamp);
+        }
+    }
+
+    /// When a picture that others build upon was last given out.
+    pub fn keyframe_at(&self) -> Option<Instant> {
+        self.keyframe_at
     }
 
     /// A receiver report for a track, once it has been heard of.
@@ -237,6 +258,14 @@ impl Receiver {
         let state = self.tracks.get_mut(track)?;
         let reception = state.heard.reception(state.ssrc?)?;
         Some(rtcp::receiver_report(self.ssrc, &reception))
+    }
+}
+
+impl TrackIn {
+    fn clocks_meet(&mut self, wall: WallTime, timestamp: u32) {
+        if self.ticks.is_some() {
+            self.report = Some((unwrap(self.ticks, timestamp), wall));
+        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! An offer's answer: the session behind it.
 
-use super::negotiate::{NegotiationError, Plan};
+use super::negotiate::NegotiationError;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 use str0m::change::SdpOffer;
 use str0m::config::DtlsCert;
-use str0m::format::CodecConfig;
+use str0m::format::{CodecConfig, PayloadParams};
 use str0m::net::TcpType;
 use str0m::rtp::{Extension, ExtensionMap};
 use str0m::{Candidate, IceCreds, Rtc, RtcConfig};
@@ -55,14 +55,22 @@ impl Identity {
         udp.chain(tcp).collect()
     }
 
-    /// Answers an offer as the plan says.
-    pub(super) fn answer(&self, offer: &str, plan: &Plan) -> Result<Answered, NegotiationError> {
+    /// Answers an offer with these payload types. With `takes`, it is the client that sends.
+    pub(super) fn answer(
+        &self,
+        offer: &str,
+        params: Vec<PayloadParams>,
+        takes: bool,
+    ) -> Result<Answered, NegotiationError> {
         let bad = |error: String| NegotiationError::BadOffer(error);
         let offer = SdpOffer::from_sdp_string(offer).map_err(|e| bad(e.to_string()))?;
         let credentials = IceCreds::new();
         let name = credentials.ufrag.clone();
         let mut extensions = ExtensionMap::empty();
         extensions.set(4, Extension::RtpMid);
+        if takes {
+            extensions.set(3, Extension::TransportSequenceNumber);
+        }
         let mut config = RtcConfig::new()
             .set_local_ice_credentials(credentials)
             .set_dtls_cert(self.certificate.clone())
@@ -70,7 +78,6 @@ impl Identity {
             .set_rtp_mode(true)
             .set_extension_map(extensions)
             .set_stats_interval(Some(STATS_INTERVAL));
-        let params = plan.video.iter().chain(&plan.audio).map(|chosen| chosen.params).collect();
         *config.codec_config() = CodecConfig::new_from_payload_params(params);
         let mut rtc = config.build(Instant::now());
         for candidate in self.local() {
@@ -82,8 +89,13 @@ impl Identity {
 }
 
 /// The same for what comes from anybody: a library's assertion is not our end.
-pub(super) fn answer(identity: &Identity, offer: &str, plan: &Plan) -> Result<Answered, NegotiationError> {
-    let answer = std::panic::AssertUnwindSafe(|| identity.answer(offer, plan));
+pub(super) fn answer(
+    identity: &Identity,
+    offer: &str,
+    params: Vec<PayloadParams>,
+    takes: bool,
+) -> Result<Answered, NegotiationError> {
+    let answer = std::panic::AssertUnwindSafe(|| identity.answer(offer, params, takes));
     std::panic::catch_unwind(answer)
         .unwrap_or_else(|_| Err(NegotiationError::BadOffer("it contradicts itself".into())))
 }

@@ -1,11 +1,13 @@
-//! WebRTC: browsers watch a stream in well under a second (feature `webrtc`).
+//! WebRTC: browsers watch a stream in well under a second, and are cameras (feature `webrtc`).
 //!
-//! [`WebRtcServer`] binds one UDP port for all sessions, and the same number by TCP for clients that cannot use UDP. Signalling is not its business: whoever has an offer hands it
-//! to [`watch`](WebRtcServer::watch) and gets the answer; the control plane does so for WHEP.
+//! [`WebRtcServer`] binds one UDP port for all sessions, and the same number by TCP for clients that cannot use UDP.
+//! Signalling is not its business: whoever has an offer hands it to [`watch`](WebRtcServer::watch) or
+//! [`publish`](WebRtcServer::publish) and gets the answer; the control plane does so for WHEP and WHIP.
 //!
 //! ```text
 //! hub ──► feed (one a stream): packetizes once, keeps the GOP, turns sound into Opus ──► workers (a fixed number)
-//! UDP port ──► router: by ICE name or address ──► worker: its viewers' sessions (str0m) ──► UDP port
+//! UDP port ──► router: by ICE name or address ──► worker: its sessions (str0m) ──► UDP port
+//!                                                 └──► a publisher's task: access units ──► hub
 //! ```
 //!
 //! A feed exists while somebody watches its stream. A worker owns its viewers outright, so there is no
@@ -19,10 +21,14 @@
 mod address;
 mod answer;
 mod feed;
+mod intake;
 mod negotiate;
 mod options;
+mod peer;
+mod publisher;
 mod route;
 mod server;
+mod session;
 mod socket;
 mod tcp;
 mod viewer;
@@ -30,7 +36,7 @@ mod worker;
 
 pub use negotiate::NegotiationError;
 pub use options::{IceServer, WebRtcOptions};
-pub use server::{PortStats, WatchError, WatchRequest, Watching, WebRtcError, WebRtcServer};
+pub use server::{OpenedSession, PortStats, SessionError, SessionRequest, WebRtcError, WebRtcServer};
 
 /// A track that viewers do not get.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
@@ -45,6 +51,7 @@ pub struct LeftOut {
 #[doc(hidden)]
 pub mod fuzzing {
     use super::answer::Identity;
+    use super::intake::{intake, one_way};
     use super::negotiate::plan;
     use crate::frame::Track;
     use std::net::{Ipv4Addr, SocketAddr};
@@ -70,7 +77,15 @@ pub mod fuzzing {
     /// Answers an offer.
     pub fn offer(text: &str, tracks: &[Track]) -> Option<Peer> {
         let plan = plan(text, tracks, false).ok()?;
-        identity()?.answer(text, &plan).ok().map(|answered| Peer(answered.rtc))
+        let params = plan.video.iter().chain(&plan.audio).map(|chosen| chosen.params).collect();
+        identity()?.answer(text, params, false).ok().map(|answered| Peer(answered.rtc))
+    }
+
+    /// Answers an offer of somebody who publishes.
+    pub fn publish(text: &str) -> Option<Peer> {
+        let intake = intake(text).ok()?;
+        let params = intake.video.iter().chain(&intake.audio).map(|incoming| incoming.params).collect();
+        identity()?.answer(&one_way(text), params, true).ok().map(|answered| Peer(answered.rtc))
     }
 
     impl Peer {

@@ -24,6 +24,9 @@ pub enum NegotiationError {
     /// It wants nothing that the stream has.
     #[error("the offer asks for no media; expected a media section with a=recvonly")]
     NothingWanted,
+    /// It sends nothing.
+    #[error("the offer sends no media; expected a media section with a=sendonly")]
+    NothingOffered,
     /// There is nothing that both sides know.
     #[error("{0}")]
     NoCommonCodec(String),
@@ -47,12 +50,12 @@ pub(super) struct Plan {
 }
 
 /// A payload type of an offer.
-struct Offered<'a> {
-    payload_type: u8,
-    name: String,
-    clock_rate: u32,
-    channels: Option<u8>,
-    fmtp: &'a str,
+pub(super) struct Offered<'a> {
+    pub(super) payload_type: u8,
+    pub(super) name: String,
+    pub(super) clock_rate: u32,
+    pub(super) channels: Option<u8>,
+    pub(super) fmtp: &'a str,
     resend: Option<u8>,
 }
 
@@ -65,14 +68,14 @@ fn values<'a>(media: &'a Media, name: &'a str) -> impl Iterator<Item = &'a str> 
 }
 
 /// The value of `name=` in format parameters.
-fn parameter<'a>(fmtp: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn parameter<'a>(fmtp: &'a str, name: &str) -> Option<&'a str> {
     fmtp.split(';')
         .filter_map(|pair| pair.trim().split_once('='))
         .find(|(n, _)| n.eq_ignore_ascii_case(name))
         .map(|p| p.1)
 }
 
-fn formats(media: &Media) -> Vec<Offered<'_>> {
+pub(super) fn formats(media: &Media) -> Vec<Offered<'_>> {
     let fmtp = |wanted: u8| {
         let mut all = values(media, "fmtp").filter_map(|v| v.split_once(' '));
         all.find(|(pt, _)| pt.parse() == Ok(wanted)).map_or("", |(_, rest)| rest)
@@ -119,7 +122,7 @@ fn formats(media: &Media) -> Vec<Offered<'_>> {
 }
 
 impl Offered<'_> {
-    fn params(&self, codec: rtc::Codec) -> Option<rtc::PayloadParams> {
+    pub(super) fn params(&self, codec: rtc::Codec) -> Option<rtc::PayloadParams> {
         let spec = rtc::CodecSpec {
             codec,
             clock_rate: Frequency::new(self.clock_rate)?,
@@ -238,8 +241,8 @@ fn receives(media: &Media) -> bool {
     media.port != 0 && !has("sendonly") && !has("inactive")
 }
 
-/// Chooses. `reorders` says that the pictures are not sent in the order in which they are shown.
-pub(super) fn plan(offer: &str, tracks: &[Track], reorders: bool) -> Result<Plan, NegotiationError> {
+/// Reads an offer.
+pub(super) fn parse(offer: &str) -> Result<Session, NegotiationError> {
     if offer.len() > MAX_OFFER_BYTES {
         return Err(bad(format!("it has {} bytes; expected {MAX_OFFER_BYTES} at most", offer.len())));
     }
@@ -250,6 +253,12 @@ pub(super) fn plan(offer: &str, tracks: &[Track], reorders: bool) -> Result<Plan
             session.medias.len()
         )));
     }
+    Ok(session)
+}
+
+/// Chooses. `reorders` says that the pictures are not sent in the order in which they are shown.
+pub(super) fn plan(offer: &str, tracks: &[Track], reorders: bool) -> Result<Plan, NegotiationError> {
+    let session = parse(offer)?;
     let wanted = |kind: &str| session.medias.iter().find(|m| m.media == kind && receives(m));
     let mut plan = Plan::default();
     let (wants_video, wants_audio) = (wanted("video"), wanted("audio"));

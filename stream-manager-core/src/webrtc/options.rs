@@ -26,6 +26,8 @@ pub struct WebRtcOptions {
     pub session_timeout: Duration,
     /// What may wait for one viewer.
     pub queue_bytes: usize,
+    /// A publisher whose picture goes without a keyframe for this long is asked for one.
+    pub keyframe_interval: Duration,
     /// STUN and TURN servers that clients are told.
     pub ice_servers: Vec<IceServer>,
 }
@@ -53,6 +55,7 @@ impl WebRtcOptions {
             max_sessions: config.max_sessions,
             session_timeout: config.session_timeout.0,
             queue_bytes: usize::try_from(config.queue_size.0).unwrap_or(usize::MAX),
+            keyframe_interval: config.keyframe_interval.0,
             ice_servers: config.ice_servers.iter().map(server).collect(),
         }
     }

@@ -2,18 +2,25 @@
 
 use super::LeftOut;
 use super::address::candidates;
-use super::answer::{Identity, answer};
+use super::answer::{Answered, Identity, answer};
 use super::feed::Feeds;
+use super::intake::{Incoming, intake, one_way};
 use super::negotiate::{NegotiationError, plan};
 use super::options::WebRtcOptions;
+use super::peer::{NewPeer, Peer};
+use super::publisher::{Intaken, NewPublisher, Publisher, REORDER};
 use super::route::{Owner, Routes};
+use super::session::{Role, Session};
 use super::socket::Socket;
 use super::tcp;
 use super::viewer::{Counters, NewViewer, Viewer};
 use super::worker::{Command, Port, Worker, WorkerHandle};
 use crate::frame::WallTime;
 use crate::hub::{Hub, HubItem, ReaderOptions, StartAt};
-use crate::session::{NewSession, SessionKind, Sessions};
+use crate::rtp::Receiver;
+use crate::rtp::format::Description;
+use crate::session::{NewSession, SessionKind, Sessions, StatsSource};
+use crate::source::{PublishError, PublishSlot};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
@@ -25,6 +32,7 @@ use str0m::Candidate;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// More workers than this do not make it faster: what is left is the system's own work.
 const MAX_WORKERS: usize = 8;
@@ -52,16 +60,19 @@ pub enum WebRtcError {
     Certificate,
 }
 
-/// Why somebody cannot watch.
+/// Why a session cannot begin.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum WatchError {
+pub enum SessionError {
     /// The offer and the stream do not go together.
     #[error(transparent)]
     Negotiation(#[from] NegotiationError),
     /// The stream has no tracks: its source has never been reached, for example.
     #[error("the stream has no tracks at the moment")]
     NoTracks,
+    /// The stream takes no publisher.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
     /// There are too many.
     #[error("there are {0} WebRTC sessions, which is as many as may be; try again later")]
     TooMany(usize),
@@ -70,15 +81,13 @@ pub enum WatchError {
     Closed,
 }
 
-/// Somebody who wants to watch.
+/// Somebody who wants to watch or to publish.
 #[derive(Debug)]
-pub struct WatchRequest<'a> {
+pub struct SessionRequest<'a> {
     /// The offer (SDP, RFC 8866).
     pub offer: &'a str,
     /// The stream's id.
     pub stream: Arc<str>,
-    /// Its hub.
-    pub hub: Hub,
     /// Where the request comes from.
     pub peer: SocketAddr,
     /// Who asks.
@@ -89,14 +98,14 @@ pub struct WatchRequest<'a> {
 
 /// A session that has been answered.
 #[derive(Clone, Debug)]
-pub struct Watching {
+pub struct OpenedSession {
     /// The session's number in the list of sessions.
     pub session: u64,
     /// What only its client knows: the end of the session's address.
     pub token: String,
     /// The answer (SDP).
     pub answer: String,
-    /// Tracks that are not sent.
+    /// Tracks that do not go.
     pub left_out: Vec<LeftOut>,
 }
 
@@ -116,6 +125,8 @@ struct Shared {
     next_worker: AtomicUsize,
     /// Sessions by their tokens.
     tokens: Tokens,
+    /// Those of publishers.
+    tasks: TaskTracker,
     cancel: CancellationToken,
 }
 
@@ -130,6 +141,15 @@ impl Drop for WebRtcServer {
         self.shared.cancel.cancel();
         self.tasks.lock().iter().for_each(JoinHandle::abort);
     }
+}
+
+/// A session that has been answered, before it begins.
+struct Opening {
+    kind: SessionKind,
+    stats: StatsSource,
+    left_out: Vec<LeftOut>,
+    answered: Answered,
+    place: Place,
 }
 
 /// Counts a session for as long as it lasts.
@@ -232,6 +252,7 @@ impl WebRtcServer {
             open: Arc::default(),
             next_worker: AtomicUsize::new(0),
             tokens: Arc::default(),
+            tasks: TaskTracker::new(),
             cancel,
         };
         Ok(Self { shared: Arc::new(shared), tasks: Mutex::new(tasks) })
@@ -263,73 +284,147 @@ impl WebRtcServer {
         self.shared.options.ice_servers.iter().map(|server| server.link(now)).collect()
     }
 
-    fn place(&self) -> Result<Place, WatchError> {
+    fn place(&self) -> Result<Place, SessionError> {
+        if self.shared.cancel.is_cancelled() {
+            return Err(SessionError::Closed);
+        }
         let max = self.shared.options.max_sessions;
         let take = |open: usize| (open < max).then_some(open + 1);
         if self.shared.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
-            return Err(WatchError::TooMany(max));
+            return Err(SessionError::TooMany(max));
         }
         let random = || crate::auth::unpredictable();
         let token = format!("{:016x}{:016x}", random(), random());
         Ok(Place { open: self.shared.open.clone(), tokens: self.shared.tokens.clone(), token })
     }
 
-    /// Answers somebody who wants to watch. The session begins when the client connects, or ends after a while.
+    /// Answers somebody who wants to watch what goes through this hub. The session begins when the client connects, or
+    /// ends after a while.
     ///
     /// # Errors
     /// If the offer is none, or nothing in it goes with the stream, or there are too many sessions.
-    pub async fn watch(&self, request: WatchRequest<'_>) -> Result<Watching, WatchError> {
+    pub async fn watch(&self, request: SessionRequest<'_>, hub: &Hub) -> Result<OpenedSession, SessionError> {
         let shared = &self.shared;
-        if shared.cancel.is_cancelled() {
-            return Err(WatchError::Closed);
-        }
         let place = self.place()?;
-        let tracks = tracks(&request.hub).await.ok_or(WatchError::NoTracks)?;
-        let feed = shared.feeds.get(&request.stream, &request.hub, &tracks, &shared.workers);
+        let tracks = tracks(hub).await.ok_or(SessionError::NoTracks)?;
+        let feed = shared.feeds.get(&request.stream, hub, &tracks, &shared.workers);
         feed.look(LOOK_TIMEOUT).await;
         let plan = plan(request.offer, &tracks, feed.shared.reorders())?;
-        let answered = answer(&shared.identity, request.offer, &plan)?;
-        let worker = shared.next_worker.fetch_add(1, Ordering::Relaxed) % shared.workers.len();
+        let params = plan.video.iter().chain(&plan.audio).map(|chosen| chosen.params).collect();
+        let answered = answer(&shared.identity, request.offer, params, false)?;
         let counters = Arc::new(Counters::default());
         let stats = counters.clone();
+        let opening = Opening {
+            kind: SessionKind::Reader,
+            stats: Arc::new(move || stats.stats()),
+            left_out: plan.left_out,
+            answered,
+            place,
+        };
+        let to_opus = plan.audio.as_ref().is_some_and(|chosen| chosen.to_opus);
+        let role = |owner: Owner, _: &WorkerHandle| {
+            Role::Viewer(Viewer::new(NewViewer {
+                watch: feed.watch(owner.worker, to_opus),
+                video: plan.video,
+                audio: plan.audio,
+                counters,
+                queue_bytes: shared.options.queue_bytes,
+            }))
+        };
+        self.open(request, opening, role).await
+    }
+
+    /// Answers somebody who wants to be the source of a stream. It becomes that when it connects.
+    ///
+    /// # Errors
+    /// If the offer is none, or nothing in it can be taken, somebody else publishes and is not to be replaced, or there are
+    /// too many sessions.
+    pub async fn publish(
+        &self,
+        request: SessionRequest<'_>,
+        slot: PublishSlot,
+    ) -> Result<OpenedSession, SessionError> {
+        let shared = &self.shared;
+        let place = self.place()?;
+        slot.check()?;
+        let intake = intake(request.offer)?;
+        let tracks: Vec<&Incoming> = intake.video.iter().chain(&intake.audio).collect();
+        let descriptions: Vec<Description> = tracks.iter().map(|t| t.description.clone()).collect();
+        let receiver = Receiver::new(&descriptions, REORDER)
+            .map_err(|e| NegotiationError::NoCommonCodec(e.to_string()))?;
+        let params = tracks.iter().map(|t| t.params).collect();
+        let answered = answer(&shared.identity, &one_way(request.offer), params, true)?;
+        let counters = Arc::new(Intaken::default());
+        let stats = counters.clone();
+        let opening = Opening {
+            kind: SessionKind::Publisher,
+            stats: Arc::new(move || stats.stats()),
+            left_out: intake.left_out,
+            answered,
+            place,
+        };
+        let by = format!("webrtc {}", request.peer);
+        let role = |owner: Owner, worker: &WorkerHandle| {
+            let new = NewPublisher {
+                owner,
+                worker: worker.clone(),
+                receiver,
+                slot,
+                by,
+                counters,
+                keyframe_interval: shared.options.keyframe_interval,
+            };
+            let (publisher, task) = Publisher::new(&tracks, new);
+            shared.tasks.spawn(task);
+            Role::Publisher(publisher)
+        };
+        self.open(request, opening, role).await
+    }
+
+    /// Begins a session that has been answered.
+    async fn open(
+        &self,
+        request: SessionRequest<'_>,
+        opening: Opening,
+        role: impl FnOnce(Owner, &WorkerHandle) -> Role,
+    ) -> Result<OpenedSession, SessionError> {
+        let shared = &self.shared;
+        let worker = shared.next_worker.fetch_add(1, Ordering::Relaxed) % shared.workers.len();
+        let handle = shared.workers.get(worker).ok_or(SessionError::Closed)?;
         let guard = shared.sessions.open(
             NewSession {
                 protocol: "webrtc",
-                kind: SessionKind::Reader,
+                kind: opening.kind,
                 stream: request.stream.clone(),
                 address: request.peer,
                 user: request.user,
                 user_agent: request.user_agent,
                 transport: "udp",
             },
-            Arc::new(move || stats.stats()),
+            opening.stats,
         );
-        guard.leaves_out(
-            plan.left_out.iter().map(|left| format!("{}: {}", left.codec, left.reason)).collect(),
-        );
+        let left_out = |left: &LeftOut| format!("{}: {}", left.codec, left.reason);
+        guard.leaves_out(opening.left_out.iter().map(left_out).collect());
         let owner = Owner { worker, session: guard.id() };
-        let token = place.token.clone();
-        shared.tokens.lock().insert(token.clone(), (request.stream.clone(), owner));
-        shared.routes.add(answered.name.clone(), owner);
-        let to_opus = plan.audio.as_ref().is_some_and(|chosen| chosen.to_opus);
-        let watching =
-            Watching { session: owner.session, token, answer: answered.sdp, left_out: plan.left_out.clone() };
-        let viewer = Viewer::new(NewViewer {
+        let token = opening.place.token.clone();
+        shared.tokens.lock().insert(token.clone(), (request.stream, owner));
+        shared.routes.add(opening.answered.name.clone(), owner);
+        let peer = Peer::new(NewPeer {
             owner,
-            rtc: answered.rtc,
-            name: answered.name,
-            watch: feed.watch(worker, to_opus),
-            video: plan.video,
-            audio: plan.audio,
+            rtc: opening.answered.rtc,
+            name: opening.answered.name,
             guard,
-            counters,
-            queue_bytes: shared.options.queue_bytes,
             timeout: shared.options.session_timeout,
-            place: Box::new(place),
+            place: Box::new(opening.place),
         });
-        let handle = shared.workers.get(worker).ok_or(WatchError::Closed)?;
-        handle.send(Command::Add(Box::new(viewer))).await.map_err(|()| WatchError::Closed)?;
-        Ok(watching)
+        let session = Session::new(peer, role(owner, handle));
+        handle.send(Command::Add(Box::new(session))).await.map_err(|()| SessionError::Closed)?;
+        Ok(OpenedSession {
+            session: owner.session,
+            token,
+            answer: opening.answered.sdp,
+            left_out: opening.left_out,
+        })
     }
 
     fn find(&self, stream: &str, token: &str) -> Option<Owner> {
@@ -355,7 +450,7 @@ impl WebRtcServer {
             std::panic::catch_unwind(|| Candidate::from_sdp_string(&line).ok()).ok().flatten()
         };
         let found: Vec<Candidate> =
-            fragment.lines().filter_map(parse).take(super::viewer::MAX_CANDIDATES).collect();
+            fragment.lines().filter_map(parse).take(super::peer::MAX_CANDIDATES).collect();
         if !found.is_empty() {
             self.tell(owner, Command::Trickle(owner.session, found)).await;
         }
@@ -366,7 +461,7 @@ impl WebRtcServer {
     pub async fn close(&self, stream: &str, token: &str) -> bool {
         let Some(owner) = self.find(stream, token) else { return false };
         self.shared.tokens.lock().remove(token);
-        self.tell(owner, Command::Close(owner.session)).await;
+        self.tell(owner, Command::Close(owner.session, "the client has left".into())).await;
         true
     }
 
@@ -402,6 +497,9 @@ impl WebRtcServer {
                 let _ = task.await;
             }
         }
+        // Their sessions are gone, which they notice.
+        self.shared.tasks.close();
+        let _ = tokio::time::timeout(STOP_TIMEOUT, self.shared.tasks.wait()).await;
     }
 }
 

@@ -1,10 +1,10 @@
-//! A worker: owns its viewers, and is woken by frames, datagrams and time.
+//! A worker: owns its sessions, and is woken by frames, datagrams and time.
 
 use super::feed::RtcFrame;
 use super::route::Routes;
+use super::session::Session;
 use super::socket::{Batch, Datagram, Socket};
 use super::tcp::Links;
-use super::viewer::Viewer;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 /// What may wait for a worker: ten frames of each of a hundred streams.
 const QUEUE: usize = 1024;
-/// Viewers are looked after this often, whatever else happens.
+/// Sessions are looked after this often, whatever else happens.
 const LOOK: Duration = Duration::from_millis(500);
 /// Timers are not kept more exactly than this.
 const GRAIN: Duration = Duration::from_millis(2);
@@ -24,8 +24,8 @@ const COMMANDS_PER_TURN: usize = 32;
 
 /// What a worker is told.
 pub(super) enum Command {
-    /// Another viewer.
-    Add(Box<Viewer>),
+    /// Another session.
+    Add(Box<Session>),
     /// A datagram for one.
     Datagram(u64, Datagram),
     /// A feed's next frame.
@@ -34,8 +34,10 @@ pub(super) enum Command {
     FeedEnded(u64),
     /// Candidates that a client has found.
     Trickle(u64, Vec<Candidate>),
-    /// A viewer goes.
-    Close(u64),
+    /// A publisher's picture needs a keyframe.
+    AskKeyframe(u64),
+    /// A session ends, and why.
+    Close(u64, String),
 }
 
 /// The way to a worker. It never waits: a worker that is behind loses what it cannot take.
@@ -63,7 +65,7 @@ pub(super) struct Port {
 /// A worker before it runs.
 pub(super) struct Worker {
     commands: mpsc::Receiver<Command>,
-    viewers: HashMap<u64, Viewer>,
+    sessions: HashMap<u64, Session>,
     by_feed: HashMap<u64, Vec<u64>>,
     routes: Arc<Routes>,
     port: Port,
@@ -76,7 +78,7 @@ impl Worker {
         let (sender, commands) = mpsc::channel(QUEUE);
         let worker = Self {
             commands,
-            viewers: HashMap::new(),
+            sessions: HashMap::new(),
             by_feed: HashMap::new(),
             routes,
             port,
@@ -105,16 +107,16 @@ impl Worker {
             }
             self.look();
         }
-        for (_, mut viewer) in std::mem::take(&mut self.viewers) {
-            viewer.ends_because("the server is shutting down");
-            viewer.finish(&self.routes, &self.port, &mut self.batch);
+        for (_, mut session) in std::mem::take(&mut self.sessions) {
+            session.peer.ends_because("the server is shutting down");
+            session.finish(&self.routes, &self.port, &mut self.batch);
         }
     }
 
     /// When somebody wants to be looked at.
     fn next(&self) -> Instant {
         let look = self.looked + LOOK;
-        let wake = self.viewers.values().map(Viewer::wake).min().unwrap_or(look);
+        let wake = self.sessions.values().map(Session::wake).min().unwrap_or(look);
         wake.min(look).max(Instant::now() + GRAIN)
     }
 
@@ -126,73 +128,74 @@ impl Worker {
             self.looked = now;
         }
         let due: Vec<u64> = self
-            .viewers
+            .sessions
             .iter()
             .filter(|(_, v)| everybody || v.wake() <= now + GRAIN)
             .map(|(id, _)| *id)
             .collect();
         for id in due {
-            self.with(id, |viewer, _, port, batch| viewer.tick(now, port, batch));
+            self.with(id, |session, _, port, batch| session.tick(now, port, batch));
         }
     }
 
-    /// Does something with a viewer, and lets it go if that was its end. A panic in the protocol library is the end of
-    /// that viewer, and of nobody else.
-    fn with(&mut self, id: u64, act: impl FnOnce(&mut Viewer, &Routes, &Port, &mut Batch)) {
-        let Some(viewer) = self.viewers.get_mut(&id) else { return };
+    /// Does something with a session, and lets it go if that was its end. A panic in the protocol library is the end of
+    /// that session, and of nobody else.
+    fn with(&mut self, id: u64, act: impl FnOnce(&mut Session, &Routes, &Port, &mut Batch)) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
         let (routes, port, batch) = (&self.routes, &self.port, &mut self.batch);
-        if catch_unwind(AssertUnwindSafe(|| act(viewer, routes, port, batch))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| act(session, routes, port, batch))).is_err() {
             tracing::error!(session = id, "a WebRTC session has failed within the protocol library");
-            viewer.ends_because("it has failed within the server");
+            session.peer.ends_because("it has failed within the server");
         }
-        if viewer.end().is_some() {
+        if session.peer.end().is_some() {
             self.remove(id);
         }
     }
 
     fn remove(&mut self, id: u64) {
-        let Some(viewer) = self.viewers.remove(&id) else { return };
-        let feed = viewer.feed_id();
-        if let Some(watching) = self.by_feed.get_mut(&feed) {
+        let Some(session) = self.sessions.remove(&id) else { return };
+        if let Some(feed) = session.feed_id()
+            && let Some(watching) = self.by_feed.get_mut(&feed)
+        {
             watching.retain(|watching| *watching != id);
             if watching.is_empty() {
                 self.by_feed.remove(&feed);
             }
         }
-        let finish = || viewer.finish(&self.routes, &self.port, &mut self.batch);
+        let finish = || session.finish(&self.routes, &self.port, &mut self.batch);
         // What was to be said in parting is not worth more than that.
         let _ = catch_unwind(AssertUnwindSafe(finish));
     }
 
     fn take(&mut self, command: Command) {
         match command {
-            Command::Add(viewer) => {
-                let id = viewer.owner().session;
-                self.by_feed.entry(viewer.feed_id()).or_default().push(id);
-                self.viewers.insert(id, *viewer);
-                self.with(id, |viewer, _, port, batch| viewer.tick(Instant::now(), port, batch));
+            Command::Add(session) => {
+                let id = session.peer.owner.session;
+                if let Some(feed) = session.feed_id() {
+                    self.by_feed.entry(feed).or_default().push(id);
+                }
+                self.sessions.insert(id, *session);
+                self.with(id, |session, _, port, batch| session.tick(Instant::now(), port, batch));
             }
             Command::Datagram(id, datagram) => {
-                self.with(id, |viewer, routes, port, batch| viewer.receive(&datagram, routes, port, batch));
+                self.with(id, |session, routes, port, batch| session.receive(&datagram, routes, port, batch));
             }
             Command::Media(feed, frame) => {
                 for id in self.by_feed.get(&feed).cloned().unwrap_or_default() {
-                    self.with(id, |viewer, _, port, batch| viewer.media(&frame, port, batch));
+                    self.with(id, |session, _, port, batch| session.media(&frame, port, batch));
                 }
             }
             Command::FeedEnded(feed) => {
                 for id in self.by_feed.get(&feed).cloned().unwrap_or_default() {
-                    self.with(id, |viewer, _, port, batch| viewer.tick(Instant::now(), port, batch));
+                    self.with(id, |session, _, port, batch| session.tick(Instant::now(), port, batch));
                 }
             }
             Command::Trickle(id, candidates) => {
-                self.with(id, |viewer, _, port, batch| {
-                    viewer.trickle(candidates);
-                    viewer.tick(Instant::now(), port, batch);
-                });
+                self.with(id, |session, _, port, batch| session.trickle(candidates, port, batch));
             }
-            Command::Close(id) => {
-                self.with(id, |viewer, _, _, _| viewer.ends_because("the client has left"));
+            Command::AskKeyframe(id) => self.with(id, |session, _, port, batch| session.ask(port, batch)),
+            Command::Close(id, reason) => {
+                self.with(id, |session, _, _, _| session.peer.ends_because(reason));
             }
         }
     }

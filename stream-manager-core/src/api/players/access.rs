@@ -5,6 +5,7 @@ use super::super::access::{Refused, authorize, header_text, later, peer, user_ag
 use super::super::problem::Problem;
 use super::viewers::{Client, Found, Viewer, sweep_all};
 use super::{START_TIMEOUT, Wanted};
+use crate::auth::Action;
 use crate::hls::{NotReady, Packager, Presentation};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
@@ -66,7 +67,7 @@ pub(super) async fn enter(
         Found::Viewer(viewer) if viewer.address() == address => return Ok(Some(viewer)),
         _ => {}
     }
-    let grant = authorize(state, request, wanted.stream, protocol).await?;
+    let grant = authorize(state, request, wanted.stream, Action::Read, protocol).await?;
     if matches!(part, Part::Media) {
         return Ok(None);
     }

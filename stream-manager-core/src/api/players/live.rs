@@ -4,6 +4,7 @@ use super::super::ApiState;
 use super::super::access::{Refused, authorize, peer};
 use super::super::problem::Problem;
 use super::access::presentation;
+use crate::auth::Action;
 use crate::hls::{LiveItem, LiveReader, PackagerUse};
 use crate::session::{NewSession, SessionGuard, SessionKind, SessionStats};
 use axum::body::Body;
@@ -77,7 +78,7 @@ async fn answer(state: &Arc<ApiState>, stream: &str, mut request: Parts) -> Resu
     }
     let by_websocket = request.headers.contains_key(header::UPGRADE);
     let protocol = if by_websocket { "ws-fmp4" } else { "fmp4" };
-    let grant = authorize(state, &request, stream, protocol).await?;
+    let grant = authorize(state, &request, stream, Action::Read, protocol).await?;
     let packager = super::access::packager(state, stream)?;
     let keep = packager.keep();
     let presentation = presentation(state, stream).await?;

@@ -1,11 +1,14 @@
-//! WebRTC by HTTP: WHEP (draft-ietf-wish-whep, with the ways of WHIP, RFC 9725), and a page that plays by it.
+//! WebRTC by HTTP: WHEP (draft-ietf-wish-whep) for those who watch, WHIP (RFC 9725) for those who publish, and a page that
+//! plays.
 //!
 //! ```text
 //! POST   /webrtc/<id>/whep          an offer; 201 with the answer, and the session's address in Location
 //! PATCH  /webrtc/<id>/whep/<token>  candidates that the client has found since (RFC 8840)
 //! DELETE /webrtc/<id>/whep/<token>  ends the session
 //! OPTIONS of both                   STUN and TURN servers, as Link headers
-//! GET    /webrtc/<id>               the page
+//! the same with whip                publishes the stream
+//! GET    /webrtc/<id>               the page that plays
+//! GET    /webrtc/<id>/publish       the page that publishes
 //! GET    /webrtc/player.js          the module that it uses, for other pages
 //! ```
 
@@ -15,7 +18,9 @@ use super::body::closing;
 use super::cors::{Cors, cors};
 use super::problem::Problem;
 use super::secure;
-use crate::webrtc::{NegotiationError, WatchError, WatchRequest, WebRtcServer};
+use crate::auth::Action;
+use crate::source::PublishError;
+use crate::webrtc::{NegotiationError, SessionError, SessionRequest, WebRtcServer};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -65,9 +70,12 @@ pub(super) fn routes() -> Router<Arc<ApiState>> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wanted<'a> {
     Script(&'static str),
-    Endpoint(&'a str),
+    /// What for, and the stream.
+    Endpoint(Action, &'a str),
+    /// The stream, and what its client alone knows.
     Session(&'a str, &'a str),
-    Page(&'a str),
+    /// What for, and the stream.
+    Page(Action, &'a str),
 }
 
 impl<'a> Wanted<'a> {
@@ -76,27 +84,35 @@ impl<'a> Wanted<'a> {
         match path {
             "player.js" => return Some(Self::Script(include_str!("player.js"))),
             "page.js" => return Some(Self::Script(include_str!("page.js"))),
+            "publish.js" => return Some(Self::Script(include_str!("publish.js"))),
             _ => {}
         }
         let path = path.strip_suffix('/').unwrap_or(path);
-        if let Some(stream) = path.strip_suffix("/whep") {
-            return Some(Self::Endpoint(stream));
+        let endpoint = |path: &'a str| {
+            let ends = [("/whep", Action::Read), ("/whip", Action::Publish)];
+            ends.into_iter().find_map(|(end, action)| Some((action, path.strip_suffix(end)?)))
+        };
+        if let Some((action, stream)) = endpoint(path) {
+            return Some(Self::Endpoint(action, stream));
         }
         if let Some((front, token)) = path.rsplit_once('/')
-            && let Some(stream) = front.strip_suffix("/whep")
+            && let Some((_, stream)) = endpoint(front)
             && token.len() == 32
             && token.bytes().all(|b| b.is_ascii_hexdigit())
         {
             return Some(Self::Session(stream, token));
         }
-        (!path.is_empty()).then_some(Self::Page(path))
+        match path.strip_suffix("/publish") {
+            Some(stream) => Some(Self::Page(Action::Publish, stream)),
+            None => (!path.is_empty()).then_some(Self::Page(Action::Read, path)),
+        }
     }
 
     fn allowed(&self) -> &'static str {
         match self {
-            Self::Endpoint(_) => "POST, OPTIONS",
+            Self::Endpoint(..) => "POST, OPTIONS",
             Self::Session(..) => "PATCH, DELETE, OPTIONS",
-            Self::Page(_) | Self::Script(_) => "GET, HEAD, OPTIONS",
+            Self::Page(..) | Self::Script(_) => "GET, HEAD, OPTIONS",
         }
     }
 }
@@ -120,8 +136,10 @@ async fn answer(state: &Arc<ApiState>, path: &str, request: &Parts, body: Body) 
     let server = state.options.webrtc.get().ok_or_else(off)?;
     match (wanted, request.method.as_str()) {
         (Wanted::Script(text), "GET" | "HEAD") => Ok(script(text)),
-        (Wanted::Page(stream), "GET" | "HEAD") => page(state, request, stream).await,
-        (Wanted::Endpoint(stream), "POST") => post(state, &server, request, body, stream).await,
+        (Wanted::Page(action, stream), "GET" | "HEAD") => page(state, request, stream, action).await,
+        (Wanted::Endpoint(action, stream), "POST") => {
+            post(state, &server, request, body, stream, action).await
+        }
         (Wanted::Session(stream, token), "PATCH") => patch(&server, request, body, stream, token).await,
         (Wanted::Session(stream, token), "DELETE") => match server.close(stream, token).await {
             true => Ok(StatusCode::OK.into_response()),
@@ -156,12 +174,12 @@ async fn options(
     let headers = response.headers_mut();
     headers.insert(header::ALLOW, HeaderValue::from_static(wanted.allowed()));
     match wanted {
-        Wanted::Endpoint(stream) => {
+        Wanted::Endpoint(action, stream) => {
             headers.insert("accept-post", HeaderValue::from_static(SDP));
             // A browser asks before it knows who its user is; that question carries no credentials.
             let preflight = request.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
             if !preflight && !server.options().ice_servers.is_empty() {
-                authorize(state, request, stream, "webrtc").await?;
+                authorize(state, request, stream, action, "webrtc").await?;
                 link(&mut response, server);
             }
         }
@@ -194,18 +212,31 @@ async fn text(request: &Parts, body: Body, kind: &'static str) -> Result<String,
     })
 }
 
-fn refused(error: &WatchError) -> Refused {
+fn refused(error: SessionError) -> Refused {
     let detail = error.to_string();
     let (status, code) = match error {
-        WatchError::Negotiation(NegotiationError::NoCommonCodec(_)) => {
+        SessionError::Negotiation(NegotiationError::NoCommonCodec(_)) => {
             (StatusCode::NOT_ACCEPTABLE, "no_common_codec")
         }
-        WatchError::Negotiation(_) => (StatusCode::BAD_REQUEST, "invalid_offer"),
-        WatchError::NoTracks => (StatusCode::SERVICE_UNAVAILABLE, "no_tracks"),
-        WatchError::TooMany(_) => (StatusCode::SERVICE_UNAVAILABLE, "too_many_sessions"),
+        SessionError::Negotiation(_) => (StatusCode::BAD_REQUEST, "invalid_offer"),
+        SessionError::Publish(error) => return unpublished(&error),
+        SessionError::NoTracks => (StatusCode::SERVICE_UNAVAILABLE, "no_tracks"),
+        SessionError::TooMany(_) => (StatusCode::SERVICE_UNAVAILABLE, "too_many_sessions"),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
     };
     let problem = Problem::new(status, code, detail);
+    if status == StatusCode::SERVICE_UNAVAILABLE { later(problem, 2) } else { problem.into() }
+}
+
+fn unpublished(error: &PublishError) -> Refused {
+    let (status, code) = match error {
+        PublishError::NotFound(_) => (StatusCode::NOT_FOUND, "stream_not_found"),
+        PublishError::InvalidId(_) => (StatusCode::BAD_REQUEST, "invalid_id"),
+        PublishError::HasSource(_) => (StatusCode::CONFLICT, "has_source"),
+        PublishError::Busy { .. } => (StatusCode::CONFLICT, "already_published"),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
+    };
+    let problem = Problem::new(status, code, error.to_string());
     if status == StatusCode::SERVICE_UNAVAILABLE { later(problem, 2) } else { problem.into() }
 }
 
@@ -215,31 +246,38 @@ async fn post(
     request: &Parts,
     body: Body,
     stream: &str,
+    action: Action,
 ) -> Result<Response, Refused> {
-    let grant = authorize(state, request, stream, "webrtc").await?;
+    let grant = authorize(state, request, stream, action, "webrtc").await?;
     let offer = text(request, body, SDP).await?;
-    let handle = state.manager.running(stream).map_err(Problem::from)?;
     let agent = user_agent(request);
-    let watching = server
-        .watch(WatchRequest {
-            offer: &offer,
-            stream: handle.id().shared(),
-            hub: handle.hub().clone(),
-            peer: peer(request),
-            user: grant.user,
-            user_agent: (!agent.is_empty()).then_some(agent),
-        })
-        .await
-        .map_err(|error| refused(&error))?;
+    let session = SessionRequest {
+        offer: &offer,
+        stream: stream.into(),
+        peer: peer(request),
+        user: grant.user,
+        user_agent: (!agent.is_empty()).then_some(agent),
+    };
+    let opened = match action {
+        Action::Publish => {
+            let slot = state.manager.publish(stream).map_err(|e| unpublished(&e))?;
+            server.publish(session, slot).await
+        }
+        _ => {
+            let handle = state.manager.running(stream).map_err(Problem::from)?;
+            server.watch(session, handle.hub()).await
+        }
+    };
+    let opened = opened.map_err(refused)?;
     // Behind the path as it was asked for: the routes may be part of another server's.
     let asked = request.extensions.get::<axum::extract::OriginalUri>();
     let asked = asked.map_or(request.uri.path(), |uri| uri.0.path());
-    let location = format!("{}/{}", asked.trim_end_matches('/'), watching.token);
-    let mut response = (StatusCode::CREATED, watching.answer).into_response();
+    let location = format!("{}/{}", asked.trim_end_matches('/'), opened.token);
+    let mut response = (StatusCode::CREATED, opened.answer).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(SDP));
     headers.insert("accept-patch", HeaderValue::from_static(FRAGMENT));
-    for (name, value) in [(header::LOCATION, location), (header::ETAG, etag(&watching.token))] {
+    for (name, value) in [(header::LOCATION, location), (header::ETAG, etag(&opened.token))] {
         headers.insert(name, HeaderValue::try_from(value).map_err(|e| Problem::internal(&e))?);
     }
     link(&mut response, server);
@@ -287,13 +325,22 @@ fn script(text: &'static str) -> Response {
     (kind, text).into_response()
 }
 
-async fn page(state: &ApiState, request: &Parts, stream: &str) -> Result<Response, Refused> {
+async fn page(state: &ApiState, request: &Parts, stream: &str, action: Action) -> Result<Response, Refused> {
     // Here, a browser asks its user for a name and a password; it does not for what scripts ask for.
-    authorize(state, request, stream, "webrtc").await?;
-    state.manager.running(stream).map_err(Problem::from)?;
+    authorize(state, request, stream, action, "webrtc").await?;
+    let (html, above) = match action {
+        Action::Publish => {
+            state.manager.publish(stream).map_err(|e| unpublished(&e))?;
+            (include_str!("publish.html"), 1)
+        }
+        _ => {
+            state.manager.running(stream).map_err(Problem::from)?;
+            (include_str!("page.html"), 0)
+        }
+    };
     // An id is letters, digits and a few signs, none of which means anything in HTML.
-    let scripts = "../".repeat(stream.matches('/').count());
-    let html = include_str!("page.html").replace("{title}", stream).replace("{scripts}", &scripts);
+    let scripts = "../".repeat(stream.matches('/').count() + above);
+    let html = html.replace("{title}", stream).replace("{scripts}", &scripts);
     let policy = "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; \
                   media-src 'self' blob: mediastream:; img-src data:; base-uri 'none'; form-action 'none'";
     let headers =
@@ -308,10 +355,12 @@ mod tests {
     #[test]
     fn paths() {
         let token = "0123456789abcdef0123456789abcdef";
-        assert_eq!(Wanted::of("yard/door/whep"), Some(Wanted::Endpoint("yard/door")));
+        assert_eq!(Wanted::of("yard/door/whep"), Some(Wanted::Endpoint(Action::Read, "yard/door")));
+        assert_eq!(Wanted::of("yard/door/whip"), Some(Wanted::Endpoint(Action::Publish, "yard/door")));
         assert_eq!(Wanted::of(&format!("door/whep/{token}")), Some(Wanted::Session("door", token)));
-        assert_eq!(Wanted::of("door/whep/x"), Some(Wanted::Page("door/whep/x")));
-        assert_eq!(Wanted::of("yard/door/"), Some(Wanted::Page("yard/door")));
+        assert_eq!(Wanted::of("door/whep/x"), Some(Wanted::Page(Action::Read, "door/whep/x")));
+        assert_eq!(Wanted::of("yard/door/"), Some(Wanted::Page(Action::Read, "yard/door")));
+        assert_eq!(Wanted::of("yard/publish"), Some(Wanted::Page(Action::Publish, "yard")));
         assert!(matches!(Wanted::of("player.js"), Some(Wanted::Script(_))));
         assert_eq!(Wanted::of("/"), None);
     }

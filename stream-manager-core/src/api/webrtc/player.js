@@ -1,12 +1,15 @@
-// Plays a stream of Stream Manager by WebRTC (WHEP). Any page may load this module:
+// Plays a stream of Stream Manager by WebRTC (WHEP), or publishes one (WHIP). Any page may load this module:
 //
-//   import { WhepPlayer } from "https://server:3000/webrtc/player.js";
+//   import { WhepPlayer, WhipPublisher } from "https://server:3000/webrtc/player.js";
 //   const player = new WhepPlayer(document.querySelector("video"), "https://server:3000/webrtc/camera-1/whep");
 //   player.start();
+//   const media = await navigator.mediaDevices.getUserMedia({ video: true, audio: true });
+//   const publisher = new WhipPublisher(media, "https://server:3000/webrtc/phone/whip");
+//   publisher.start();
 //
-// It connects again by itself, with growing pauses, until stop() is called. Options: `token`, sent as a bearer token;
-// `onstate(state, detail)` with "connecting", "playing", "waiting" (and why) or "stopped"; `connection`, more for the
-// RTCPeerConnection, such as {iceTransportPolicy: "relay"}.
+// Both connect again by themselves, with growing pauses, until stop() is called. Options: `token`, sent as a bearer
+// token; `onstate(state, detail)` with "connecting", "playing" or "publishing", "waiting" (and why) or "stopped";
+// `connection`, more for the RTCPeerConnection, such as {iceTransportPolicy: "relay"}.
 
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 15000;
@@ -27,28 +30,33 @@ export function iceServers(link) {
   return servers;
 }
 
-export class WhepPlayer {
-  #video;
+/** What both have in common: a session that is begun again when it ends. */
+class Session {
   #url;
   #options;
+  #live;
   #peer = null;
   #session = null;
   #attempt = 0;
   #pause = FIRST_PAUSE_MS;
   #timer = null;
 
-  constructor(video, url, options = {}) {
-    this.#video = video;
+  /** `live` is the state's name while media flows. */
+  constructor(url, options, live) {
     this.#url = new URL(url, globalThis.location?.href);
     this.#options = options;
+    this.#live = live;
   }
+
+  /** Adds to a new connection what is to be sent or received. */
+  prepare(_peer) {}
 
   /** The connection, or null. */
   get peer() {
     return this.#peer;
   }
 
-  /** Begins to play. */
+  /** Begins. */
   start() {
     this.#attempt += 1;
     this.#leave();
@@ -61,36 +69,6 @@ export class WhepPlayer {
     this.#attempt += 1;
     this.#leave();
     this.#tell("stopped");
-  }
-
-  /** What is known of the connection: size, frames and bits per second, losses, delays in milliseconds. */
-  async statistics() {
-    const found = { width: 0, height: 0, framesPerSecond: 0, framesDecoded: 0, bytes: 0, packetsLost: 0 };
-    const reports = this.#peer ? await this.#peer.getStats() : new Map();
-    for (const report of reports.values()) {
-      if (report.type === "inbound-rtp") {
-        found.bytes += report.bytesReceived ?? 0;
-        found.packetsLost += report.packetsLost ?? 0;
-        if (report.kind === "video") {
-          found.width = report.frameWidth ?? 0;
-          found.height = report.frameHeight ?? 0;
-          found.framesPerSecond = report.framesPerSecond ?? 0;
-          found.framesDecoded = report.framesDecoded ?? 0;
-          found.codec = reports.get(report.codecId)?.mimeType;
-          if (report.jitterBufferEmittedCount > 0) {
-            found.bufferMs = (report.jitterBufferDelay / report.jitterBufferEmittedCount) * 1000;
-          }
-        } else {
-          found.soundCodec = reports.get(report.codecId)?.mimeType;
-          found.soundPackets = report.packetsReceived ?? 0;
-        }
-      } else if (report.type === "candidate-pair" && report.nominated) {
-        found.roundTripMs = (report.currentRoundTripTime ?? 0) * 1000;
-        const local = reports.get(report.localCandidateId);
-        found.transport = local?.candidateType === "relay" ? "relay" : local?.protocol;
-      }
-    }
-    return found;
   }
 
   #tell(state, detail = "") {
@@ -128,23 +106,13 @@ export class WhepPlayer {
     const peer = new RTCPeerConnection(this.#options.connection);
     this.#peer = peer;
     try {
-      const stream = new MediaStream();
-      for (const kind of ["video", "audio"]) {
-        const { receiver } = peer.addTransceiver(kind, { direction: "recvonly" });
-        // As soon as possible: this is a live picture.
-        if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = 0;
-      }
-      peer.ontrack = ({ track }) => {
-        stream.addTrack(track);
-        if (this.#video.srcObject !== stream) this.#video.srcObject = stream;
-        this.#video.play?.().catch(() => {});
-      };
+      this.prepare(peer);
       peer.onconnectionstatechange = () => {
         const state = peer.connectionState;
         if (state === "connected") {
           clearTimeout(this.#timer);
           this.#pause = FIRST_PAUSE_MS;
-          this.#tell("playing");
+          this.#tell(this.#live);
         } else if (state === "failed" || state === "disconnected" || state === "closed") {
           this.#again(attempt, "the connection was lost");
         }
@@ -178,5 +146,95 @@ export class WhepPlayer {
     } catch (error) {
       this.#again(attempt, error.message);
     }
+  }
+}
+
+export class WhepPlayer extends Session {
+  #video;
+
+  constructor(video, url, options = {}) {
+    super(url, options, "playing");
+    this.#video = video;
+  }
+
+  prepare(peer) {
+    const stream = new MediaStream();
+    for (const kind of ["video", "audio"]) {
+      const { receiver } = peer.addTransceiver(kind, { direction: "recvonly" });
+      // As soon as possible: this is a live picture.
+      if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = 0;
+    }
+    peer.ontrack = ({ track }) => {
+      stream.addTrack(track);
+      if (this.#video.srcObject !== stream) this.#video.srcObject = stream;
+      this.#video.play?.().catch(() => {});
+    };
+  }
+
+  /** What is known of the connection: size, frames and bits per second, losses, delays in milliseconds. */
+  async statistics() {
+    const found = { width: 0, height: 0, framesPerSecond: 0, framesDecoded: 0, bytes: 0, packetsLost: 0 };
+    const reports = (await this.peer?.getStats()) ?? new Map();
+    for (const report of reports.values()) {
+      if (report.type === "inbound-rtp") {
+        found.bytes += report.bytesReceived ?? 0;
+        found.packetsLost += report.packetsLost ?? 0;
+        if (report.kind === "video") {
+          found.width = report.frameWidth ?? 0;
+          found.height = report.frameHeight ?? 0;
+          found.framesPerSecond = report.framesPerSecond ?? 0;
+          found.framesDecoded = report.framesDecoded ?? 0;
+          found.codec = reports.get(report.codecId)?.mimeType;
+          if (report.jitterBufferEmittedCount > 0) {
+            found.bufferMs = (report.jitterBufferDelay / report.jitterBufferEmittedCount) * 1000;
+          }
+        } else {
+          found.soundCodec = reports.get(report.codecId)?.mimeType;
+          found.soundPackets = report.packetsReceived ?? 0;
+        }
+      } else if (report.type === "candidate-pair" && report.nominated) {
+        found.roundTripMs = (report.currentRoundTripTime ?? 0) * 1000;
+        const local = reports.get(report.localCandidateId);
+        found.transport = local?.candidateType === "relay" ? "relay" : local?.protocol;
+      }
+    }
+    return found;
+  }
+}
+
+export class WhipPublisher extends Session {
+  #media;
+
+  constructor(media, url, options = {}) {
+    super(url, options, "publishing");
+    this.#media = media;
+  }
+
+  prepare(peer) {
+    for (const track of this.#media.getTracks()) {
+      peer.addTransceiver(track, { direction: "sendonly", streams: [this.#media] });
+    }
+  }
+
+  /** What is known of the connection: size, frames and bits per second, losses, delays in milliseconds. */
+  async statistics() {
+    const found = { width: 0, height: 0, framesPerSecond: 0, framesSent: 0, bytes: 0, packetsLost: 0 };
+    const reports = (await this.peer?.getStats()) ?? new Map();
+    for (const report of reports.values()) {
+      if (report.type === "outbound-rtp") {
+        found.bytes += report.bytesSent ?? 0;
+        if (report.kind === "video") {
+          found.width = report.frameWidth ?? 0;
+          found.height = report.frameHeight ?? 0;
+          found.framesPerSecond = report.framesPerSecond ?? 0;
+          found.framesSent = report.framesSent ?? 0;
+          found.codec = reports.get(report.codecId)?.mimeType;
+        }
+      } else if (report.type === "remote-inbound-rtp") {
+        found.packetsLost += report.packetsLost ?? 0;
+        found.roundTripMs = (report.roundTripTime ?? 0) * 1000;
+      }
+    }
+    return found;
   }
 }

@@ -1,0 +1,183 @@
+//! The client of one session: where it is, whether it is still there, and its connection (str0m).
+
+use super::route::{Owner, Place, Routes, contents, is_stun};
+use super::socket::{Batch, Datagram};
+use super::worker::Port;
+use crate::session::SessionGuard;
+use std::time::{Duration, Instant};
+use str0m::net::{Protocol, Receive};
+use str0m::{Candidate, Event, Input, Output, Rtc};
+
+/// Addresses that one client may come from.
+const MAX_ADDRESSES: usize = 8;
+/// Candidates that a client may tell.
+pub(super) const MAX_CANDIDATES: usize = 64;
+
+/// What a client's end of a session is made of.
+pub(super) struct NewPeer {
+    pub(super) owner: Owner,
+    pub(super) rtc: Rtc,
+    /// Its ICE name.
+    pub(super) name: String,
+    pub(super) guard: SessionGuard,
+    /// A client of which nothing is heard for so long is gone.
+    pub(super) timeout: Duration,
+    /// Dropped when the session ends.
+    pub(super) place: Box<dyn std::any::Any + Send>,
+}
+
+/// A client.
+pub(super) struct Peer {
+    pub(super) owner: Owner,
+    pub(super) rtc: Rtc,
+    name: String,
+    addresses: Vec<Place>,
+    guard: SessionGuard,
+    pub(super) connected: bool,
+    heard: Instant,
+    timeout: Duration,
+    wake: Instant,
+    candidates: usize,
+    end: Option<String>,
+    /// Bytes and packets that have been sent to it.
+    pub(super) sent: (u64, u64),
+    _place: Box<dyn std::any::Any + Send>,
+}
+
+impl Peer {
+    pub(super) fn new(new: NewPeer) -> Self {
+        let now = Instant::now();
+        Self {
+            owner: new.owner,
+            rtc: new.rtc,
+            name: new.name,
+            addresses: Vec::new(),
+            guard: new.guard,
+            connected: false,
+            heard: now,
+            timeout: new.timeout,
+            wake: now,
+            candidates: 0,
+            end: None,
+            sent: (0, 0),
+            _place: new.place,
+        }
+    }
+
+    /// When its connection wants to be looked at again.
+    pub(super) fn wake(&self) -> Instant {
+        self.wake
+    }
+
+    /// Why it has to go, if it has to.
+    pub(super) fn end(&self) -> Option<&str> {
+        self.end.as_deref()
+    }
+
+    pub(super) fn ends_because(&mut self, reason: impl Into<String>) {
+        self.end.get_or_insert_with(|| reason.into());
+    }
+
+    /// A datagram for it.
+    pub(super) fn receive(&mut self, datagram: &Datagram, routes: &Routes) {
+        let Some(contents) = contents(&datagram.data) else { return };
+        let now = Instant::now();
+        let (source, destination) = (datagram.source, datagram.destination);
+        let place = (datagram.protocol, source);
+        let input = Input::Receive(now, Receive { proto: datagram.protocol, source, destination, contents });
+        if !self.addresses.contains(&place) {
+            // Only who knows the session's password may be at a new address.
+            if !is_stun(&datagram.data) || !self.rtc.accepts(&input) {
+                return;
+            }
+            if self.addresses.len() >= MAX_ADDRESSES {
+                let oldest = self.addresses.remove(0);
+                routes.remove("", &[oldest], self.owner.session);
+            }
+            self.addresses.push(place);
+            routes.claim(place, self.owner);
+        }
+        self.heard = now;
+        self.input(input);
+    }
+
+    /// Candidates that the client has found.
+    pub(super) fn trickle(&mut self, candidates: Vec<Candidate>) {
+        for candidate in candidates {
+            if self.candidates < MAX_CANDIDATES {
+                self.candidates += 1;
+                self.rtc.add_remote_candidate(candidate);
+            }
+        }
+    }
+
+    /// Time has passed.
+    pub(super) fn tick(&mut self, now: Instant) {
+        if self.guard.kick_token().is_cancelled() {
+            self.ends_because("ended by request");
+        }
+        if now.saturating_duration_since(self.heard) >= self.timeout {
+            self.ends_because(if self.connected {
+                "nothing was heard of it"
+            } else {
+                "it has never connected"
+            });
+        }
+    }
+
+    pub(super) fn input(&mut self, input: Input<'_>) {
+        if let Err(error) = self.rtc.handle_input(input) {
+            self.ends_because(error.to_string());
+        }
+    }
+
+    /// Sends what the connection has to send, up to the next thing that has happened; none once it waits.
+    pub(super) fn poll(&mut self, port: &Port, batch: &mut Batch) -> Option<Event> {
+        loop {
+            match self.rtc.poll_output() {
+                Ok(Output::Timeout(at)) => {
+                    self.wake = at;
+                    break;
+                }
+                Ok(Output::Transmit(transmit)) => {
+                    self.sent.0 += transmit.contents.len() as u64;
+                    self.sent.1 += 1;
+                    if transmit.proto == Protocol::Udp {
+                        batch.add(&port.socket, transmit.source, transmit.destination, &transmit.contents);
+                    } else {
+                        // What does not fit is asked for again.
+                        port.links.send(transmit.destination, &transmit.contents);
+                    }
+                }
+                Ok(Output::Event(event)) => match event {
+                    Event::Connected => {
+                        self.connected = true;
+                        return Some(event);
+                    }
+                    Event::Closed => self.ends_because("the client has left"),
+                    event => return Some(event),
+                },
+                Err(error) => {
+                    self.ends_because(error.to_string());
+                    break;
+                }
+            }
+        }
+        batch.flush(&port.socket);
+        if !self.rtc.is_alive() {
+            self.ends_because("the client has left");
+        }
+        None
+    }
+
+    /// Says goodbye and is forgotten.
+    pub(super) fn finish(&mut self, routes: &Routes, port: &Port, batch: &mut Batch) {
+        routes.remove(&self.name, &self.addresses, self.owner.session);
+        if let Some(reason) = self.end.take() {
+            self.guard.ends_because(reason);
+        }
+        if self.connected && self.rtc.close().is_ok() {
+            while self.poll(port, batch).is_some() {}
+        }
+    }
+}

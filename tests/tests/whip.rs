@@ -1,0 +1,179 @@
+//! WHIP: who publishes by WebRTC is a source like any other: watched, recorded, taken over, shown out.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+use serde_json::{Value, json};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use str0m::RtcConfig;
+use str0m::media::Direction;
+use stream_manager_tests::camera::{Camera, Feed};
+use stream_manager_tests::http::request;
+use stream_manager_tests::media::{assert_contiguous, check, counters, files};
+use stream_manager_tests::program::Server;
+use stream_manager_tests::wait_until;
+use stream_manager_tests::whep::{Client, Lossy, Received, post};
+use stream_manager_tests::whip::Publisher;
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn start(config: &str) -> (tempfile::TempDir, Server) {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), Some(config));
+    (folder, server)
+}
+
+/// With a stream to publish, and a camera whose pictures can be.
+fn with(more: &str) -> (tempfile::TempDir, Server, Camera) {
+    let camera = Camera::start(Feed::h264());
+    let (folder, server) = start(&format!(
+        "{more}\n[[streams]]\nid = \"cam\"\nsource_url = \"{}\"\n\
+         [[streams]]\nid = \"yard/phone\"\nsource_url = \"publisher\"\nrecording = {{ enabled = true }}\n",
+        camera.url()
+    ));
+    server.wait_for("cam", "frames", SOON, |stream| stream["frames"].as_u64() > Some(30));
+    (folder, server, camera)
+}
+
+fn pictures(server: &Server, count: usize) -> Vec<Received> {
+    let mut client = Client::connect(&server.url("/webrtc/cam/whep"));
+    client.until("pictures to publish", SOON, |c| c.video.len() >= count);
+    client.video
+}
+
+fn whip(server: &Server) -> String {
+    server.url("/webrtc/yard/phone/whip")
+}
+
+fn publishers(server: &Server) -> Vec<Value> {
+    let all = server.call("GET", "/api/sessions", None).1["items"].as_array().unwrap().clone();
+    all.into_iter().filter(|s| s["protocol"] == "webrtc" && s["kind"] == "publisher").collect()
+}
+
+/// Over a line that loses one datagram in twenty: every picture is in the recording, and seen by who watches.
+#[test]
+fn what_is_published_is_recorded_and_seen() {
+    let (folder, server, _camera) = with("");
+    let pictures = pictures(&server, 250);
+    let mut line = None;
+    let mut publisher = Publisher::connect_through(&whip(&server), |server| {
+        let lossy = Lossy::start(server, 5);
+        let address = lossy.address();
+        line = Some(lossy);
+        Some(address)
+    });
+    assert!(publisher.answer.contains("a=recvonly"), "{}", publisher.answer);
+    assert_eq!(publishers(&server)[0]["state"], "connecting");
+    publisher.until("a connection", SOON, |p| p.connected);
+    publisher.send(&pictures[..100]);
+    let listed = publishers(&server);
+    assert_eq!((listed.len(), &listed[0]["state"]), (1, &json!("connected")), "{listed:?}");
+    assert!(listed[0]["packets"].as_u64() > Some(50), "{listed:?}");
+    // Somebody watches meanwhile.
+    let url = server.url("/webrtc/yard/phone/whep");
+    let watching = std::thread::spawn(move || {
+        let mut client = Client::connect(&url);
+        client.until("pictures", SOON, |c| c.video.len() >= 60);
+        client.counters()
+    });
+    publisher.send(&pictures[100..]);
+    let seen = watching.join().unwrap();
+    assert_contiguous(&seen, "seen");
+    assert!(line.unwrap().lost.load(Ordering::Relaxed) > 10);
+    assert_eq!(request("DELETE", &publisher.session, &[]).status, 200);
+    publisher.until("goodbye", SOON, |p| p.closed);
+    wait_until("the session's end", SOON, || publishers(&server).is_empty());
+    server.wait_for("yard/phone", "waiting", SOON, |stream| stream["state"] == "idle");
+    server.stop();
+    let files = files(&folder.path().join("data/recordings/yard/phone"));
+    let recorded: Vec<u32> = files.iter().flat_map(|file| counters(file)).collect();
+    assert_contiguous(&recorded, "recorded");
+    assert!(recorded.len() >= 240, "{}", recorded.len());
+    files.iter().for_each(|file| drop(check(file)));
+}
+
+/// One after the other, one instead of the other, and none who only says that it will come.
+#[test]
+fn publishers_take_turns() {
+    let (_folder, server, _camera) = with("[webrtc]\nsession_timeout = \"5s\"\n");
+    let pictures = pictures(&server, 50);
+    let mut first = Publisher::connect(&whip(&server));
+    first.until("a connection", SOON, |p| p.connected);
+    first.send(&pictures);
+    let frames = |server: &Server| server.stream("yard/phone")["frames"].as_u64().unwrap_or(0);
+    wait_until("frames", SOON, || frames(&server) >= 40);
+    // Somebody who does not connect takes nothing away.
+    let offer = Publisher::offer(RtcConfig::new(), Direction::SendOnly);
+    assert_eq!(post(&whip(&server), &offer, &[]).status, 201);
+    first.until("the end of who never came", SOON, |_| publishers(&server).len() == 1);
+    assert!(!first.closed);
+    let mut second = Publisher::connect(&whip(&server));
+    second.until("a connection", SOON, |p| p.connected);
+    first.until("the first one's end", SOON, |p| p.closed);
+    let before = frames(&server);
+    second.send(&pictures);
+    wait_until("frames of the second", SOON, || frames(&server) >= before + 40);
+    // Browsers would send no keyframe by themselves.
+    let mut still: Vec<Received> = pictures.iter().filter(|p| !p.is_idr()).cloned().collect();
+    still.extend(still.clone());
+    still.extend(still.clone());
+    second.send(&still);
+    assert!(second.asked > 0);
+    let session = publishers(&server)[0]["id"].as_u64().unwrap();
+    assert!(server.call("DELETE", &format!("/api/sessions/{session}"), None).0 < 300);
+    second.until("goodbye", SOON, |p| p.closed);
+    server.wait_for("yard/phone", "waiting", SOON, |stream| stream["state"] == "idle");
+    server.stop();
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let (_folder, server, _camera) = with(
+        "[auth]\nusers = [{ name = \"ann\", password = \"secret\", read = [\"*\"], publish = [\"yard/*\"] }, \
+         { name = \"bob\", password = \"secret\", read = [\"*\"] }]\n",
+    );
+    let url = whip(&server);
+    let ann = [("authorization", "Bearer ann:secret")];
+    let offer = Publisher::offer(RtcConfig::new(), Direction::SendOnly);
+    assert_eq!(post(&url, &offer, &[]).status, 401);
+    assert_eq!(post(&url, &offer, &[("authorization", "Bearer bob:secret")]).status, 403);
+    for (offer, path, status, code) in [
+        ("rubbish", "/webrtc/yard/phone/whip", 400, "invalid_offer"),
+        (
+            Publisher::offer(RtcConfig::new(), Direction::RecvOnly).as_str(),
+            "/webrtc/yard/phone/whip",
+            400,
+            "invalid_offer",
+        ),
+        (
+            offer.replace("a=rtpmap:", "a=rtpmap:1").as_str(),
+            "/webrtc/yard/phone/whip",
+            406,
+            "no_common_codec",
+        ),
+        (&offer, "/webrtc/yard/nobody/whip", 404, "stream_not_found"),
+    ] {
+        let answer = post(&server.url(path), offer, &ann);
+        assert_eq!((answer.status, answer.code().as_str()), (status, code), "{path} {}", answer.text());
+    }
+    // Both ways is as good as one: nothing is sent back.
+    let both = post(&url, &Publisher::offer(RtcConfig::new(), Direction::SendRecv), &ann);
+    assert_eq!(both.status, 201, "{}", both.text());
+    assert!(both.text().contains("a=recvonly") && !both.text().contains("a=sendrecv"), "{}", both.text());
+    server.stop();
+}
+
+/// A stream with a source of its own is nobody's to publish; with a pattern, streams come into being.
+#[test]
+fn streams_have_one_source() {
+    let (_folder, server, _camera) = with("[[streams]]\nid = \"phones/*\"\nsource_url = \"publisher\"\n");
+    let offer = Publisher::offer(RtcConfig::new(), Direction::SendOnly);
+    let answer = post(&server.url("/webrtc/cam/whip"), &offer, &[]);
+    assert_eq!((answer.status, answer.code().as_str()), (409, "has_source"), "{}", answer.text());
+    let pictures = pictures(&server, 30);
+    let mut publisher = Publisher::connect(&server.url("/webrtc/phones/a/whip"));
+    publisher.until("a connection", SOON, |p| p.connected);
+    publisher.send(&pictures);
+    wait_until("frames", SOON, || server.stream("phones/a")["frames"].as_u64() > Some(20));
+    server.stop();
+}
