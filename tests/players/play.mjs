@@ -2,7 +2,8 @@
 //
 //   node play.mjs PLAYER URL SECONDS [MODULES]
 //
-// PLAYER is hlsjs, shaka, dashjs, websocket, whep, whep-tcp, whep-relay, video or page. MODULES is the folder with node_modules. Each line is
+// PLAYER is hlsjs, shaka, dashjs, websocket, whep, whep-tcp, whep-relay, video or page; or whip or publish, which send
+// pictures with the counter, or the browser's own test pictures. MODULES is the folder with node_modules. Each line is
 // {"at": ms since 1970, "counter": burnt-in number, "time": media time, "frames": presented so far}; the last one is
 // {"end": true, "errors": […], "codecs": …, "delay": what the player says, "stalls": …}.
 
@@ -144,6 +145,35 @@ const players = {
     };
     return players.whep(url);
   },
+  // Publishes pictures with a counter, 25 a second, and a tone.
+  async whip(url) {
+    const { WhipPublisher } = await import(new URL('/webrtc/player.js', url));
+    const size = [384, 240], block = size[0] / 24;
+    [canvas.width, canvas.height] = size;
+    document.body.append(canvas);
+    const media = canvas.captureStream(25);
+    let number = 0;
+    setInterval(() => {
+      context.fillStyle = '#357';
+      context.fillRect(0, block, size[0], size[1]);
+      for (let bit = 0; bit < 24; bit++) {
+        context.fillStyle = number & (1 << bit) ? '#fff' : '#000';
+        context.fillRect(bit * block, 0, block, block);
+      }
+      context.fillStyle = '#fff';
+      context.fillRect((number * 3) % size[0], 100, 40, 40);
+      number++;
+    }, 40);
+    const sound = new AudioContext(), tone = sound.createOscillator(), out = sound.createMediaStreamDestination();
+    tone.connect(out);
+    tone.start();
+    media.addTrack(out.stream.getAudioTracks()[0]);
+    const publisher = new WhipPublisher(media, url, { onstate(state, detail) {
+      (details.states ??= []).push([state, detail]);
+    } });
+    delay = async () => { details.statistics = await publisher.statistics(); publisher.stop(); return null; };
+    publisher.start();
+  },
   // Pictures of another site may only be looked at if it allows that.
   video(url) { video.crossOrigin = 'anonymous'; video.src = url; },
 };
@@ -160,7 +190,8 @@ await new Promise((ready) => server.listen(0, '127.0.0.1', ready));
 
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-  args: ['--no-sandbox', '--autoplay-policy=no-user-gesture-required', '--disable-gpu'],
+  args: ['--no-sandbox', '--autoplay-policy=no-user-gesture-required', '--disable-gpu',
+    '--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream'],
 });
 try {
   const tab = await browser.newPage();
@@ -171,15 +202,16 @@ try {
     tab.on('console', (message) => process.stderr.write(`${message.text().slice(0, 300)}\n`));
   }
   await tab.exposeFunction('report', (line) => process.stdout.write(JSON.stringify(line) + '\n'));
-  // `page` is one that the server has itself.
-  const own = player === 'page';
+  // Those that the server has itself.
+  const own = player === 'page' || player === 'publish';
   await tab.goto(own ? url : `http://127.0.0.1:${server.address().port}/`);
   process.stdout.write(JSON.stringify({ begin: Date.now() }) + '\n');
+  if (player === 'publish') await tab.click('#start');
   if (own) {
     await tab.evaluate(() => {
       const video = document.querySelector('video');
       window.finish = () => ({ end: true, errors: [], details: {
-        state: document.body.dataset.state, frames: video.getVideoPlaybackQuality().totalVideoFrames } });
+        state: document.body.dataset.state, text: document.querySelector('#state').textContent, frames: video.getVideoPlaybackQuality().totalVideoFrames } });
     });
   } else {
     await tab.evaluate(([player, url]) => { window.start(player, url); }, [player, url]);

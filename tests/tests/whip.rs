@@ -10,6 +10,7 @@ use str0m::media::Direction;
 use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::http::request;
 use stream_manager_tests::media::{assert_contiguous, check, counters, files};
+use stream_manager_tests::player::{Playing, missing};
 use stream_manager_tests::program::Server;
 use stream_manager_tests::wait_until;
 use stream_manager_tests::whep::{Client, Lossy, Received, post};
@@ -175,5 +176,56 @@ fn streams_have_one_source() {
     publisher.until("a connection", SOON, |p| p.connected);
     publisher.send(&pictures);
     wait_until("frames", SOON, || server.stream("phones/a")["frames"].as_u64() > Some(20));
+    server.stop();
+}
+
+/// Chromium publishes pictures with a counter and a tone; they are seen, heard and recorded.
+#[test]
+fn a_browser_publishes() {
+    if let Some(reason) = missing() {
+        println!("SKIPPED: {reason}");
+        return;
+    }
+    let (folder, server, _camera) = with("");
+    let publishing = Playing::start("whip", &whip(&server), 30);
+    wait_until("frames", Duration::from_secs(60), || {
+        server.stream("yard/phone")["frames"].as_u64() > Some(300)
+    });
+    let mut client = Client::connect(&server.url("/webrtc/yard/phone/whep"));
+    client.until("pictures and sound", SOON, |c| c.video.len() >= 100 && c.sound.len() >= 100);
+    let seen = client.counters();
+    // A browser may leave out pictures if it has no time for them; it does not turn them round.
+    assert!(seen.windows(2).all(|pair| pair[0] <= pair[1]), "{seen:?}");
+    let tracks = server.stream("yard/phone")["tracks"].to_string();
+    assert!(tracks.contains("h264") && tracks.contains("opus"), "{tracks}");
+    let played = publishing.finish();
+    assert!(played.errors().is_empty(), "{played:?}");
+    let statistics = &played.end["details"]["statistics"];
+    assert!(statistics["framesSent"].as_u64() > Some(300), "{statistics}");
+    wait_until("the session's end", SOON, || publishers(&server).is_empty());
+    server.stop();
+    let files = files(&folder.path().join("data/recordings/yard/phone"));
+    assert!(files.iter().map(|file| check(file).len()).sum::<usize>() > 300);
+    let recorded: Vec<u32> = files.iter().flat_map(|file| counters(file)).collect();
+    assert!(recorded.windows(2).all(|pair| pair[0] <= pair[1]), "{recorded:?}");
+    assert!(recorded.len() > 250, "{}", recorded.len());
+}
+
+/// The page, with the browser's own test picture as a camera.
+#[test]
+fn the_page_publishes() {
+    if let Some(reason) = missing() {
+        println!("SKIPPED: {reason}");
+        return;
+    }
+    let (_folder, server, _camera) = with("");
+    let publishing = Playing::start("publish", &server.url("/webrtc/yard/phone/publish"), 15);
+    wait_until("frames", Duration::from_secs(60), || {
+        server.stream("yard/phone")["frames"].as_u64() > Some(100)
+    });
+    assert_eq!(publishers(&server).len(), 1);
+    let played = publishing.finish();
+    assert_eq!(played.end["details"]["state"], "publishing", "{played:?}");
+    server.wait_for("yard/phone", "waiting", SOON, |stream| stream["state"] == "idle");
     server.stop();
 }
