@@ -18,7 +18,7 @@ fuzz_target!(|data: &[u8]| {
     let mut reader = hub.subscribe("fuzz", ReaderOptions::default());
     let writer = hub.writer();
     writer.set_tracks(tracks);
-    let Ok(mut fragmenter) = Fragmenter::new(&hub.tracks(), FragmenterOptions { part_duration: Duration::from_millis(200) }) else {
+    let Ok(mut fragmenter) = Fragmenter::new(&hub.tracks(), FragmenterOptions { part_duration: Duration::from_millis(200), ..FragmenterOptions::default() }) else {
         return;
     };
     let mut now = Instant::now();

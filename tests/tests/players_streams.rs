@@ -13,7 +13,7 @@ use std::time::Duration;
 use stream_manager_core::fmp4::scan;
 use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::http::{get, join};
-use stream_manager_tests::media::{assert_contiguous, counters, describe};
+use stream_manager_tests::media::{assert_contiguous, counters, describe, packets};
 use stream_manager_tests::playlist::{check_update, parse};
 use stream_manager_tests::program::{Server, finish};
 use stream_manager_tests::wait_until;
@@ -333,5 +333,31 @@ fn qualities_and_a_window_over_recordings() {
     // Another stream's recording is not to be had by its number.
     let foreign = join(&url, &first.uri).replace("/hls/cam/main/", "/hls/cam/low/");
     assert_eq!(get(&foreign).status, 404);
+    server.stop();
+}
+
+/// From a moment ago on, which lies in the middle of the file that is being written: each segment begins with a keyframe.
+#[test]
+fn a_window_may_begin_within_the_file_that_is_being_written() {
+    let (folder, server) = start(
+        "[[streams]]\nid = \"cam\"\nsource_url = \"test://ball?width=192&height=108&fps=25&gop=50&audio=false\"\n\
+         [streams.recording]\nenabled = true\n",
+    );
+    let recorded = |stream: &Value| stream["recording"]["duration_secs"].as_f64() > Some(9.0);
+    server.wait_for("cam", "a recording", Duration::from_secs(60), recorded);
+    let start_at = stream_manager_core::frame::WallTime::now() - Duration::from_secs(5);
+    let url = media(&format!("{}?start={start_at}", server.url("/hls/cam/index.m3u8")))[0].clone();
+    wait_until("three segments", Duration::from_secs(30), || parse(&get(&url).text()).segments.len() >= 3);
+    let playlist = parse(&get(&url).text());
+    let first = playlist.segments[0].time.unwrap();
+    // Segments are not longer than two GOPs.
+    assert!((start_at.as_unix_nanos() - first).abs() < 4_000_000_000, "{first} {start_at}");
+    for (number, segment) in playlist.segments.iter().enumerate() {
+        let file = folder.path().join(format!("{number}.mp4"));
+        let bytes: Vec<u8> =
+            [get(&join(&url, &segment.map)).body, get(&join(&url, &segment.uri)).body].concat();
+        std::fs::write(&file, bytes).unwrap();
+        assert!(packets(&file)[0].keyframe, "segment {number}");
+    }
     server.stop();
 }

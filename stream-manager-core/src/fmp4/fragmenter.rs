@@ -23,12 +23,15 @@ const NON_SYNC: u32 = 0x0101_0000;
 pub struct FragmenterOptions {
     /// How much media a part holds, counted on the main track.
     pub part_duration: Duration,
+    /// Whether a keyframe begins another part even if the one before is shorter, so that whoever seeks finds it at the
+    /// beginning of a part. Where every frame is a keyframe, parts have their length all the same.
+    pub cut_at_keyframes: bool,
 }
 
 impl Default for FragmenterOptions {
-    /// Parts of one second.
+    /// Parts of one second, cut at keyframes.
     fn default() -> Self {
-        Self { part_duration: Duration::from_secs(1) }
+        Self { part_duration: Duration::from_secs(1), cut_at_keyframes: true }
     }
 }
 
@@ -75,6 +78,7 @@ pub struct Fragmenter {
     /// Index of the track that parts are counted on: the first video track, else the first.
     main: usize,
     part_nanos: i64,
+    cut_at_keyframes: bool,
     sequence: u32,
     /// Decoding time that the file calls zero; known once the first part is made.
     base: Option<MediaTime>,
@@ -127,6 +131,7 @@ impl Fragmenter {
             tracks: states,
             main,
             part_nanos,
+            cut_at_keyframes: options.cut_at_keyframes,
             sequence: 0,
             base: None,
             identity: Vec::new(),
@@ -144,7 +149,7 @@ impl Fragmenter {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn cmaf(track: &Track, id: u32) -> Result<Self, Fmp4Error> {
-        let options = FragmenterOptions { part_duration: Duration::MAX };
+        let options = FragmenterOptions { part_duration: Duration::MAX, cut_at_keyframes: false };
         let fragmenter = Self::new(std::slice::from_ref(track), options)?;
         Ok(Self { base: Some(MediaTime::ZERO), first_id: id, ..fragmenter })
     }
@@ -173,9 +178,12 @@ impl Fragmenter {
             return Ok(None);
         };
         let dts = frame.dts;
-        let main_start = self.tracks[self.main].pending.front().map(|f| f.dts);
-        let complete = main_start.is_some_and(|start| {
-            let length = dts.as_nanos().saturating_sub(start.as_nanos());
+        let first = self.tracks[self.main].pending.front();
+        let complete = first.is_some_and(|first| {
+            if self.cut_at_keyframes && index == self.main && frame.keyframe && !first.keyframe {
+                return true;
+            }
+            let length = dts.as_nanos().saturating_sub(first.dts.as_nanos());
             // Another track that has run far ahead means that the main one has stalled.
             let enough = if index == self.main { self.part_nanos } else { self.part_nanos.saturating_mul(3) };
             length >= enough

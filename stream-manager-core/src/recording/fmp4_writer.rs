@@ -127,7 +127,8 @@ impl Fmp4Writer {
     }
 
     fn begin(&mut self, tracks: &Arc<[Track]>, frame: &Frame) -> Result<Option<Open>, RecordError> {
-        let options = FragmenterOptions { part_duration: self.recording.part_duration };
+        let options =
+            FragmenterOptions { part_duration: self.recording.part_duration, ..FragmenterOptions::default() };
         let mut fragmenter = Fragmenter::new(tracks, options)?;
         let main = fragmenter.main_track();
         if frame.track != main || !frame.keyframe {

@@ -80,7 +80,9 @@ fn read(file: &[u8]) -> (Moov, Vec<Vec<Read>>) {
 }
 
 fn write(frames: &[Frame], tracks: &[Track], part: Duration) -> Vec<u8> {
-    let mut fragmenter = Fragmenter::new(tracks, FragmenterOptions { part_duration: part }).unwrap();
+    let mut fragmenter =
+        Fragmenter::new(tracks, FragmenterOptions { part_duration: part, ..FragmenterOptions::default() })
+            .unwrap();
     let mut file = Vec::new();
     let mut append = |part: Part| part.chunks().for_each(|c| file.extend_from_slice(c));
     for frame in frames {
@@ -108,6 +110,25 @@ fn b_frames_and_sound_start_together() {
     assert_eq!(samples[1][0].dts, 80 * 8);
     assert_eq!(samples[1][0].duration, 160);
     assert_eq!(moov.mvhd.creation_time, 1_700_000_000 + 2_082_844_800);
+}
+
+/// Keyframes are found at the beginning of parts; where each frame is one, parts have their length.
+#[test]
+fn parts_begin_with_keyframes() {
+    let tracks = tracks();
+    let starts = |is_key: &dyn Fn(i64) -> bool| -> Vec<(i64, bool)> {
+        let options = FragmenterOptions { part_duration: Duration::from_millis(500), cut_at_keyframes: true };
+        let mut fragmenter = Fragmenter::new(&tracks, options).unwrap();
+        let frames = (0..100).map(|n| frame(&tracks[0], n * 40_000_000, n * 40_000_000, is_key(n), vec![1]));
+        let parts = frames.filter_map(|frame| fragmenter.push(frame).unwrap());
+        parts.map(|part| (part.start.as_nanos() / 40_000_000, part.keyframe)).collect()
+    };
+    let parts = starts(&|n| n % 50 == 0);
+    assert_eq!(
+        parts,
+        [(0, true), (13, false), (26, false), (39, false), (50, true), (63, false), (76, false)]
+    );
+    assert_eq!(starts(&|_| true).len(), 7);
 }
 
 #[test]

@@ -282,6 +282,7 @@ impl Index {
                 row.bytes = live.bytes;
             }
         }
+        rows.retain(|row| row.complete || row.end > range.start || row.start >= range.start);
         Ok(rows)
     }
 

@@ -197,7 +197,8 @@ impl Catalog {
     }
 
     /// A stream's segments in a range, in order, at most `limit`, beginning after the segment `after` if one
-    /// is given.
+    /// is given. Those that are being written are in it if they begin before the range's end: how far they are is only known
+    /// to the [`Index`](super::Index) of the process that writes them.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -212,7 +213,7 @@ impl Catalog {
             let Some(stream) = self.stream_number(stream)? else { return Ok(Vec::new()) };
             let sql = format!(
                 "SELECT {COLUMNS} FROM {JOINS} WHERE s.stream = ?1 AND s.start >= ?2 AND s.start < ?4 AND s.state < 2 \
-                 AND (s.end > ?3 OR (s.state = 0 AND s.start >= ?3)) AND (s.start, s.id) > (?5, ?6) \
+                 AND (s.end > ?3 OR s.state = 0) AND (s.start, s.id) > (?5, ?6) \
                  ORDER BY s.start, s.id LIMIT ?7"
             );
             let (time, id) = after.map_or((i64::MIN, 0), |(time, id)| (time.as_unix_nanos(), id.0 as i64));
