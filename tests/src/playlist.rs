@@ -40,6 +40,8 @@ pub struct Playlist {
     pub hint: Option<String>,
     /// Whether it has ended.
     pub ended: bool,
+    /// Where players are to begin: seconds from the end.
+    pub start: Option<f64>,
     /// Reports on other renditions: address, last segment, last part.
     pub reports: Vec<(String, u64, u64)>,
     first: u64,
@@ -115,6 +117,7 @@ pub fn parse(text: &str) -> Playlist {
             }
             "#EXT-X-ENDLIST" => playlist.ended = true,
             "#EXT-X-INDEPENDENT-SEGMENTS" => {}
+            "#EXT-X-START" => playlist.start = number(&attributes(value), "TIME-OFFSET"),
             other if other.starts_with('#') => panic!("unknown tag {line}"),
             _ => {
                 assert!(entry.duration > 0.0, "{line} without EXTINF (section 4.4.4.1)");
@@ -124,6 +127,14 @@ pub fn parse(text: &str) -> Playlist {
                 next += 1;
             }
         }
+    }
+    if let Some(start) = playlist.start {
+        let parts: f64 = entry.parts.iter().map(|part| part.0).sum();
+        let length = playlist.segments.iter().map(|s| s.duration).sum::<f64>() + parts;
+        assert!(
+            (-length - 0.001..=0.0).contains(&start) || playlist.skipped > 0,
+            "EXT-X-START (section 4.4.2.2): {text}"
+        );
     }
     for tag in ["#EXT-X-VERSION", "#EXT-X-TARGETDURATION", "#EXT-X-MEDIA-SEQUENCE"] {
         assert_eq!(seen.get(tag), Some(&1), "{tag} has to be there once: {text}");

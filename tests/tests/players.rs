@@ -173,3 +173,37 @@ fn a_window_over_recordings_plays() {
     assert!(last > first + 250, "it stops at {last}");
     server.stop();
 }
+
+/// Whenever a player is the first, somewhere within a long GOP: it shows a picture soon, and complains of nothing.
+#[test]
+fn the_first_player_begins_within_a_long_gop() {
+    if is_missing() {
+        return;
+    }
+    let camera = Camera::start(Feed::custom(
+        "( videotestsrc is-live=true pattern=black ! videoscale ! video/x-raw,format=I420,width=384,height=240,\
+         framerate=25/1 ! identity name=stamp ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=75 \
+         bitrate=300 ! rtph264pay name=pay0 pt=96 config-interval=-1 audiotestsrc is-live=true ! \
+         audio/x-raw,rate=8000,channels=1 ! mulawenc ! rtppcmupay name=pay1 )",
+    ));
+    // Each is packaged by itself, so each player is the first.
+    let ids: Vec<String> = (0..6).map(|n| format!("cam-{n}")).collect();
+    let more: String = ids
+        .iter()
+        .map(|id| format!("[[streams]]\nid = \"{id}\"\nsource_url = \"{}\"\n", camera.url()))
+        .collect();
+    let (_folder, server) = server(&camera, &more);
+    for id in &ids {
+        let running = |stream: &serde_json::Value| stream["frames"].as_u64() > Some(150);
+        server.wait_for(id, "running", Duration::from_secs(30), running);
+    }
+    for (number, id) in ids.iter().enumerate() {
+        let player = if number == 5 { "shaka" } else { "hlsjs" };
+        let playing = Playing::start(player, &server.url(&format!("/hls/{id}/index.m3u8")), 20);
+        wait_until("pictures", Duration::from_secs(15), || playing.so_far().shown.len() > 50);
+        let played = playing.so_far();
+        assert_eq!(played.errors(), Vec::<String>::new(), "{id}");
+        println!("{id}: first picture after {:.0} ms", played.shown[0].at - played.begin);
+    }
+    server.stop();
+}

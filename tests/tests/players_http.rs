@@ -45,7 +45,10 @@ fn a_low_latency_player_s_requests_are_answered_when_there_is_something() {
     let master = server.url("/hls/cam/index.m3u8");
     let text = get(&master).text();
     assert!(text.contains("CODECS=\"avc1.") && text.contains("mp4a.40.2\""), "{text}");
-    assert!(text.contains(",RESOLUTION=320x180,FRAME-RATE=25.000,AUDIO=\"audio\""), "{text}");
+    assert!(
+        text.contains(",RESOLUTION=320x180,FRAME-RATE=25.000,CLOSED-CAPTIONS=NONE,AUDIO=\"audio\""),
+        "{text}"
+    );
     let url = media(&master);
     let audio = url.replace("v0.m3u8", "a1.m3u8");
     for url in [&url, &audio] {

@@ -8,10 +8,16 @@ const SLEW_PER_SEC: i64 = 100_000;
 /// A difference that is taken over at once where there is a gap anyway.
 const STEP: i64 = 1_000_000_000;
 
+/// The first picture's time is a whole number of these, in nanoseconds. Browsers count microseconds: a player that begins at
+/// the very beginning and moves that to zero in floating point would else have it at a microsecond before zero, half of the
+/// times, and the browser would drop it and all that needs it.
+const ALIGNED: i64 = 100_000;
+
 /// The distance between a stream's timeline and UTC.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
     offset: Option<i64>,
+    aligned: bool,
     /// The least distance seen since the last time it was followed: what has arrived with the least delay.
     least: Option<i64>,
 }
@@ -27,10 +33,22 @@ impl Clock {
         self.least = Some(self.least.map_or(distance, |least| least.min(distance)));
     }
 
+    fn offset(&mut self, frame: &Frame) -> &mut i64 {
+        self.offset.get_or_insert_with(|| self.least.take().unwrap_or_else(|| distance(frame)))
+    }
+
+    /// Moves everything, if only this once, so that this frame's time is a round one.
+    pub(super) fn align(&mut self, frame: &Frame) {
+        if !std::mem::replace(&mut self.aligned, true) {
+            let offset = self.offset(frame);
+            let over = frame.pts.as_nanos().saturating_add(*offset).rem_euclid(ALIGNED);
+            *offset += (ALIGNED - over) % ALIGNED;
+        }
+    }
+
     /// The frame with its times in UTC.
     pub(super) fn place(&mut self, frame: Frame) -> Frame {
-        let offset =
-            *self.offset.get_or_insert_with(|| self.least.take().unwrap_or_else(|| distance(&frame)));
+        let offset = *self.offset(&frame);
         let shift = |time: MediaTime| MediaTime::from_nanos(time.as_nanos().saturating_add(offset).max(0));
         Frame { pts: shift(frame.pts), dts: shift(frame.dts), ..frame }
     }
@@ -81,6 +99,16 @@ mod tests {
         clock.see(&frame(0, 5_000_000_000));
         clock.follow(2_000_000_000);
         assert_eq!(clock.place(frame(0, 0)).dts.as_nanos(), 1_000_000 + 2 * SLEW_PER_SEC);
+    }
+
+    #[test]
+    fn the_first_picture_s_time_is_a_round_one() {
+        let mut clock = Clock::default();
+        clock.place(frame(10, 1_000_010));
+        clock.align(&frame(77, 0));
+        assert_eq!(clock.place(frame(77, 0)).pts.as_nanos(), 1_100_000);
+        clock.align(&frame(78, 0));
+        assert_eq!(clock.place(frame(78, 0)).pts.as_nanos(), 1_100_001);
     }
 
     #[test]

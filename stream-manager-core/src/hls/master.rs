@@ -46,6 +46,9 @@ pub fn stream_inf(
     if let Some(rate) = rate {
         let _ = write!(line, ",FRAME-RATE={rate:.3}");
     }
+    // Cameras have none. Players that are not told look for them; Shaka Player does so also in a segment that has no address
+    // yet, and fails.
+    line += ",CLOSED-CAPTIONS=NONE";
     line
 }
 

@@ -49,6 +49,7 @@ fn date_time(time: MediaTime) -> String {
 fn write(presentation: &Presentation, rendition: &Rendition, options: PlaylistOptions) -> String {
     let settings = presentation.settings();
     let targets = presentation.targets();
+    let begin = begin(presentation, targets);
     let mut text = String::with_capacity(4096);
     rendition.read(|held| {
         let low_latency = settings.low_latency;
@@ -62,6 +63,13 @@ fn write(presentation: &Presentation, rendition: &Rendition, options: PlaylistOp
             listed.iter().all(|s| s.independent) && held.open.as_ref().is_none_or(|o| o.independent);
         if all_independent && !listed.is_empty() {
             text.push_str("#EXT-X-INDEPENDENT-SEGMENTS\n");
+        }
+        if let Some(begin) = begin {
+            // From the end on, backwards; of sound, segments begin at nearly the same times.
+            let open = held.open.as_ref().filter(|_| low_latency);
+            let from = listed.iter().map(|s| &***s).chain(open).filter(|s| s.start + s.duration / 2 > begin);
+            let offset = seconds(from.map(|s| s.duration).sum());
+            let _ = writeln!(text, "#EXT-X-START:TIME-OFFSET=-{offset},PRECISE=NO");
         }
         if skipped > 0 {
             let _ = writeln!(text, "#EXT-X-SKIP:SKIPPED-SEGMENTS={skipped}");
@@ -106,6 +114,31 @@ fn write(presentation: &Presentation, rendition: &Rendition, options: PlaylistOp
         reports(&mut text, presentation, rendition);
     }
     text
+}
+
+/// Where players have to begin so that they get a keyframe, if that is elsewhere than they would begin by themselves: in a
+/// GOP that goes over several segments.
+fn begin(presentation: &Presentation, targets: Targets) -> Option<MediaTime> {
+    let low_latency = presentation.settings().low_latency;
+    let hold_back = if low_latency { targets.part * 3 } else { targets.segment * 3 };
+    let renditions = presentation.renditions();
+    let main = renditions.iter().find(|r| presentation.is_main(r.id()))?;
+    main.read(|held| {
+        let from = held.listed_from(presentation.kept_window());
+        let open = held.open.as_ref().filter(|_| low_latency);
+        let listed = || held.segments.iter().skip(from).map(|s| &**s).chain(open);
+        let newest = listed().last()?.end();
+        let at = newest - hold_back;
+        let before = listed().take_while(|s| s.start <= at).last().or(listed().next())?;
+        // Players look at the next few playlists, too, before they begin: where all of it is one GOP as yet, the very first
+        // segment's end is in the midst of it.
+        let has_just_begun = listed().nth(1).is_none();
+        if !has_just_begun && listed().skip_while(|s| s.start < before.start).all(|s| s.independent) {
+            return None;
+        }
+        let independent = listed().take_while(|s| s.start <= before.start).filter(|s| s.independent);
+        independent.last().map(|s| s.start)
+    })
 }
 
 /// How many of the oldest segments a player may leave out: those behind which there is at least this much.

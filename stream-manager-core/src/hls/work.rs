@@ -147,6 +147,9 @@ impl Work {
         if std::mem::take(&mut self.gap) {
             self.clock.step(&frame, self.last_end);
         }
+        if index == 0 && frame.keyframe {
+            self.clock.align(&frame);
+        }
         let frame = self.clock.place(frame);
         if index == 0 && self.makings[0].encoder.is_none() {
             return self.main_frame(frame);
