@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// What a session does.
@@ -49,6 +50,9 @@ pub struct SessionInfo {
     /// Tracks that it does not get, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
+    /// Bits of media a second, between the last two times that it was looked at with a second between; at first since
+    /// it began.
+    pub bitrate_bps: u64,
     /// Its counters.
     #[serde(flatten)]
     pub stats: SessionStats,
@@ -98,10 +102,43 @@ pub struct SessionStats {
 /// Gives a session's counters when somebody asks.
 pub type StatsSource = Arc<dyn Fn() -> SessionStats + Send + Sync>;
 
+/// How fast bytes are counted.
+#[derive(Debug)]
+struct Rate {
+    at: Instant,
+    bytes: u64,
+    bps: Option<u64>,
+}
+
+impl Rate {
+    fn see(&mut self, now: Instant, bytes: u64) -> u64 {
+        let passed = now.saturating_duration_since(self.at);
+        let bps = || (bytes.saturating_sub(self.bytes) as f64 * 8.0 / passed.as_secs_f64().max(0.001)) as u64;
+        if passed < Duration::from_secs(1) {
+            return self.bps.unwrap_or_else(bps);
+        }
+        *self = Self { at: now, bytes, bps: Some(bps()) };
+        self.bps.unwrap_or(0)
+    }
+}
+
 struct Entry {
     info: SessionInfo,
     stats: StatsSource,
+    rate: Arc<Mutex<Rate>>,
     kick: CancellationToken,
+}
+
+impl Entry {
+    /// To be called for what it is like now.
+    fn look(&self) -> impl FnOnce() -> SessionInfo + use<> {
+        let (info, stats, rate) = (self.info.clone(), self.stats.clone(), self.rate.clone());
+        move || {
+            let stats = stats();
+            let bitrate_bps = rate.lock().see(Instant::now(), stats.bytes);
+            SessionInfo { bitrate_bps, stats, ..info }
+        }
+    }
 }
 
 /// All sessions. Clones are handles to the same list.
@@ -157,6 +194,7 @@ impl Sessions {
             transport: new.transport,
             since: WallTime::now(),
             left_out: Vec::new(),
+            bitrate_bps: 0,
             stats: SessionStats::default(),
         };
         self.shared.emit(
@@ -168,15 +206,16 @@ impl Sessions {
                 address: info.address.to_string(),
             },
         );
-        self.shared.entries.lock().insert(id, Entry { info, stats, kick: kick.clone() });
+        let rate = Arc::new(Mutex::new(Rate { at: Instant::now(), bytes: 0, bps: None }));
+        self.shared.entries.lock().insert(id, Entry { info, stats, rate, kick: kick.clone() });
         SessionGuard { id, shared: self.shared.clone(), kick, reason: Mutex::new(None) }
     }
 
     /// All sessions, oldest first.
     pub fn list(&self) -> Vec<SessionInfo> {
-        let entries: Vec<(SessionInfo, StatsSource)> =
-            self.shared.entries.lock().values().map(|e| (e.info.clone(), e.stats.clone())).collect();
-        entries.into_iter().map(|(info, stats)| SessionInfo { stats: stats(), ..info }).collect()
+        let looks: Vec<_> = self.shared.entries.lock().values().map(Entry::look).collect();
+        // Counters are read without holding up those who come and go.
+        looks.into_iter().map(|look| look()).collect()
     }
 
     /// Looks at each session without its counters.
@@ -192,8 +231,8 @@ impl Sessions {
 
     /// One session.
     pub fn get(&self, id: u64) -> Option<SessionInfo> {
-        let (info, stats) = self.shared.entries.lock().get(&id).map(|e| (e.info.clone(), e.stats.clone()))?;
-        Some(SessionInfo { stats: stats(), ..info })
+        let look = self.shared.entries.lock().get(&id).map(Entry::look)?;
+        Some(look())
     }
 
     /// Ends a session; `false` if there is none with this number.
@@ -268,6 +307,18 @@ impl Drop for SessionGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rates_are_of_the_last_while() {
+        let start = Instant::now();
+        let at = |millis: u64| start + Duration::from_millis(millis);
+        let mut rate = Rate { at: start, bytes: 0, bps: None };
+        assert_eq!(rate.see(at(500), 1000), 16_000);
+        assert_eq!(rate.see(at(2000), 1000), 4000);
+        // Somebody else has looked just before.
+        assert_eq!(rate.see(at(2010), 1_000_000), 4000);
+        assert_eq!(rate.see(at(4000), 11_000), 40_000);
+    }
 
     #[tokio::test]
     async fn a_session_s_life() {

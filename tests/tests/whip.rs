@@ -69,7 +69,10 @@ fn what_is_published_is_recorded_and_seen() {
     publisher.send(&pictures[..100]);
     let listed = publishers(&server);
     assert_eq!((listed.len(), &listed[0]["state"]), (1, &json!("connected")), "{listed:?}");
-    assert!(listed[0]["packets"].as_u64() > Some(50), "{listed:?}");
+    assert!(
+        listed[0]["packets"].as_u64() > Some(50) && listed[0]["bitrate_bps"].as_u64() > Some(50_000),
+        "{listed:?}"
+    );
     // Somebody watches meanwhile.
     let url = server.url("/webrtc/yard/phone/whep");
     let watching = std::thread::spawn(move || {

@@ -323,13 +323,13 @@ impl WebRtcServer {
         };
         let to_opus = plan.audio.as_ref().is_some_and(|chosen| chosen.to_opus);
         let role = |owner: Owner, _: &WorkerHandle| {
-            Role::Viewer(Viewer::new(NewViewer {
+            Role::Viewer(Box::new(Viewer::new(NewViewer {
                 watch: feed.watch(owner.worker, to_opus),
                 video: plan.video,
                 audio: plan.audio,
                 counters,
                 queue_bytes: shared.options.queue_bytes,
-            }))
+            })))
         };
         self.open(request, opening, role).await
     }

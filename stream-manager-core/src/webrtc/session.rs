@@ -14,7 +14,7 @@ use str0m::{Candidate, Input};
 /// What a client is here for.
 pub(super) enum Role {
     /// It watches.
-    Viewer(Viewer),
+    Viewer(Box<Viewer>),
     /// It is a stream's source.
     Publisher(Publisher),
 }

@@ -54,7 +54,6 @@ impl Counters {
             packets_lost: get(&self.lost),
             jitter_ms: millis(&self.jitter_micros),
             round_trip_ms: millis(&self.round_trip_micros),
-            ..SessionStats::default()
         }
     }
 }
