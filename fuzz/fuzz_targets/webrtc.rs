@@ -6,7 +6,7 @@ use std::sync::Arc;
 use stream_manager_core::frame::{
     AudioCodec, AudioParameters, CodecParameters, Track, TrackId, VideoCodec, VideoParameters,
 };
-use stream_manager_core::webrtc::fuzzing::offer;
+use stream_manager_core::webrtc::fuzzing::{offer, publish};
 
 const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n\
     a=fingerprint:sha-256 9B:CE:95:04:F5:99:1B:09:6B:06:15:46:8F:66:01:F3:D6:13:CA:07:90:4E:2A:C8:88:4F:8F:41:67:5D:70:6A\r\n\
@@ -26,17 +26,21 @@ fn tracks() -> Vec<Track> {
 
 fuzz_target!(|data: &[u8]| {
     let Some((kind, rest)) = data.split_first() else { return };
+    // Watching or publishing.
+    let publishes = kind / 3 % 2 == 1;
+    let right = if publishes { OFFER.replace("recvonly", "sendonly") } else { OFFER.to_owned() };
+    let answer = |text: &str| if publishes { publish(text) } else { offer(text, &tracks()) };
     let peer = match kind % 3 {
-        0 => std::str::from_utf8(rest).ok().and_then(|text| offer(text, &tracks())),
+        0 => std::str::from_utf8(rest).ok().and_then(answer),
         1 => {
             // A piece of a right one is replaced.
             let Some((place, new)) = rest.split_first_chunk::<3>() else { return };
-            let start = (usize::from(place[0]) << 8 | usize::from(place[1])) % OFFER.len();
-            let end = (start + usize::from(place[2])).min(OFFER.len());
-            let text = [&OFFER.as_bytes()[..start], new, &OFFER.as_bytes()[end..]].concat();
-            std::str::from_utf8(&text).ok().and_then(|text| offer(text, &tracks()))
+            let start = (usize::from(place[0]) << 8 | usize::from(place[1])) % right.len();
+            let end = (start + usize::from(place[2])).min(right.len());
+            let text = [&right.as_bytes()[..start], new, &right.as_bytes()[end..]].concat();
+            std::str::from_utf8(&text).ok().and_then(answer)
         }
-        _ => offer(OFFER, &tracks()),
+        _ => answer(&right),
     };
     let Some(mut peer) = peer else {
         assert!(kind % 3 != 2, "a right offer is refused");

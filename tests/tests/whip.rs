@@ -70,7 +70,7 @@ fn what_is_published_is_recorded_and_seen() {
     let listed = publishers(&server);
     assert_eq!((listed.len(), &listed[0]["state"]), (1, &json!("connected")), "{listed:?}");
     assert!(
-        listed[0]["packets"].as_u64() > Some(50) && listed[0]["bitrate_bps"].as_u64() > Some(50_000),
+        listed[0]["packets"].as_u64() > Some(50) && listed[0]["bitrate_bps"].as_u64() > Some(2000),
         "{listed:?}"
     );
     // Somebody watches meanwhile.
