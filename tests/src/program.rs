@@ -108,7 +108,14 @@ impl Server {
         Self::start_with(folder, config, |_| {})
     }
 
-    /// The same; `change` may change how it is started.
+    /// The same in a folder of its own, which is gone when it is dropped.
+    pub fn alone(config: &str) -> (tempfile::TempDir, Self) {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Self::start(folder.path(), Some(config));
+        (folder, server)
+    }
+
+    /// As [`start`](Self::start); `change` may change how it is started.
     pub fn start_with(folder: &Path, config: Option<&str>, change: impl FnOnce(&mut Command)) -> Self {
         let mut command = stream_manager();
         change(&mut command);
@@ -215,6 +222,12 @@ impl Server {
     /// The address of HTTP, such as `127.0.0.1:3000`.
     pub fn address(&self) -> &str {
         self.url.trim_start_matches("http://")
+    }
+
+    /// The sessions of a protocol.
+    pub fn sessions(&self, protocol: &str) -> Vec<Value> {
+        let all = self.call("GET", "/api/sessions", None).1["items"].as_array().unwrap().clone();
+        all.into_iter().filter(|session| session["protocol"] == protocol).collect()
     }
 
     /// The stream as the API shows it.

@@ -63,14 +63,7 @@ impl Offer {
 
     /// Takes the answer. `through` is where media goes instead of where the answer says.
     pub fn accept(mut self, url: &str, answer: &Answer, through: Option<SocketAddr>) -> Client {
-        let mut sdp = answer.text();
-        if let Some(through) = through {
-            let server = candidate(&sdp);
-            sdp = sdp.replace(
-                &format!(" {} {} typ", server.ip(), server.port()),
-                &format!(" {} {} typ", through.ip(), through.port()),
-            );
-        }
+        let sdp = through.map_or_else(|| answer.text(), |through| by_way_of(&answer.text(), through));
         self.rtc.sdp_api().accept_answer(self.pending, SdpAnswer::from_sdp_string(&sdp).unwrap()).unwrap();
         Client {
             rtc: self.rtc,
@@ -98,6 +91,31 @@ pub fn candidate(sdp: &str) -> SocketAddr {
     let line = sdp.lines().find(|line| line.starts_with("a=candidate:")).expect("no candidate");
     let words: Vec<&str> = line.split(' ').collect();
     format!("{}:{}", words[4], words[5]).parse().unwrap()
+}
+
+/// An answer in which the server's address is another.
+pub(super) fn by_way_of(sdp: &str, through: SocketAddr) -> String {
+    let server = candidate(sdp);
+    sdp.replace(
+        &format!(" {} {} typ", server.ip(), server.port()),
+        &format!(" {} {} typ", through.ip(), through.port()),
+    )
+}
+
+/// Waits for a datagram, but not for long, and gives it to a client; or tells it that time has passed.
+pub(super) fn receive(rtc: &mut Rtc, socket: &UdpSocket, until: Instant) {
+    let wait = until.saturating_duration_since(Instant::now());
+    let wait = wait.clamp(Duration::from_millis(1), Duration::from_millis(50));
+    socket.set_read_timeout(Some(wait)).unwrap();
+    let mut buffer = vec![0; 2000];
+    match socket.recv_from(&mut buffer) {
+        Ok((length, source)) => {
+            let destination = socket.local_addr().unwrap();
+            let receive = Receive::new(Protocol::Udp, source, destination, &buffer[..length]).unwrap();
+            rtc.handle_input(Input::Receive(Instant::now(), receive)).unwrap();
+        }
+        Err(_) => rtc.handle_input(Input::Timeout(Instant::now())).unwrap(),
+    }
 }
 
 /// Posts an offer.
@@ -236,18 +254,7 @@ impl Client {
             self.asked = Some(now);
             self.ask_for_keyframe();
         }
-        let wait =
-            wait.saturating_duration_since(now).clamp(Duration::from_millis(1), Duration::from_millis(50));
-        self.socket.set_read_timeout(Some(wait)).unwrap();
-        let mut buffer = vec![0; 2000];
-        match self.socket.recv_from(&mut buffer) {
-            Ok((length, source)) => {
-                let destination = self.socket.local_addr().unwrap();
-                let receive = Receive::new(Protocol::Udp, source, destination, &buffer[..length]).unwrap();
-                self.rtc.handle_input(Input::Receive(Instant::now(), receive)).unwrap();
-            }
-            Err(_) => self.rtc.handle_input(Input::Timeout(Instant::now())).unwrap(),
-        }
+        receive(&mut self.rtc, &self.socket, wait);
     }
 
     /// Writes the pictures as H.264 and reads their counters.

@@ -1,14 +1,13 @@
 //! A WHIP client that publishes pictures it has got elsewhere.
 
 use super::http::Answer;
-use super::whep::{Received, candidate, post};
+use super::whep::{Received, by_way_of, candidate, post, receive};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 use str0m::change::SdpAnswer;
 use str0m::format::Codec;
 use str0m::media::{Direction, MediaKind, MediaTime, Mid, Pt};
-use str0m::net::{Protocol, Receive};
-use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
+use str0m::{Candidate, Event, Output, Rtc, RtcConfig};
 
 /// A client that publishes.
 pub struct Publisher {
@@ -55,14 +54,8 @@ impl Publisher {
         let (offer, pending) = change.apply().unwrap();
         let answer: Answer = post(url, &offer.to_sdp_string(), &[]);
         assert_eq!(answer.status, 201, "{}", answer.text());
-        let mut sdp = answer.text();
-        let server = candidate(&sdp);
-        if let Some(through) = between(server) {
-            sdp = sdp.replace(
-                &format!(" {} {} typ", server.ip(), server.port()),
-                &format!(" {} {} typ", through.ip(), through.port()),
-            );
-        }
+        let sdp = answer.text();
+        let sdp = between(candidate(&sdp)).map_or(sdp.clone(), |through| by_way_of(&sdp, through));
         rtc.sdp_api().accept_answer(pending, SdpAnswer::from_sdp_string(&sdp).unwrap()).unwrap();
         Self {
             rtc,
@@ -125,19 +118,6 @@ impl Publisher {
                 Output::Event(_) => {}
             }
         };
-        let now = Instant::now();
-        let wait = wait.min(until).saturating_duration_since(now);
-        self.socket
-            .set_read_timeout(Some(wait.clamp(Duration::from_millis(1), Duration::from_millis(50))))
-            .unwrap();
-        let mut buffer = vec![0; 2000];
-        match self.socket.recv_from(&mut buffer) {
-            Ok((length, source)) => {
-                let destination = self.socket.local_addr().unwrap();
-                let receive = Receive::new(Protocol::Udp, source, destination, &buffer[..length]).unwrap();
-                self.rtc.handle_input(Input::Receive(Instant::now(), receive)).unwrap();
-            }
-            Err(_) => self.rtc.handle_input(Input::Timeout(Instant::now())).unwrap(),
-        }
+        receive(&mut self.rtc, &self.socket, wait.min(until));
     }
 }

@@ -18,12 +18,6 @@ use stream_manager_tests::playlist::{check_update, parse};
 use stream_manager_tests::program::{Server, finish};
 use stream_manager_tests::wait_until;
 
-fn start(config: &str) -> (tempfile::TempDir, Server) {
-    let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path(), Some(config));
-    (folder, server)
-}
-
 fn media(master: &str) -> Vec<String> {
     let answer = get(master);
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -44,7 +38,8 @@ fn ffmpeg(url: &str, to: &Path, seconds: u32) -> String {
 #[test]
 fn ffmpeg_gets_every_frame() {
     let camera = Camera::start(Feed::with_audio(false));
-    let (folder, server) = start(&format!("[[streams]]\nid = \"cam\"\nsource_url = \"{}\"\n", camera.url()));
+    let (folder, server) =
+        Server::alone(&format!("[[streams]]\nid = \"cam\"\nsource_url = \"{}\"\n", camera.url()));
     for path in ["/hls/cam/index.m3u8", "/dash/cam/manifest.mpd", "/api/streams/cam/live.mp4"] {
         let file = folder.path().join("out.mp4");
         ffmpeg(&server.url(path), &file, 5);
@@ -85,8 +80,9 @@ fn decoded(pipeline: &gst::Pipeline, wanted: u32) {
 
 #[test]
 fn gstreamer_decodes_it() {
-    let (_folder, server) =
-        start("[[streams]]\nid = \"cam\"\nsource_url = \"test://smpte?width=320&height=180&gop=25\"\n");
+    let (_folder, server) = Server::alone(
+        "[[streams]]\nid = \"cam\"\nsource_url = \"test://smpte?width=320&height=180&gop=25\"\n",
+    );
     gst::init().unwrap();
     let ends =
         "queue ! decodebin ! fakesink sync=false name=pictures d. ! queue ! decodebin ! fakesink sync=false";
@@ -227,7 +223,7 @@ fn streams_of_all_kinds_are_signalled_right() {
         }
     }
     config += "[[streams]]\nid = \"mjpeg\"\nsource_url = \"gst:videotestsrc is-live=true ! video/x-raw,width=320,height=180 ! jpegenc ! jpegparse\"\n";
-    let (folder, server) = start(&config);
+    let (folder, server) = Server::alone(&config);
     for (id, codec) in there {
         let master = server.url(&format!("/hls/{id}/index.m3u8"));
         wait_until(id, Duration::from_secs(40), || get(&master).status == 200);
@@ -290,7 +286,7 @@ fn qualities_and_a_window_over_recordings() {
          [[streams]]\nid = \"cam/gone\"\nsource_url = \"publisher\"\n",
         camera.url()
     );
-    let (folder, server) = start(&config);
+    let (folder, server) = Server::alone(&config);
     let start_at = stream_manager_core::frame::WallTime::now();
     let running =
         |stream: &Value| stream["state"] == "running" && stream["recording"]["segments"].as_u64() >= Some(2);
@@ -339,7 +335,7 @@ fn qualities_and_a_window_over_recordings() {
 /// From a moment ago on, which lies in the middle of the file that is being written: each segment begins with a keyframe.
 #[test]
 fn a_window_may_begin_within_the_file_that_is_being_written() {
-    let (folder, server) = start(
+    let (folder, server) = Server::alone(
         "[[streams]]\nid = \"cam\"\nsource_url = \"test://ball?width=192&height=108&fps=25&gop=50&audio=false\"\n\
          [streams.recording]\nenabled = true\n",
     );

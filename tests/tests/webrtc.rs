@@ -19,15 +19,11 @@ use stream_manager_tests::whep::{Client, Lossy, Offer, candidate, post};
 
 const SOON: Duration = Duration::from_secs(30);
 
-fn start(config: &str) -> (tempfile::TempDir, Server) {
-    let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path(), Some(config));
-    (folder, server)
-}
-
 fn with(camera: &Camera, more: &str) -> (tempfile::TempDir, Server) {
-    let started =
-        start(&format!("{more}\n[[streams]]\nid = \"yard/cam\"\nsource_url = \"{}\"\n", camera.url()));
+    let started = Server::alone(&format!(
+        "{more}\n[[streams]]\nid = \"yard/cam\"\nsource_url = \"{}\"\n",
+        camera.url()
+    ));
     started.1.wait_for("yard/cam", "frames", SOON, |stream| stream["frames"].as_u64() > Some(30));
     started
 }
@@ -37,8 +33,7 @@ fn whep(server: &Server) -> String {
 }
 
 fn sessions(server: &Server) -> Vec<Value> {
-    let all = server.call("GET", "/api/sessions", None).1["items"].as_array().unwrap().clone();
-    all.into_iter().filter(|session| session["protocol"] == "webrtc").collect()
+    server.sessions("webrtc")
 }
 
 /// What begins with the kept GOP has all its pictures, then all that come; sound comes along, as Opus; who says that the
@@ -113,7 +108,7 @@ fn the_picture_stays_whole_on_a_bad_line() {
 #[test]
 fn the_camera_may_go_and_come_back() {
     let mut camera = Camera::start(Feed::h264());
-    let (_folder, server) = start("");
+    let (_folder, server) = Server::alone("");
     let stream = serde_json::json!({ "id": "yard/cam", "source_url": camera.url() });
     assert_eq!(server.call("POST", "/api/streams", Some(&stream)).0, 201);
     let mut client = Client::connect(&whep(&server));

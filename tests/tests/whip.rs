@@ -18,16 +18,10 @@ use stream_manager_tests::whip::Publisher;
 
 const SOON: Duration = Duration::from_secs(30);
 
-fn start(config: &str) -> (tempfile::TempDir, Server) {
-    let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path(), Some(config));
-    (folder, server)
-}
-
 /// With a stream to publish, and a camera whose pictures can be.
 fn with(more: &str) -> (tempfile::TempDir, Server, Camera) {
     let camera = Camera::start(Feed::h264());
-    let (folder, server) = start(&format!(
+    let (folder, server) = Server::alone(&format!(
         "{more}\n[[streams]]\nid = \"cam\"\nsource_url = \"{}\"\n\
          [[streams]]\nid = \"yard/phone\"\nsource_url = \"publisher\"\nrecording = {{ enabled = true }}\n",
         camera.url()
@@ -47,8 +41,7 @@ fn whip(server: &Server) -> String {
 }
 
 fn publishers(server: &Server) -> Vec<Value> {
-    let all = server.call("GET", "/api/sessions", None).1["items"].as_array().unwrap().clone();
-    all.into_iter().filter(|s| s["protocol"] == "webrtc" && s["kind"] == "publisher").collect()
+    server.sessions("webrtc").into_iter().filter(|session| session["kind"] == "publisher").collect()
 }
 
 /// Over a line that loses one datagram in twenty: every picture is in the recording, and seen by who watches.

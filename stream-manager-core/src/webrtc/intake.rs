@@ -1,7 +1,7 @@
 //! What is taken of a client that publishes: for each kind one media section, and of that one payload type.
 
-use super::LeftOut;
 use super::negotiate::{NegotiationError, Offered, formats, parameter, parse};
+use super::{LeftOut, reasons};
 use crate::frame::{AudioCodec, Codec, VideoCodec};
 use crate::rtp::format::Description;
 use sdp_types::{Media, Session};
@@ -112,9 +112,7 @@ pub(super) fn intake(offer: &str) -> Result<Intake, NegotiationError> {
         return Err(NegotiationError::NothingOffered);
     }
     if intake.video.is_none() && intake.audio.is_none() {
-        let reasons: Vec<String> =
-            intake.left_out.iter().map(|l| format!("{}: {}", l.codec, l.reason)).collect();
-        return Err(NegotiationError::NoCommonCodec(reasons.join("; ")));
+        return Err(NegotiationError::NoCommonCodec(reasons(&intake.left_out)));
     }
     Ok(intake)
 }

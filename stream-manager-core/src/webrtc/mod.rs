@@ -47,6 +47,17 @@ pub struct LeftOut {
     pub reason: String,
 }
 
+impl std::fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.codec, self.reason)
+    }
+}
+
+/// All of it in one line.
+fn reasons(left_out: &[LeftOut]) -> String {
+    left_out.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
 /// The ways in for what comes from the network, as fuzz targets use them. Nothing here catches a panic.
 #[doc(hidden)]
 pub mod fuzzing {

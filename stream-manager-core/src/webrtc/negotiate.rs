@@ -2,7 +2,7 @@
 //!
 //! For each kind one track and one payload type are chosen; the answer takes those and nothing else.
 
-use super::LeftOut;
+use super::{LeftOut, reasons};
 use crate::frame::{AudioCodec, Codec, CodecParameters, Track, TrackId, VideoCodec, VideoParameters};
 use sdp_types::{Media, Session};
 use str0m::format as rtc;
@@ -297,12 +297,10 @@ pub(super) fn plan(offer: &str, tracks: &[Track], reorders: bool) -> Result<Plan
     // Who wants to see is not helped by sound alone.
     let misses_video = plan.video.is_none() && wants_video.is_some() && has_video;
     if misses_video || (plan.video.is_none() && plan.audio.is_none()) {
-        let reasons: Vec<String> =
-            plan.left_out.iter().map(|l| format!("{}: {}", l.codec, l.reason)).collect();
-        let reasons = if reasons.is_empty() {
+        let reasons = if plan.left_out.is_empty() {
             "the stream has nothing of what is offered".into()
         } else {
-            reasons.join("; ")
+            reasons(&plan.left_out)
         };
         return Err(NegotiationError::NoCommonCodec(reasons));
     }

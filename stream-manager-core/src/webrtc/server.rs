@@ -403,8 +403,7 @@ impl WebRtcServer {
             },
             opening.stats,
         );
-        let left_out = |left: &LeftOut| format!("{}: {}", left.codec, left.reason);
-        guard.leaves_out(opening.left_out.iter().map(left_out).collect());
+        guard.leaves_out(opening.left_out.iter().map(ToString::to_string).collect());
         let owner = Owner { worker, session: guard.id() };
         let token = opening.place.token.clone();
         shared.tokens.lock().insert(token.clone(), (request.stream, owner));

@@ -19,7 +19,7 @@ use super::cors::{Cors, cors};
 use super::problem::Problem;
 use super::secure;
 use crate::auth::Action;
-use crate::source::PublishError;
+use crate::source::{PublishError, PublishSlot};
 use crate::webrtc::{NegotiationError, SessionError, SessionRequest, WebRtcServer};
 use axum::Router;
 use axum::body::Body;
@@ -213,31 +213,27 @@ async fn text(request: &Parts, body: Body, kind: &'static str) -> Result<String,
 }
 
 fn refused(error: SessionError) -> Refused {
-    let detail = error.to_string();
-    let (status, code) = match error {
+    let (status, code) = match &error {
         SessionError::Negotiation(NegotiationError::NoCommonCodec(_)) => {
             (StatusCode::NOT_ACCEPTABLE, "no_common_codec")
         }
         SessionError::Negotiation(_) => (StatusCode::BAD_REQUEST, "invalid_offer"),
-        SessionError::Publish(error) => return unpublished(&error),
+        SessionError::Publish(PublishError::NotFound(_)) => (StatusCode::NOT_FOUND, "stream_not_found"),
+        SessionError::Publish(PublishError::InvalidId(_)) => (StatusCode::BAD_REQUEST, "invalid_id"),
+        SessionError::Publish(PublishError::HasSource(_)) => (StatusCode::CONFLICT, "has_source"),
+        SessionError::Publish(PublishError::Busy { .. }) => (StatusCode::CONFLICT, "already_published"),
+        SessionError::Publish(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
         SessionError::NoTracks => (StatusCode::SERVICE_UNAVAILABLE, "no_tracks"),
         SessionError::TooMany(_) => (StatusCode::SERVICE_UNAVAILABLE, "too_many_sessions"),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
     };
-    let problem = Problem::new(status, code, detail);
+    let problem = Problem::new(status, code, error.to_string());
     if status == StatusCode::SERVICE_UNAVAILABLE { later(problem, 2) } else { problem.into() }
 }
 
-fn unpublished(error: &PublishError) -> Refused {
-    let (status, code) = match error {
-        PublishError::NotFound(_) => (StatusCode::NOT_FOUND, "stream_not_found"),
-        PublishError::InvalidId(_) => (StatusCode::BAD_REQUEST, "invalid_id"),
-        PublishError::HasSource(_) => (StatusCode::CONFLICT, "has_source"),
-        PublishError::Busy { .. } => (StatusCode::CONFLICT, "already_published"),
-        _ => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
-    };
-    let problem = Problem::new(status, code, error.to_string());
-    if status == StatusCode::SERVICE_UNAVAILABLE { later(problem, 2) } else { problem.into() }
+/// The place for whoever publishes a stream.
+fn slot(state: &ApiState, stream: &str) -> Result<PublishSlot, Refused> {
+    state.manager.publish(stream).map_err(|error| refused(error.into()))
 }
 
 async fn post(
@@ -259,10 +255,7 @@ async fn post(
         user_agent: (!agent.is_empty()).then_some(agent),
     };
     let opened = match action {
-        Action::Publish => {
-            let slot = state.manager.publish(stream).map_err(|e| unpublished(&e))?;
-            server.publish(session, slot).await
-        }
+        Action::Publish => server.publish(session, slot(state, stream)?).await,
         _ => {
             let handle = state.manager.running(stream).map_err(Problem::from)?;
             server.watch(session, handle.hub()).await
@@ -330,7 +323,7 @@ async fn page(state: &ApiState, request: &Parts, stream: &str, action: Action) -
     authorize(state, request, stream, action, "webrtc").await?;
     let (html, above) = match action {
         Action::Publish => {
-            state.manager.publish(stream).map_err(|e| unpublished(&e))?;
+            slot(state, stream)?;
             (include_str!("publish.html"), 1)
         }
         _ => {

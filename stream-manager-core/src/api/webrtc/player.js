@@ -30,6 +30,16 @@ export function iceServers(link) {
   return servers;
 }
 
+/** What a report says of the picture. */
+function picture(report, reports) {
+  return {
+    width: report.frameWidth ?? 0,
+    height: report.frameHeight ?? 0,
+    framesPerSecond: report.framesPerSecond ?? 0,
+    codec: reports.get(report.codecId)?.mimeType,
+  };
+}
+
 /** What both have in common: a session that is begun again when it ends. */
 class Session {
   #url;
@@ -180,11 +190,8 @@ export class WhepPlayer extends Session {
         found.bytes += report.bytesReceived ?? 0;
         found.packetsLost += report.packetsLost ?? 0;
         if (report.kind === "video") {
-          found.width = report.frameWidth ?? 0;
-          found.height = report.frameHeight ?? 0;
-          found.framesPerSecond = report.framesPerSecond ?? 0;
+          Object.assign(found, picture(report, reports));
           found.framesDecoded = report.framesDecoded ?? 0;
-          found.codec = reports.get(report.codecId)?.mimeType;
           if (report.jitterBufferEmittedCount > 0) {
             found.bufferMs = (report.jitterBufferDelay / report.jitterBufferEmittedCount) * 1000;
           }
@@ -224,11 +231,8 @@ export class WhipPublisher extends Session {
       if (report.type === "outbound-rtp") {
         found.bytes += report.bytesSent ?? 0;
         if (report.kind === "video") {
-          found.width = report.frameWidth ?? 0;
-          found.height = report.frameHeight ?? 0;
-          found.framesPerSecond = report.framesPerSecond ?? 0;
+          Object.assign(found, picture(report, reports));
           found.framesSent = report.framesSent ?? 0;
-          found.codec = reports.get(report.codecId)?.mimeType;
         }
       } else if (report.type === "remote-inbound-rtp") {
         found.packetsLost += report.packetsLost ?? 0;
