@@ -113,9 +113,17 @@ struct Seen {
     told: Option<(BTreeMap<Arc<str>, usize>, Instant)>,
 }
 
+struct Standing {
+    state: AnalysisState,
+    reason: String,
+    since: WallTime,
+    /// Whose pictures count: a model may still be at one when the session that it came from is over.
+    session: u64,
+}
+
 struct Shared {
     settings: watch::Sender<AnalysisSettings>,
-    standing: Mutex<(AnalysisState, String, WallTime)>,
+    standing: Mutex<Standing>,
     seen: Mutex<Seen>,
     listeners: broadcast::Sender<Arc<Detections>>,
     slot: Mutex<Option<Arc<Slot>>>,
@@ -174,7 +182,10 @@ impl AnalysisHandle {
     /// Everything about it.
     pub fn status(&self) -> AnalysisStatus {
         let shared = &self.shared;
-        let (state, reason, since) = shared.standing.lock().clone();
+        let (state, reason, since) = {
+            let standing = shared.standing.lock();
+            (standing.state, standing.reason.clone(), standing.since)
+        };
         let settings = shared.settings.borrow().clone();
         let stats = shared.stats();
         let seen = shared.seen.lock();
@@ -220,25 +231,48 @@ impl Shared {
         }
     }
 
+    /// Another session than before: answers to pictures of an earlier one count no more.
+    fn next_session(&self) -> u64 {
+        let mut standing = self.standing.lock();
+        standing.session += 1;
+        standing.session
+    }
+
     fn stand(&self, state: AnalysisState, reason: impl Into<String>) {
-        let reason = reason.into();
+        self.change(None, state, reason.into());
+    }
+
+    /// Takes another state, unless it is for a session that is over. Says whether it was not.
+    fn change(&self, session: Option<u64>, state: AnalysisState, reason: String) -> bool {
         {
             let mut standing = self.standing.lock();
-            if (standing.0, &standing.1) == (state, &reason) {
-                return;
+            if session.is_some_and(|session| session != standing.session) {
+                return false;
             }
-            let since = if standing.0 == state { standing.2 } else { WallTime::now() };
-            *standing = (state, reason.clone(), since);
+            if (standing.state, &standing.reason) == (state, &reason) {
+                return true;
+            }
+            if standing.state != state {
+                standing.since = WallTime::now();
+            }
+            (standing.state, standing.reason) = (state, reason.clone());
         }
         if state == AnalysisState::Blocked {
             self.seen.lock().last_error = Some(reason.clone());
         }
         self.events.emit(EventKind::InferenceState { state: state.name(), reason });
+        true
     }
 
-    fn take(&self, outcome: Outcome) {
+    fn take(&self, session: u64, outcome: Outcome) {
         let detections = match outcome.result {
-            Ok(detections) => Arc::new(detections),
+            Ok(detections) => {
+                let running = format!("model \"{}\"", detections.model);
+                if !self.change(Some(session), AnalysisState::Running, running) {
+                    return;
+                }
+                Arc::new(detections)
+            }
             Err(error) => {
                 let mut seen = self.seen.lock();
                 seen.errors += 1;
@@ -272,7 +306,6 @@ impl Shared {
             }
             tell
         };
-        self.stand(AnalysisState::Running, format!("model \"{}\"", detections.model));
         if tell {
             self.events.emit(EventKind::Detections((*detections).clone()));
         }
@@ -301,7 +334,12 @@ impl Analysis {
     pub fn new(models: Models, settings: AnalysisSettings, events: EventSender) -> (AnalysisHandle, Self) {
         let shared = Arc::new(Shared {
             settings: watch::Sender::new(settings),
-            standing: Mutex::new((AnalysisState::Off, "not enabled".into(), WallTime::now())),
+            standing: Mutex::new(Standing {
+                state: AnalysisState::Off,
+                reason: "not enabled".into(),
+                since: WallTime::now(),
+                session: 0,
+            }),
             seen: Mutex::new(Seen {
                 last: None,
                 last_error: None,
@@ -324,9 +362,10 @@ impl Analysis {
 
     fn slot(&self, model: &Model, settings: &AnalysisSettings) -> Arc<Slot> {
         let weak = Arc::downgrade(&self.shared);
+        let session = self.shared.next_session();
         let slot = model.slot(slot_settings(settings), move |outcome| {
             if let Some(shared) = weak.upgrade() {
-                shared.take(outcome);
+                shared.take(session, outcome);
             }
         });
         let slot = Arc::new(slot);
@@ -392,6 +431,7 @@ impl Analysis {
             }
         };
         work.stop_decoder().await;
+        self.shared.next_session();
         self.shared.set_slot(None);
         self.shared.keyframes_only.store(false, Ordering::Relaxed);
         self.shared.saving.store(false, Ordering::Relaxed);

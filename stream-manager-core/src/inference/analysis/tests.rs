@@ -3,7 +3,7 @@
 use super::*;
 use crate::event::EventBus;
 use crate::frame::{CodecParameters, MediaTime};
-use crate::inference::{MockBackend, ModelSpec, ModelsOptions};
+use crate::inference::{InferenceBackend, MockBackend, ModelSpec, ModelsOptions};
 use crate::source::{Source, TestSource};
 use std::time::Duration;
 
@@ -115,6 +115,36 @@ async fn it_is_switched_and_changed_while_it_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_model_was_at_when_it_was_switched_off_does_not_switch_it_on() {
+    let (release, waits) = std::sync::mpsc::channel::<()>();
+    let (waits, holds, held) = (Mutex::new(waits), Arc::new(AtomicBool::new(false)), Arc::default());
+    let (mock, hold, at_it) = (finding(1), holds.clone(), Arc::<AtomicBool>::clone(&held));
+    let slow = MockBackend::new(InferenceBackend::describe(&mock).clone(), move |inputs| {
+        if hold.load(Ordering::SeqCst) {
+            at_it.store(true, Ordering::SeqCst);
+            // Ends also when the test does.
+            let _ = waits.lock().recv();
+        }
+        InferenceBackend::run(&mut mock.clone(), inputs)
+    });
+    let rig = rig(settings(100.0), slow);
+    until("it runs", || rig.handle.status().state == AnalysisState::Running).await;
+    holds.store(true, Ordering::SeqCst);
+    until("the model is at a picture", || held.load(Ordering::SeqCst)).await;
+    rig.handle.set_enabled(false);
+    until("it is off", || rig.handle.status().state == AnalysisState::Off).await;
+    let (before, mut heard) = (rig.handle.status().analysed, rig.events.subscribe());
+    holds.store(false, Ordering::SeqCst);
+    release.send(()).unwrap();
+    // The model's threads have ended behind it, the answer given.
+    rig.models.close().await;
+    let status = rig.handle.status();
+    assert_eq!((status.state, status.analysed), (AnalysisState::Off, before), "{status:?}");
+    assert!(heard.try_recv().is_err(), "nothing is told of it");
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keyframes_are_enough_for_few_pictures() {
     let rig = rig(settings(0.5), finding(1));
     until("keyframes only", || rig.handle.status().keyframes_only).await;
@@ -134,7 +164,7 @@ async fn a_slow_model_gets_the_newest_pictures_and_holds_up_nothing() {
         },
         move |inputs| {
             std::thread::sleep(Duration::from_millis(300));
-            crate::inference::InferenceBackend::run(&mut mock.clone(), inputs)
+            InferenceBackend::run(&mut mock.clone(), inputs)
         },
     );
     let rig = rig(settings(100.0), slow);
