@@ -50,6 +50,9 @@ pub struct SessionInfo {
     /// Tracks that it does not get, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
+    /// The stream that it gets instead of the one that it asked for: one of lower quality, since its line carries no more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gets: Option<Arc<str>>,
     /// Bits of media a second, between the last two times that it was looked at with a second between; at first since
     /// it began.
     pub bitrate_bps: u64,
@@ -97,6 +100,9 @@ pub struct SessionStats {
     /// Time there and back by RTCP, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub round_trip_ms: Option<f64>,
+    /// Bits a second that its line carries, as far as is known: only while that is less than what there is to send.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line_bps: Option<u64>,
 }
 
 /// Gives a session's counters when somebody asks.
@@ -194,6 +200,7 @@ impl Sessions {
             transport: new.transport,
             since: WallTime::now(),
             left_out: Vec::new(),
+            gets: None,
             bitrate_bps: 0,
             stats: SessionStats::default(),
         };
@@ -286,6 +293,13 @@ impl SessionGuard {
     pub fn leaves_out(&self, tracks: Vec<String>) {
         if let Some(entry) = self.shared.entries.lock().get_mut(&self.id) {
             entry.info.left_out = tracks;
+        }
+    }
+
+    /// Says that it gets another stream than it asked for, or again that one.
+    pub fn gets(&self, stream: Option<Arc<str>>) {
+        if let Some(entry) = self.shared.entries.lock().get_mut(&self.id) {
+            entry.info.gets = stream;
         }
     }
 

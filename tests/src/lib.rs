@@ -24,6 +24,7 @@ pub mod mpd;
 pub mod player;
 pub mod playlist;
 pub mod program;
+pub mod relay;
 pub mod replay;
 pub mod whep;
 pub mod whip;

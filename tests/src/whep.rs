@@ -1,11 +1,10 @@
-//! A WHEP client that takes what it gets apart, and a network between it and the server that loses datagrams.
+//! A WHEP client that takes what it gets apart.
 //!
 //! The client is str0m, too; browsers, aiortc and GStreamer are the other stacks that the tests play with.
 
 use super::http::{Answer, send};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::format::Codec;
@@ -175,6 +174,11 @@ impl Client {
         }
     }
 
+    /// Leaves, as players do.
+    pub fn leave(self) {
+        assert_eq!(super::http::send("DELETE", &self.session, &[], b"").status, 200);
+    }
+
     /// Asks for a keyframe.
     pub fn ask_for_keyframe(&mut self) {
         let mut writer = self.rtc.writer(self.video_mid).unwrap();
@@ -264,61 +268,5 @@ impl Client {
         let data: Vec<u8> = self.video.iter().flat_map(|received| received.data.iter().copied()).collect();
         std::fs::write(&file, data).unwrap();
         super::media::counters(&file)
-    }
-}
-
-/// A network that loses some of the media on its way, in both directions.
-pub struct Lossy {
-    address: SocketAddr,
-    /// Datagrams that were lost.
-    pub lost: Arc<AtomicU64>,
-    end: Arc<AtomicBool>,
-}
-
-impl Lossy {
-    /// Between one client and a server; of a hundred datagrams of media so many are lost.
-    pub fn start(server: SocketAddr, percent: u8) -> Self {
-        let (near, far) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
-        far.connect(server).unwrap();
-        let (end, lost) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let address = near.local_addr().unwrap();
-        let client = Arc::new(std::sync::Mutex::new(None));
-        for back in [false, true] {
-            let (near, far) = (near.try_clone().unwrap(), far.try_clone().unwrap());
-            let (end, lost, client) = (end.clone(), lost.clone(), client.clone());
-            std::thread::spawn(move || {
-                let mut random = fastrand::Rng::with_seed(7 + u64::from(back));
-                let from = if back { &far } else { &near };
-                from.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-                let mut buffer = vec![0; 2000];
-                while !end.load(Ordering::Relaxed) {
-                    let Ok((length, source)) = from.recv_from(&mut buffer) else { continue };
-                    // RTP and RTCP by their first byte (RFC 7983).
-                    if (128..192).contains(&buffer[0]) && random.u8(..100) < percent {
-                        lost.fetch_add(1, Ordering::Relaxed);
-                        continue;
-                    }
-                    if back {
-                        let to: Option<SocketAddr> = *client.lock().unwrap();
-                        let _ = to.map(|to| near.send_to(&buffer[..length], to));
-                    } else {
-                        *client.lock().unwrap() = Some(source);
-                        let _ = far.send(&buffer[..length]);
-                    }
-                }
-            });
-        }
-        Self { address, lost, end }
-    }
-
-    /// Where clients send to.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-}
-
-impl Drop for Lossy {
-    fn drop(&mut self) {
-        self.end.store(true, Ordering::Relaxed);
     }
 }

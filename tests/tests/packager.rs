@@ -189,6 +189,14 @@ async fn whatever_comes(steps: Vec<Step>, audio: bool, low_latency: bool) {
     }
 }
 
+/// Longer GOPs make the window longer; what is no longer listed does not come back for that.
+#[tokio::test]
+async fn longer_gops_do_not_bring_back_what_was_listed() {
+    let gops = [(8, 1000), (25, 1000), (46, 33), (37, 40), (55, 1000), (13, 40), (31, 1000)];
+    let steps = gops.map(|(frames, ms)| Step::Gop(frames, ms)).to_vec();
+    whatever_comes(steps, true, false).await;
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
     #[test]

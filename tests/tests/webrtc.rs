@@ -14,8 +14,9 @@ use stream_manager_tests::http::{Answer, get, request, send};
 use stream_manager_tests::media::assert_contiguous;
 use stream_manager_tests::player::{Playing, missing};
 use stream_manager_tests::program::{Server, finish, tool};
+use stream_manager_tests::relay::{Conditions, Relay};
 use stream_manager_tests::wait_until;
-use stream_manager_tests::whep::{Client, Lossy, Offer, candidate, post};
+use stream_manager_tests::whep::{Client, Offer, candidate, post};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -90,7 +91,7 @@ fn the_picture_stays_whole_on_a_bad_line() {
     let (_folder, server) = with(&camera, "");
     let mut line = None;
     let mut client = Client::connect_through(&whep(&server), |server| {
-        let lossy = Lossy::start(server, 5);
+        let lossy = Relay::losing(server, 5);
         let address = lossy.address();
         line = Some(lossy);
         Some(address)
@@ -100,6 +101,122 @@ fn the_picture_stays_whole_on_a_bad_line() {
     let missing = client.video.iter().filter(|picture| !picture.contiguous).count();
     assert_eq!(missing, 0);
     assert_contiguous(&client.counters(), "on a bad line");
+    server.stop();
+}
+
+/// More than the line of the tests carries: 1.5 Mbit/s.
+fn rich() -> Feed {
+    Feed::custom(
+        "( videotestsrc is-live=true pattern=black ! capsfilter name=size \
+         caps=video/x-raw,format=I420,width=384,height=240,framerate=25/1 ! identity name=stamp \
+         ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=25 bitrate=1500 vbv-buf-capacity=300 \
+         option-string=nal-hrd=cbr:filler=1 ! rtph264pay name=pay0 pt=96 config-interval=-1 )",
+    )
+}
+
+/// 0.7 Mbit/s, with a queue of 0.4 s as routers have.
+const THIN: Conditions =
+    Conditions { loss_percent: 0, carries: Some((90_000.0, Duration::from_millis(400))) };
+
+fn by_relay(server: &Server, config: RtcConfig, conditions: Conditions) -> (Client, Relay) {
+    let offer = Offer::with(config);
+    let answer = post(&whep(server), &offer.sdp, &[]);
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let relay = Relay::start(candidate(&answer.text()), conditions);
+    let client = offer.accept(&whep(server), &answer, Some(relay.address()));
+    (client, relay)
+}
+
+/// A line that carries half: whole GOPs are left out, so that what is there is whole, and it is not late either. When the
+/// line is better, everything comes. By each way in which clients tell of their lines.
+#[test]
+fn on_a_thin_line_whole_gops_are_left_out() {
+    let camera = Camera::start(rich());
+    let (_folder, server) = with(&camera, "");
+    let mut transport_wide = str0m::rtp::ExtensionMap::empty();
+    transport_wide.set(3, str0m::rtp::Extension::TransportSequenceNumber);
+    transport_wide.set(4, str0m::rtp::Extension::RtpMid);
+    for config in [RtcConfig::new(), RtcConfig::new().set_extension_map(transport_wide)] {
+        let (mut client, relay) = by_relay(&server, config, THIN);
+        let mut looked = std::time::Instant::now();
+        let mut limited = |c: &mut Client, wanted: bool| {
+            // Its steps are many, and the server has other things to do.
+            looked.elapsed() > Duration::from_millis(300) && {
+                looked = std::time::Instant::now();
+                let entry = &sessions(&server)[0];
+                assert!(!c.closed);
+                entry["state"] == "connected" && entry["line_bps"].is_number() == wanted
+            }
+        };
+        client.until("the thin line is known", SOON, |c| limited(c, true));
+        // What was sent too fast is through by then, or lost.
+        let settled = std::time::Instant::now() + Duration::from_secs(6);
+        client.until("it has settled", SOON, |_| std::time::Instant::now() > settled);
+        client.video.clear();
+        relay.lost.store(0, std::sync::atomic::Ordering::Relaxed);
+        let dbg = std::time::Instant::now();
+        client.until("pictures on a thin line", SOON * 2, |c| {
+            c.video.len() >= 200 || dbg.elapsed() > Duration::from_secs(20)
+        });
+        std::fs::write("/tmp/thin.log", server.log()).unwrap();
+        let first = client.video.iter().position(|p| p.is_idr()).unwrap();
+        client.video.drain(..first);
+        let counters = client.counters();
+        assert_eq!(counters.len(), client.video.len());
+        let jumps: Vec<usize> = (1..counters.len()).filter(|n| counters[*n] != counters[n - 1] + 1).collect();
+        assert!(!jumps.is_empty(), "it is too much for this line");
+        let lost = relay.lost.load(std::sync::atomic::Ordering::Relaxed);
+        let broken: Vec<&usize> = jumps.iter().filter(|n| !client.video[**n].is_idr()).collect();
+        assert!(broken.is_empty(), "{broken:?} of {jumps:?}, {lost} lost: {counters:?}");
+        assert!(sessions(&server)[0]["dropped_frames"].as_u64() > Some(0));
+        relay.set(Conditions::default());
+        client.until("all of it again", SOON * 2, |c| limited(c, false));
+        client.video.clear();
+        client.until("pictures", SOON, |c| c.video.len() >= 100);
+        assert_contiguous(&client.counters(), "on a line that has become better");
+        client.leave();
+        wait_until("it is gone", SOON, || sessions(&server).is_empty());
+    }
+    server.stop();
+}
+
+/// If there is a lower stream, it is sent instead, in one go with the other one, and the better one is tried again.
+#[test]
+fn on_a_thin_line_the_lower_stream_is_sent() {
+    let (main, sub) = (Camera::start(rich()), Camera::start(Feed::h264()));
+    let (_folder, server) = Server::alone(&format!(
+        "[[streams]]\nid = \"yard/cam\"\nsource_url = \"{}\"\nhls = {{ variants = [\"yard/sub\"] }}\n\
+         [[streams]]\nid = \"yard/sub\"\nsource_url = \"{}\"\n",
+        main.url(),
+        sub.url()
+    ));
+    for id in ["yard/cam", "yard/sub"] {
+        server.wait_for(id, "frames", SOON, |stream| stream["frames"].as_u64() > Some(30));
+    }
+    let (mut client, relay) = by_relay(&server, RtcConfig::new(), THIN);
+    let mut looked = std::time::Instant::now();
+    let mut gets = |wanted: &Value| {
+        looked.elapsed() > Duration::from_millis(300) && {
+            looked = std::time::Instant::now();
+            let entry = &sessions(&server)[0];
+            entry["state"] == "connected" && entry["gets"] == *wanted
+        }
+    };
+    client.until("the lower one", SOON, |_| gets(&Value::from("yard/sub")));
+    client.video.clear();
+    client.until("its pictures", SOON, |c| c.video.len() >= 75);
+    let first = client.video.iter().position(|p| p.is_idr()).unwrap();
+    let small: usize = client.video[first..].iter().map(|p| p.data.len()).sum();
+    assert!(small / (client.video.len() - first) < 3000, "{small}");
+    let times: Vec<u64> = client.video.iter().map(|p| p.time).collect();
+    assert!(times.is_sorted(), "{times:?}");
+    relay.set(Conditions::default());
+    client.until("the better one", SOON * 2, |_| gets(&Value::Null));
+    client.video.clear();
+    client.until("its pictures", SOON, |c| c.video.len() >= 50);
+    let times: Vec<u64> = client.video.iter().map(|p| p.time).collect();
+    assert!(times.is_sorted(), "{times:?}");
+    assert_contiguous(&client.counters()[25..], "of the better one");
     server.stop();
 }
 

@@ -12,8 +12,9 @@ use stream_manager_tests::http::request;
 use stream_manager_tests::media::{assert_contiguous, check, counters, files};
 use stream_manager_tests::player::{Playing, missing};
 use stream_manager_tests::program::Server;
+use stream_manager_tests::relay::Relay;
 use stream_manager_tests::wait_until;
-use stream_manager_tests::whep::{Client, Lossy, Received, post};
+use stream_manager_tests::whep::{Client, Received, post};
 use stream_manager_tests::whip::Publisher;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -51,7 +52,7 @@ fn what_is_published_is_recorded_and_seen() {
     let pictures = pictures(&server, 250);
     let mut line = None;
     let mut publisher = Publisher::connect_through(&whip(&server), |server| {
-        let lossy = Lossy::start(server, 5);
+        let lossy = Relay::losing(server, 5);
         let address = lossy.address();
         line = Some(lossy);
         Some(address)

@@ -57,7 +57,7 @@ fn listed(
     // The very first segment is short, and says nothing about the others.
     let shortest = settings.segment_duration.mul_f64(0.9);
     rendition.read(|held| {
-        let first = held.listed_from(presentation.kept_window());
+        let first = held.listed_from();
         let mut segments: Vec<Arc<Segment>> =
             held.segments.iter().skip(first).filter(|s| inside(s)).cloned().collect();
         let open =
@@ -224,7 +224,7 @@ fn write(variants: &[Variant], options: &MpdOptions) -> String {
     let targets = presentation.targets();
     let first_epoch = presentation.main().and_then(|rendition| {
         rendition.read(|held| {
-            let from = held.listed_from(presentation.kept_window());
+            let from = held.listed_from();
             held.segments.get(from).map(|s| s.epoch).or(held.open.as_ref().map(|o| o.epoch))
         })
     });

@@ -53,7 +53,7 @@ fn write(presentation: &Presentation, rendition: &Rendition, options: PlaylistOp
     let mut text = String::with_capacity(4096);
     rendition.read(|held| {
         let low_latency = settings.low_latency;
-        let from = held.listed_from(presentation.kept_window());
+        let from = held.listed_from();
         let listed: Vec<&Arc<Segment>> = held.segments.iter().skip(from).collect();
         // A player may leave out what is older than six target durations (section 4.4.3.8).
         let lengths = listed.iter().map(|segment| segment.duration);
@@ -124,7 +124,7 @@ fn begin(presentation: &Presentation, targets: Targets) -> Option<MediaTime> {
     let renditions = presentation.renditions();
     let main = renditions.iter().find(|r| presentation.is_main(r.id()))?;
     main.read(|held| {
-        let from = held.listed_from(presentation.kept_window());
+        let from = held.listed_from();
         let open = held.open.as_ref().filter(|_| low_latency);
         let listed = || held.segments.iter().skip(from).map(|s| &**s).chain(open);
         let newest = listed().last()?.end();

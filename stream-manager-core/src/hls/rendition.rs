@@ -88,6 +88,9 @@ pub(super) struct Held {
     pub(super) open: Option<Segment>,
     /// The number of the segment that is begun next.
     pub(super) next: u64,
+    /// That of the first one that playlists list: it never goes back (RFC 8216bis section 6.2.2), also when longer GOPs make
+    /// the window longer.
+    first_listed: u64,
     /// Discontinuities in front of what is held.
     pub(super) discontinuities: u64,
     pub(super) bytes: u64,
@@ -115,6 +118,7 @@ impl Rendition {
     pub(super) fn new(name: String, track: TrackId, init: Arc<Init>) -> Self {
         let held = Held {
             next: init.number,
+            first_listed: 0,
             init,
             segments: VecDeque::new(),
             open: None,
@@ -306,8 +310,14 @@ impl Held {
         self.segments.push_back(Arc::new(segment));
     }
 
-    /// Forgets the oldest segments: those behind twice what is listed.
+    /// Lists the newest segments, and forgets the oldest: those behind twice what is listed.
     pub(super) fn trim(&mut self, window: Duration, max_bytes: u64) {
+        let mut listed = Duration::ZERO;
+        let first = self.segments.iter().rev().find(|segment| {
+            listed += segment.duration;
+            listed >= window
+        });
+        self.first_listed = first.map_or(0, |first| first.number).max(self.first_listed);
         let total: Duration = self.segments.iter().map(|s| s.duration).sum();
         let mut over = total.saturating_sub(window * 2);
         while let Some(first) = self.segments.front() {
@@ -322,15 +332,8 @@ impl Held {
         }
     }
 
-    /// Where a playlist that lists so much begins.
-    pub(super) fn listed_from(&self, wanted: Duration) -> usize {
-        let mut listed = Duration::ZERO;
-        for (index, segment) in self.segments.iter().enumerate().rev() {
-            listed += segment.duration;
-            if listed >= wanted {
-                return index;
-            }
-        }
-        0
+    /// Where playlists begin.
+    pub(super) fn listed_from(&self) -> usize {
+        self.segments.partition_point(|segment| segment.number < self.first_listed)
     }
 }

@@ -1,6 +1,6 @@
 //! An offer's answer: the session behind it.
 
-use super::negotiate::NegotiationError;
+use super::negotiate::{Feedback, NegotiationError};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 use str0m::change::SdpOffer;
@@ -11,7 +11,7 @@ use str0m::rtp::{Extension, ExtensionMap};
 use str0m::{Candidate, IceCreds, Rtc, RtcConfig};
 
 /// How often a session's counters are looked at.
-const STATS_INTERVAL: Duration = Duration::from_secs(2);
+const STATS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A session that has been answered and waits for the client to connect.
 pub(super) struct Answered {
@@ -55,12 +55,12 @@ impl Identity {
         udp.chain(tcp).collect()
     }
 
-    /// Answers an offer with these payload types. With `takes`, it is the client that sends.
+    /// Answers an offer with these payload types.
     pub(super) fn answer(
         &self,
         offer: &str,
         params: Vec<PayloadParams>,
-        takes: bool,
+        feedback: Feedback,
     ) -> Result<Answered, NegotiationError> {
         let bad = |error: String| NegotiationError::BadOffer(error);
         let offer = SdpOffer::from_sdp_string(offer).map_err(|e| bad(e.to_string()))?;
@@ -68,8 +68,10 @@ impl Identity {
         let name = credentials.ufrag.clone();
         let mut extensions = ExtensionMap::empty();
         extensions.set(4, Extension::RtpMid);
-        if takes {
-            extensions.set(3, Extension::TransportSequenceNumber);
+        match feedback {
+            Feedback::Reports => {}
+            Feedback::Estimate => extensions.set(2, Extension::AbsoluteSendTime),
+            Feedback::TransportWide => extensions.set(3, Extension::TransportSequenceNumber),
         }
         let mut config = RtcConfig::new()
             .set_local_ice_credentials(credentials)
@@ -93,9 +95,9 @@ pub(super) fn answer(
     identity: &Identity,
     offer: &str,
     params: Vec<PayloadParams>,
-    takes: bool,
+    feedback: Feedback,
 ) -> Result<Answered, NegotiationError> {
-    let answer = std::panic::AssertUnwindSafe(|| identity.answer(offer, params, takes));
+    let answer = std::panic::AssertUnwindSafe(|| identity.answer(offer, params, feedback));
     std::panic::catch_unwind(answer)
         .unwrap_or_else(|_| Err(NegotiationError::BadOffer("it contradicts itself".into())))
 }

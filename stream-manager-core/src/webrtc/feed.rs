@@ -24,6 +24,8 @@ const PACKET_BYTES: usize = 1160;
 /// A difference between the stream's clock and ours that is taken over at once.
 const CLOCK_STEP: Duration = Duration::from_secs(2);
 
+/// A stream's rate is that over so long.
+const RATE_WINDOW: Duration = Duration::from_secs(2);
 /// Among so many pictures from a keyframe on there is one out of order, if any is: as many B frames as encoders usually put
 /// in a row, and one on each side.
 const TELLING_FRAMES: u64 = 5;
@@ -97,6 +99,8 @@ pub(super) struct FeedShared {
     listening: AtomicUsize,
     /// What the workers did not take: they were busy.
     dropped: AtomicU64,
+    /// Bytes of the main video in a second, over the last seconds.
+    rate: AtomicU64,
     kept: Mutex<Kept>,
     /// What has been looked at: frames of the main video.
     seen: watch::Sender<u64>,
@@ -114,8 +118,9 @@ impl FeedShared {
         (kept.frames.clone(), kept.next)
     }
 
-    pub(super) fn has_main_video(&self) -> bool {
-        self.main_video.is_some()
+    /// Bytes of the main video in a second.
+    pub(super) fn rate(&self) -> f64 {
+        self.rate.load(Ordering::Relaxed) as f64
     }
 
     pub(super) fn ended(&self) -> Option<&'static str> {
@@ -213,6 +218,8 @@ struct Work {
     workers: Arc<[WorkerHandle]>,
     gop_max_bytes: usize,
     last_video: Option<MediaTime>,
+    /// Since when bytes are counted, and how many.
+    counted: (Instant, u64),
     /// What our clock shows at the stream's zero.
     zero: Option<Instant>,
     refused: u64,
@@ -278,6 +285,16 @@ impl Work {
         }
     }
 
+    fn count(&mut self, bytes: u64) {
+        self.counted.1 += bytes;
+        let passed = self.counted.0.elapsed();
+        if passed >= RATE_WINDOW {
+            let rate = (self.counted.1 as f64 / passed.as_secs_f64()) as u64;
+            self.shared.rate.store(rate, Ordering::Relaxed);
+            self.counted = (Instant::now(), 0);
+        }
+    }
+
     /// When a moment of the stream was, by our clock.
     fn instant(&mut self, pts: MediaTime) -> Instant {
         let now = Instant::now();
@@ -311,6 +328,9 @@ impl Work {
                 Packet { payload: datagram.get(HEADER_BYTES..).unwrap_or_default().into(), timestamp, marker }
             })
             .collect();
+        if video {
+            self.count(bytes as u64);
+        }
         let frame = {
             let kept = &mut *self.shared.kept.lock();
             let index = kept.next;
@@ -414,6 +434,7 @@ impl Feeds {
             watching: workers.iter().map(|_| AtomicUsize::new(0)).collect(),
             listening: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
+            rate: AtomicU64::new(0),
             kept: Mutex::default(),
             seen: watch::Sender::new(0),
             ended: watch::Sender::new(None),
@@ -424,6 +445,7 @@ impl Feeds {
             workers: workers.clone(),
             gop_max_bytes: hub.gop_max_bytes(),
             last_video: None,
+            counted: (Instant::now(), 0),
             zero: None,
             refused: 0,
         };

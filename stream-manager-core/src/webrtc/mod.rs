@@ -22,6 +22,8 @@ mod address;
 mod answer;
 mod feed;
 mod intake;
+mod line;
+mod lower;
 mod negotiate;
 mod options;
 mod peer;
@@ -34,6 +36,7 @@ mod tcp;
 mod viewer;
 mod worker;
 
+pub use lower::LowerStream;
 pub use negotiate::NegotiationError;
 pub use options::{IceServer, WebRtcOptions};
 pub use server::{OpenedSession, PortStats, SessionError, SessionRequest, WebRtcError, WebRtcServer};
@@ -63,7 +66,7 @@ fn reasons(left_out: &[LeftOut]) -> String {
 pub mod fuzzing {
     use super::answer::Identity;
     use super::intake::{intake, one_way};
-    use super::negotiate::plan;
+    use super::negotiate::{Feedback, plan};
     use crate::frame::Track;
     use std::net::{Ipv4Addr, SocketAddr};
     use std::sync::OnceLock;
@@ -89,14 +92,17 @@ pub mod fuzzing {
     pub fn offer(text: &str, tracks: &[Track]) -> Option<Peer> {
         let plan = plan(text, tracks, false).ok()?;
         let params = plan.video.iter().chain(&plan.audio).map(|chosen| chosen.params).collect();
-        identity()?.answer(text, params, false).ok().map(|answered| Peer(answered.rtc))
+        identity()?.answer(text, params, plan.feedback).ok().map(|answered| Peer(answered.rtc))
     }
 
     /// Answers an offer of somebody who publishes.
     pub fn publish(text: &str) -> Option<Peer> {
         let intake = intake(text).ok()?;
         let params = intake.video.iter().chain(&intake.audio).map(|incoming| incoming.params).collect();
-        identity()?.answer(&one_way(text), params, true).ok().map(|answered| Peer(answered.rtc))
+        identity()?
+            .answer(&one_way(text), params, Feedback::TransportWide)
+            .ok()
+            .map(|answered| Peer(answered.rtc))
     }
 
     impl Peer {

@@ -41,11 +41,28 @@ pub(super) struct Chosen {
     pub(super) to_opus: bool,
 }
 
+/// How a client tells how much its line carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Feedback {
+    /// By receiver reports alone.
+    #[default]
+    Reports,
+    /// It estimates that itself (draft-alvestrand-rmcat-remb), which costs us nothing but three bytes a packet.
+    Estimate,
+    /// It tells when each packet has come (draft-holmer-rmcat-transport-wide-cc-extensions).
+    TransportWide,
+}
+
+const SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
+const TRANSPORT_WIDE: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+
 /// What goes.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) video: Option<Chosen>,
     pub(super) audio: Option<Chosen>,
+    /// How the client tells of its line.
+    pub(super) feedback: Feedback,
     pub(super) left_out: Vec<LeftOut>,
 }
 
@@ -57,6 +74,7 @@ pub(super) struct Offered<'a> {
     pub(super) channels: Option<u8>,
     pub(super) fmtp: &'a str,
     resend: Option<u8>,
+    feedback: Feedback,
 }
 
 fn bad(problem: impl Into<String>) -> NegotiationError {
@@ -80,6 +98,18 @@ pub(super) fn formats(media: &Media) -> Vec<Offered<'_>> {
         let mut all = values(media, "fmtp").filter_map(|v| v.split_once(' '));
         all.find(|(pt, _)| pt.parse() == Ok(wanted)).map_or("", |(_, rest)| rest)
     };
+    let extends = |uri: &str| values(media, "extmap").any(|v| v.split(' ').any(|word| word == uri));
+    let says = |wanted: u8, what: &str| {
+        values(media, "rtcp-fb")
+            .filter_map(|v| v.split_once(' '))
+            .any(|(pt, rest)| (pt == "*" || pt.parse() == Ok(wanted)) && rest.trim() == what)
+    };
+    let (send_time, transport_wide) = (extends(SEND_TIME), extends(TRANSPORT_WIDE));
+    let feedback = |payload_type: u8| match () {
+        () if send_time && says(payload_type, "goog-remb") => Feedback::Estimate,
+        () if transport_wide && says(payload_type, "transport-cc") => Feedback::TransportWide,
+        () => Feedback::Reports,
+    };
     let mut all: Vec<Offered<'_>> = values(media, "rtpmap")
         .take(MAX_FORMATS)
         .filter_map(|value| {
@@ -93,6 +123,7 @@ pub(super) fn formats(media: &Media) -> Vec<Offered<'_>> {
                 channels: parts.next().and_then(|c| c.parse().ok()),
                 fmtp: fmtp(payload_type),
                 resend: None,
+                feedback: feedback(payload_type),
             })
         })
         .collect();
@@ -107,6 +138,7 @@ pub(super) fn formats(media: &Media) -> Vec<Offered<'_>> {
                 channels: None,
                 fmtp: "",
                 resend: None,
+                feedback: Feedback::Reports,
             });
         }
     }
@@ -131,7 +163,7 @@ impl Offered<'_> {
         };
         let mut params =
             rtc::PayloadParams::new(Pt::from(self.payload_type), self.resend.map(Pt::from), spec);
-        // Nothing here estimates a line by these, and answering them costs the client and us.
+        // Of those one is chosen, where it is of use.
         params.set_fb_transport_cc(false);
         params.set_fb_remb(false);
         Some(params)
@@ -198,7 +230,11 @@ fn fits(format: &Offered<'_>, video: &VideoParameters) -> Option<u32> {
     }
 }
 
-fn video(formats: &[Offered<'_>], track: &Track, video: &VideoParameters) -> Result<Chosen, String> {
+fn video(
+    formats: &[Offered<'_>],
+    track: &Track,
+    video: &VideoParameters,
+) -> Result<(Chosen, Feedback), String> {
     let Some((name, codec)) = encoding(video.codec) else {
         return Err(format!("there is no way to send {} by WebRTC", Codec::Video(video.codec)));
     };
@@ -207,13 +243,18 @@ fn video(formats: &[Offered<'_>], track: &Track, video: &VideoParameters) -> Res
         .filter(|f| f.name == name && f.clock_rate == 90_000)
         .filter_map(|f| Some((fits(f, video)?, f)))
         .max_by_key(|(score, f)| (*score, std::cmp::Reverse(f.payload_type)));
-    let params = best.and_then(|(_, format)| format.params(codec));
-    let params = params.ok_or_else(|| {
+    let params = best.and_then(|(_, format)| {
+        let mut params = format.params(codec)?;
+        params.set_fb_remb(format.feedback == Feedback::Estimate);
+        params.set_fb_transport_cc(format.feedback == Feedback::TransportWide);
+        Some((params, format.feedback))
+    });
+    let (params, feedback) = params.ok_or_else(|| {
         let named: Vec<&str> = formats.iter().map(|f| f.name.as_str()).filter(|n| *n == name).collect();
         let what = if named.is_empty() { "offers no" } else { "offers no fitting" };
         format!("the client {what} {}", Codec::Video(video.codec))
     })?;
-    Ok(Chosen { track: track.id, params, to_opus: false })
+    Ok((Chosen { track: track.id, params, to_opus: false }, feedback))
 }
 
 fn audio(formats: &[Offered<'_>], track: &Track) -> Result<Chosen, String> {
@@ -278,7 +319,7 @@ pub(super) fn plan(offer: &str, tracks: &[Track], reorders: bool) -> Result<Plan
                     .into(),
             ),
             CodecParameters::Video(parameters) => match wants_video.map(|m| video(&formats(m), track, parameters)) {
-                Some(Ok(chosen)) => plan.video = Some(chosen),
+                Some(Ok((chosen, feedback))) => (plan.video, plan.feedback) = (Some(chosen), feedback),
                 Some(Err(reason)) => leave_out(reason),
                 None => {}
             },

@@ -74,6 +74,11 @@ impl Peer {
         self.end.as_deref()
     }
 
+    /// It gets another stream than it asked for, or again that one.
+    pub(super) fn gets(&self, stream: Option<std::sync::Arc<str>>) {
+        self.guard.gets(stream);
+    }
+
     pub(super) fn ends_because(&mut self, reason: impl Into<String>) {
         self.end.get_or_insert_with(|| reason.into());
     }

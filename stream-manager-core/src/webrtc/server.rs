@@ -5,7 +5,8 @@ use super::address::candidates;
 use super::answer::{Answered, Identity, answer};
 use super::feed::Feeds;
 use super::intake::{Incoming, intake, one_way};
-use super::negotiate::{NegotiationError, plan};
+use super::lower::{Lower, LowerStream};
+use super::negotiate::{Feedback, NegotiationError, plan};
 use super::options::WebRtcOptions;
 use super::peer::{NewPeer, Peer};
 use super::publisher::{Intaken, NewPublisher, Publisher, REORDER};
@@ -118,7 +119,7 @@ struct Shared {
     socket: Arc<Socket>,
     routes: Arc<Routes>,
     workers: Arc<[WorkerHandle]>,
-    feeds: Feeds,
+    feeds: Arc<Feeds>,
     identity: Identity,
     sessions: Sessions,
     open: Arc<AtomicUsize>,
@@ -246,7 +247,7 @@ impl WebRtcServer {
             socket,
             routes,
             workers: handles,
-            feeds: Feeds::default(),
+            feeds: Arc::default(),
             identity,
             sessions,
             open: Arc::default(),
@@ -299,11 +300,16 @@ impl WebRtcServer {
     }
 
     /// Answers somebody who wants to watch what goes through this hub. The session begins when the client connects, or
-    /// ends after a while.
+    /// ends after a while. A client whose line is too thin gets the first of the lower streams that it can play.
     ///
     /// # Errors
     /// If the offer is none, or nothing in it goes with the stream, or there are too many sessions.
-    pub async fn watch(&self, request: SessionRequest<'_>, hub: &Hub) -> Result<OpenedSession, SessionError> {
+    pub async fn watch(
+        &self,
+        request: SessionRequest<'_>,
+        hub: &Hub,
+        lower: Vec<LowerStream>,
+    ) -> Result<OpenedSession, SessionError> {
         let shared = &self.shared;
         let place = self.place()?;
         let tracks = tracks(hub).await.ok_or(SessionError::NoTracks)?;
@@ -311,7 +317,7 @@ impl WebRtcServer {
         feed.look(LOOK_TIMEOUT).await;
         let plan = plan(request.offer, &tracks, feed.shared.reorders())?;
         let params = plan.video.iter().chain(&plan.audio).map(|chosen| chosen.params).collect();
-        let answered = answer(&shared.identity, request.offer, params, false)?;
+        let answered = answer(&shared.identity, request.offer, params, plan.feedback)?;
         let counters = Arc::new(Counters::default());
         let stats = counters.clone();
         let opening = Opening {
@@ -321,6 +327,12 @@ impl WebRtcServer {
             answered,
             place,
         };
+        let lower = (!lower.is_empty() && plan.video.is_some()).then(|| Lower {
+            streams: lower,
+            offer: request.offer.into(),
+            feeds: shared.feeds.clone(),
+            workers: shared.workers.clone(),
+        });
         let to_opus = plan.audio.as_ref().is_some_and(|chosen| chosen.to_opus);
         let role = |owner: Owner, _: &WorkerHandle| {
             Role::Viewer(Box::new(Viewer::new(NewViewer {
@@ -329,6 +341,7 @@ impl WebRtcServer {
                 audio: plan.audio,
                 counters,
                 queue_bytes: shared.options.queue_bytes,
+                lower,
             })))
         };
         self.open(request, opening, role).await
@@ -353,7 +366,7 @@ impl WebRtcServer {
         let receiver = Receiver::new(&descriptions, REORDER)
             .map_err(|e| NegotiationError::NoCommonCodec(e.to_string()))?;
         let params = tracks.iter().map(|t| t.params).collect();
-        let answered = answer(&shared.identity, &one_way(request.offer), params, true)?;
+        let answered = answer(&shared.identity, &one_way(request.offer), params, Feedback::TransportWide)?;
         let counters = Arc::new(Intaken::default());
         let stats = counters.clone();
         let opening = Opening {

@@ -30,11 +30,11 @@ impl Session {
         Self { peer, role }
     }
 
-    /// The feed that it watches.
-    pub(super) fn feed_id(&self) -> Option<u64> {
+    /// The feeds that it watches.
+    pub(super) fn feed_ids(&self) -> [Option<u64>; 2] {
         match &self.role {
-            Role::Viewer(viewer) => Some(viewer.feed_id()),
-            Role::Publisher(_) => None,
+            Role::Viewer(viewer) => viewer.feed_ids(),
+            Role::Publisher(_) => [None, None],
         }
     }
 
@@ -70,10 +70,10 @@ impl Session {
         }
     }
 
-    /// The next frame of the feed that it watches.
-    pub(super) fn media(&mut self, frame: &Arc<RtcFrame>, port: &Port, batch: &mut Batch) {
+    /// The next frame of a feed that it watches.
+    pub(super) fn media(&mut self, feed: u64, frame: &Arc<RtcFrame>, port: &Port, batch: &mut Batch) {
         if let Role::Viewer(viewer) = &mut self.role
-            && viewer.media(&self.peer, frame)
+            && viewer.media(&self.peer, feed, frame)
         {
             self.flush(Instant::now(), port, batch);
         }

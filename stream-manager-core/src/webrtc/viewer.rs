@@ -1,6 +1,8 @@
-//! One viewer: what it gets of the feed.
+//! One viewer: what it gets of the feed, and of that of a lower stream while its line carries no more.
 
-use super::feed::{Lane, RtcFrame, Watch};
+use super::feed::{FeedShared, Lane, RtcFrame, Watch};
+use super::line::{Line, Verdict};
+use super::lower::Lower;
 use super::negotiate::Chosen;
 use super::peer::Peer;
 use crate::session::{SessionState, SessionStats};
@@ -9,8 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use str0m::Event;
+use str0m::bwe::BweKind;
 use str0m::media::{MediaKind, Mid, Pt};
-use str0m::rtp::RtpWrite;
+use str0m::rtp::{ExtensionValues, RtpWrite};
 
 /// How fast a viewer is sent what has piled up: 50 Mbit/s, so that a keyframe does not overrun what lies between.
 const BYTES_PER_SECOND: f64 = 6_250_000.0;
@@ -20,6 +23,14 @@ const BURST_BYTES: f64 = 96.0 * 1024.0;
 const PACE: Duration = Duration::from_millis(5);
 /// A viewer that asks for a keyframe more often is not answered.
 const AGAIN: Duration = Duration::from_millis(1500);
+/// The same on a line that is full already: mostly, the next keyframe comes by itself.
+const AGAIN_THIN: Duration = Duration::from_secs(10);
+/// A feed that has just begun has its kept GOP after so long.
+const SETTLED: Duration = Duration::from_millis(150);
+/// One of which nothing has come by then is not waited for.
+const STILL_NOTHING: Duration = Duration::from_secs(5);
+/// On a thin line no more waits than what it carries in this time; what is more, goes up to the next keyframe.
+const THIN_QUEUE: Duration = Duration::from_secs(1);
 /// Packets that are kept for a viewer that has not got them: more than two seconds of 4 Mbit/s.
 const RESEND_PACKETS: usize = 1024;
 const RESEND_AGE: Duration = Duration::from_secs(3);
@@ -38,6 +49,7 @@ pub(super) struct Counters {
     lost: AtomicU64,
     jitter_micros: AtomicU64,
     round_trip_micros: AtomicU64,
+    line_bps: AtomicU64,
 }
 
 impl Counters {
@@ -54,6 +66,7 @@ impl Counters {
             packets_lost: get(&self.lost),
             jitter_ms: millis(&self.jitter_micros),
             round_trip_ms: millis(&self.round_trip_micros),
+            line_bps: Some(get(&self.line_bps)).filter(|bps| *bps > 0),
         }
     }
 }
@@ -65,8 +78,10 @@ struct Out {
     payload_type: Pt,
     resends: bool,
     sequence: u64,
-    /// Of the last packet.
-    timestamp: u32,
+    /// Of the last packet, and when that was shown at its source.
+    last: Option<(u32, Instant)>,
+    /// What is added to a feed's timestamps.
+    shift: u32,
     clock_rate: u32,
     /// Packets that the client says have not arrived.
     lost: u64,
@@ -80,10 +95,28 @@ impl Out {
             payload_type: chosen.params.pt(),
             resends: chosen.params.resend().is_some(),
             sequence: u64::from(fastrand::u16(1..32_768)),
-            timestamp: 0,
+            last: None,
+            shift: 0,
             clock_rate: chosen.params.spec().clock_rate.get(),
             lost: 0,
         }
+    }
+}
+
+/// A feed, and how far it has been taken.
+struct Taken {
+    watch: Watch,
+    /// The frame that comes next; what is older has been sent.
+    next: u64,
+}
+
+impl Taken {
+    fn new(watch: Watch) -> Self {
+        Self { watch, next: 0 }
+    }
+
+    fn feed(&self) -> &FeedShared {
+        self.watch.feed()
     }
 }
 
@@ -103,11 +136,20 @@ pub(super) struct NewViewer {
     pub(super) audio: Option<Chosen>,
     pub(super) counters: Arc<Counters>,
     pub(super) queue_bytes: usize,
+    /// Where a stream of lower quality is had, if there is one.
+    pub(super) lower: Option<Lower>,
 }
 
 /// A viewer.
 pub(super) struct Viewer {
-    watch: Watch,
+    main: Taken,
+    /// What the picture comes from instead.
+    low: Option<Taken>,
+    /// What it is to come from, and since when: as soon as that feed has its kept GOP.
+    coming: Option<(Taken, Instant)>,
+    /// Where that is had.
+    lower: Option<Lower>,
+    line: Line,
     video: Option<Out>,
     audio: Option<Out>,
     counters: Arc<Counters>,
@@ -116,8 +158,6 @@ pub(super) struct Viewer {
     max_queue_bytes: usize,
     tokens: f64,
     refilled: Instant,
-    /// The frame that comes next; what is older has been sent.
-    next: u64,
     /// Needs a keyframe.
     waits: bool,
     asked: Option<Instant>,
@@ -125,8 +165,13 @@ pub(super) struct Viewer {
 
 impl Viewer {
     pub(super) fn new(new: NewViewer) -> Self {
+        let now = Instant::now();
         Self {
-            watch: new.watch,
+            main: Taken::new(new.watch),
+            low: None,
+            coming: None,
+            lower: new.lower,
+            line: Line::new(now),
             video: new.video.as_ref().map(Out::new),
             audio: new.audio.as_ref().map(Out::new),
             counters: new.counters,
@@ -134,15 +179,16 @@ impl Viewer {
             queue_bytes: 0,
             max_queue_bytes: new.queue_bytes,
             tokens: BURST_BYTES,
-            refilled: Instant::now(),
-            next: 0,
+            refilled: now,
             waits: true,
             asked: None,
         }
     }
 
-    pub(super) fn feed_id(&self) -> u64 {
-        self.watch.feed().id
+    /// The feeds that it watches.
+    pub(super) fn feed_ids(&self) -> [Option<u64>; 2] {
+        let other = self.low.as_ref().or(self.coming.as_ref().map(|(coming, _)| coming));
+        [Some(self.main.feed().id), other.map(|taken| taken.feed().id)]
     }
 
     /// When it wants to send more, if something waits.
@@ -151,27 +197,57 @@ impl Viewer {
     }
 
     /// Time has passed.
-    pub(super) fn tick(&self, peer: &mut Peer) {
-        if let Some(reason) = self.watch.feed().ended() {
+    pub(super) fn tick(&mut self, peer: &mut Peer) {
+        if let Some(reason) = self.main.feed().ended() {
             peer.ends_because(reason);
         }
-        if self.watch.feed().reorders() && self.video.is_some() {
+        if self.main.feed().reorders() && self.video.is_some() {
             peer.ends_because("the camera has begun to send B frames, which browsers do not play");
+        }
+        if self.low.as_ref().is_some_and(|low| low.feed().ended().is_some() || low.feed().reorders()) {
+            self.rises(peer);
+        }
+        if self.coming.as_ref().is_some_and(|(_, since)| since.elapsed() > STILL_NOTHING) {
+            self.coming = None;
         }
     }
 
-    /// Takes the next frame of its feed; says whether there is something to send.
-    pub(super) fn media(&mut self, peer: &Peer, frame: &Arc<RtcFrame>) -> bool {
-        if !peer.connected || frame.index < self.next {
+    /// What the picture comes from.
+    fn shown(&mut self) -> &mut Taken {
+        self.low.as_mut().unwrap_or(&mut self.main)
+    }
+
+    /// Takes the next frame of a feed of its; says whether there is something to send.
+    pub(super) fn media(&mut self, peer: &Peer, feed: u64, frame: &Arc<RtcFrame>) -> bool {
+        if let Some((coming, since)) = &self.coming
+            && coming.feed().id == feed
+        {
+            if since.elapsed() < SETTLED {
+                return false;
+            }
+            self.sinks(peer);
+            return true;
+        }
+        let is_main = self.main.feed().id == feed;
+        let shows = is_main == self.low.is_none();
+        let Some(taken) = (if is_main { Some(&mut self.main) } else { self.low.as_mut() }) else {
+            return false;
+        };
+        if !peer.connected || taken.feed().id != feed || frame.index < taken.next {
             return false;
         }
-        if frame.index > self.next {
+        let gap = frame.index > taken.next;
+        taken.next = frame.index + 1;
+        if gap && shows {
             // The worker had no time for what came between.
             self.lose();
         }
-        self.next = frame.index + 1;
-        let wanted = |out: &Option<Out>| out.as_ref().is_some_and(|out| out.lane == frame.lane);
-        if !wanted(&self.video) && !wanted(&self.audio) {
+        let wanted = if frame.video {
+            shows && self.video.is_some()
+        } else {
+            is_main && self.audio.as_ref().is_some_and(|out| out.lane == frame.lane)
+        };
+        if !wanted {
             return false;
         }
         if frame.video {
@@ -181,12 +257,21 @@ impl Viewer {
             }
             self.waits = false;
         }
-        if self.queue_bytes + frame.bytes > self.max_queue_bytes {
+        if self.is_full(frame.bytes) {
             self.lose();
-            return false;
+            if !frame.sync || self.is_full(frame.bytes) {
+                return false;
+            }
+            // The next keyframe is here already.
+            self.waits = false;
         }
         self.push(frame.clone(), None);
         true
+    }
+
+    fn is_full(&self, more: usize) -> bool {
+        let thin = self.line.limit().map(|limit| (limit * THIN_QUEUE.as_secs_f64()) as usize);
+        self.queue_bytes > 0 && self.queue_bytes + more > thin.unwrap_or(usize::MAX).min(self.max_queue_bytes)
     }
 
     fn push(&mut self, frame: Arc<RtcFrame>, at: Option<(u32, Instant)>) {
@@ -194,44 +279,119 @@ impl Viewer {
         self.queue.push_back(Queued { frame, at, gone: 0 });
     }
 
-    /// Everything that waits goes, up to the next keyframe.
+    /// All pictures that wait go, up to the next keyframe; one of which the first packets have gone goes whole.
     fn lose(&mut self) {
-        let lost = self.queue.iter().filter(|q| q.frame.video).count();
-        self.counters.dropped.fetch_add(lost as u64, Ordering::Relaxed);
-        self.queue.clear();
-        self.queue_bytes = 0;
+        let before = self.queue.len();
+        self.queue.retain(|q| !q.frame.video || q.gone > 0);
+        self.queue_bytes = self.queue.iter().map(|q| q.frame.bytes).sum();
+        self.counters.dropped.fetch_add((before - self.queue.len()) as u64, Ordering::Relaxed);
         self.waits = true;
     }
 
     /// Begins with the kept GOP, so that a picture is there at once. Its timestamps are pressed together: players would
     /// otherwise show all of it at its own speed, and stay behind for good.
     fn begin(&mut self) {
-        let feed = self.watch.feed();
-        let (kept, next) = feed.kept();
-        let Some(out) = self.video.as_ref().filter(|_| feed.has_main_video()) else { return };
+        self.lose();
+        let taken = self.shown();
+        let (kept, next) = taken.feed().kept();
+        taken.next = taken.next.max(next);
+        let Some(out) = self.video.as_mut() else { return };
         let Some(last) = kept.last() else { return };
-        let Some(newest) = last.packets.first().map(|p| p.timestamp) else { return };
+        let Some(newest) = last.packets.first().map(|p| p.timestamp.wrapping_add(out.shift)) else { return };
         let count = u32::try_from(kept.len()).unwrap_or(u32::MAX);
-        // Behind what has been sent, or so that the newest has its own time.
-        let again = out.timestamp != 0 && self.next > last.index;
-        let first = if again { out.timestamp.wrapping_add(1) } else { newest.wrapping_sub(count - 1) };
+        let mut first = newest.wrapping_sub(count - 1);
+        // Behind what has been sent.
+        if let Some((sent, _)) = out.last
+            && first.wrapping_sub(sent.wrapping_add(1)) > u32::MAX / 2
+        {
+            first = sent.wrapping_add(1);
+        }
         let rate = f64::from(out.clock_rate.max(1));
-        self.queue.retain(|q| !q.frame.video);
-        self.queue_bytes = self.queue.iter().map(|q| q.frame.bytes).sum();
         for (frame, number) in kept.iter().zip(0u32..) {
             let timestamp = first.wrapping_add(number);
             let before = Duration::from_secs_f64(f64::from(count - 1 - number) / rate);
             let at = last.at.checked_sub(before).unwrap_or(last.at);
             self.push(frame.clone(), Some((timestamp, at)));
         }
-        self.next = self.next.max(next);
         self.waits = false;
+    }
+
+    /// The timestamps of what is shown from now on go on where they are.
+    fn align(&mut self) {
+        let (kept, _) = self.shown().feed().kept();
+        let Some(out) = self.video.as_mut() else { return };
+        let newest = kept.last().and_then(|last| Some((last.packets.first()?.timestamp, last.at)));
+        let Some(((timestamp, at), (sent, sent_at))) = newest.zip(out.last) else { return };
+        let since = at.saturating_duration_since(sent_at).as_secs_f64() * f64::from(out.clock_rate);
+        out.shift = sent.wrapping_add(since as u32).wrapping_sub(timestamp);
+    }
+
+    /// A stream of lower quality is to be shown, if there is one.
+    fn looks_lower(&mut self, peer: &Peer) {
+        if self.low.is_some() || self.coming.is_some() {
+            return;
+        }
+        let Some((out, lower)) = self.video.as_ref().zip(self.lower.as_ref()) else { return };
+        let found = lower.find(out.payload_type, peer.owner.worker);
+        self.coming = found.map(|watch| (Taken::new(watch), Instant::now()));
+    }
+
+    /// The lower stream is shown.
+    fn sinks(&mut self, peer: &Peer) {
+        if let Some((coming, _)) = self.coming.take() {
+            let stream = coming.feed().stream.clone();
+            tracing::debug!(session = peer.owner.session, %stream, "a lower stream is sent");
+            peer.gets(Some(stream));
+            self.low = Some(coming);
+            self.changes(true);
+        }
+    }
+
+    /// The stream itself is shown again.
+    fn rises(&mut self, peer: &Peer) {
+        if self.low.take().is_some() {
+            tracing::debug!(session = peer.owner.session, "the stream itself is sent again");
+            peer.gets(None);
+            self.changes(false);
+        }
+    }
+
+    fn changes(&mut self, down: bool) {
+        self.line.changes(Instant::now(), down);
+        self.lose();
+        self.align();
+        self.begin();
+    }
+
+    /// Looks after the line.
+    fn look(&mut self, peer: &Peer) {
+        let now = Instant::now();
+        let wanted = self.shown().feed().rate();
+        tracing::info!(
+            "BEFORE {:?} sent {} queue {} waits {}",
+            self.line,
+            peer.sent.0,
+            self.queue_bytes,
+            self.waits
+        );
+        let verdict = self.line.look(now, peer.sent.0, wanted);
+        if verdict == Verdict::Thin {
+            tracing::debug!(session = peer.owner.session, line = ?self.line, wanted, "a viewer's line is thin");
+            self.looks_lower(peer);
+        } else if self.low.is_some() && self.line.may_try(now) {
+            self.rises(peer);
+        }
+        let bps = self.line.limit().map_or(0, |limit| (limit * 8.0) as u64);
+        self.counters.line_bps.store(bps, Ordering::Relaxed);
     }
 
     /// Sends of what waits as much as is due.
     pub(super) fn write(&mut self, peer: &mut Peer, now: Instant) {
         let passed = now.saturating_duration_since(self.refilled).as_secs_f64();
-        self.tokens = (self.tokens + passed * BYTES_PER_SECOND).min(BURST_BYTES);
+        let pace = self.line.limit().unwrap_or(BYTES_PER_SECOND).min(BYTES_PER_SECOND);
+        // What a slow line takes in a tenth of a second goes at once, or one packet.
+        let burst = if self.line.limit().is_some() { (pace / 10.0).max(1500.0) } else { BURST_BYTES };
+        self.tokens = (self.tokens + passed * pace).min(burst);
         self.refilled = now;
         while self.tokens > 0.0
             && let Some(queued) = self.queue.front_mut()
@@ -243,17 +403,21 @@ impl Viewer {
                 continue;
             };
             queued.gone += 1;
-            let (timestamp, at) = queued.at.unwrap_or((packet.timestamp, queued.frame.at));
+            let (timestamp, at) =
+                queued.at.unwrap_or((packet.timestamp.wrapping_add(out.shift), queued.frame.at));
             let Some(mid) = out.mid else { continue };
             let mut direct = peer.rtc.direct_api();
             let Some(stream) = direct.stream_tx_by_mid(mid, None) else { continue };
             let payload = packet.payload.clone();
             let bytes = payload.len();
             out.sequence += 1;
-            out.timestamp = timestamp;
+            out.last = Some((timestamp, at));
+            // For the client's own estimate, if that was agreed upon.
+            let sent_at = ExtensionValues { abs_send_time: Some(now), ..Default::default() };
             stream.write_rtp(
                 RtpWrite::new(out.payload_type, out.sequence.into(), timestamp, at, payload)
                     .marker(packet.marker)
+                    .ext_vals(sent_at)
                     .nackable(out.resends),
             );
             self.tokens -= bytes as f64;
@@ -290,7 +454,8 @@ impl Viewer {
             }
             Event::KeyframeRequest(_) => {
                 let now = Instant::now();
-                let soon = self.asked.is_some_and(|asked| now - asked < AGAIN);
+                let again = if self.line.limit().is_some() { AGAIN_THIN } else { AGAIN };
+                let soon = self.asked.is_some_and(|asked| now - asked < again);
                 let answered = peer.connected && !soon && self.queue.is_empty();
                 tracing::debug!(session = peer.owner.session, answered, "a viewer asks for a keyframe");
                 if answered {
@@ -298,7 +463,15 @@ impl Viewer {
                     self.begin();
                 }
             }
+            Event::EgressBitrateEstimate(BweKind::Remb { estimate, .. }) => {
+                self.line.estimated(Instant::now(), estimate.as_f64() / 8.0);
+            }
+            Event::PeerStats(stats) => {
+                self.line.hears(stats.egress_loss_fraction, stats.rtt);
+                self.look(peer);
+            }
             Event::MediaEgressStats(stats) => {
+                self.line.hears(stats.loss, stats.rtt);
                 if let Some(rtt) = stats.rtt {
                     self.counters.round_trip_micros.store(rtt.as_micros() as u64, Ordering::Relaxed);
                 }

@@ -66,6 +66,7 @@ pub(super) struct Port {
 pub(super) struct Worker {
     commands: mpsc::Receiver<Command>,
     sessions: HashMap<u64, Session>,
+    /// Who watches what.
     by_feed: HashMap<u64, Vec<u64>>,
     routes: Arc<Routes>,
     port: Port,
@@ -143,25 +144,37 @@ impl Worker {
     fn with(&mut self, id: u64, act: impl FnOnce(&mut Session, &Routes, &Port, &mut Batch)) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let (routes, port, batch) = (&self.routes, &self.port, &mut self.batch);
+        let before = session.feed_ids();
         if catch_unwind(AssertUnwindSafe(|| act(session, routes, port, batch))).is_err() {
             tracing::error!(session = id, "a WebRTC session has failed within the protocol library");
             session.peer.ends_because("it has failed within the server");
         }
+        let after = session.feed_ids();
         if session.peer.end().is_some() {
             self.remove(id);
+        } else if before != after {
+            self.list(id, before, after);
+        }
+    }
+
+    /// A session watches other feeds than before.
+    fn list(&mut self, id: u64, before: [Option<u64>; 2], after: [Option<u64>; 2]) {
+        for feed in before.into_iter().flatten() {
+            if let Some(watching) = self.by_feed.get_mut(&feed) {
+                watching.retain(|watching| *watching != id);
+                if watching.is_empty() {
+                    self.by_feed.remove(&feed);
+                }
+            }
+        }
+        for feed in after.into_iter().flatten() {
+            self.by_feed.entry(feed).or_default().push(id);
         }
     }
 
     fn remove(&mut self, id: u64) {
         let Some(session) = self.sessions.remove(&id) else { return };
-        if let Some(feed) = session.feed_id()
-            && let Some(watching) = self.by_feed.get_mut(&feed)
-        {
-            watching.retain(|watching| *watching != id);
-            if watching.is_empty() {
-                self.by_feed.remove(&feed);
-            }
-        }
+        self.list(id, session.feed_ids(), [None, None]);
         let finish = || session.finish(&self.routes, &self.port, &mut self.batch);
         // What was to be said in parting is not worth more than that.
         let _ = catch_unwind(AssertUnwindSafe(finish));
@@ -171,9 +184,7 @@ impl Worker {
         match command {
             Command::Add(session) => {
                 let id = session.peer.owner.session;
-                if let Some(feed) = session.feed_id() {
-                    self.by_feed.entry(feed).or_default().push(id);
-                }
+                self.list(id, [None, None], session.feed_ids());
                 self.sessions.insert(id, *session);
                 self.with(id, |session, _, port, batch| session.tick(Instant::now(), port, batch));
             }
@@ -182,7 +193,7 @@ impl Worker {
             }
             Command::Media(feed, frame) => {
                 for id in self.by_feed.get(&feed).cloned().unwrap_or_default() {
-                    self.with(id, |session, _, port, batch| session.media(&frame, port, batch));
+                    self.with(id, |session, _, port, batch| session.media(feed, &frame, port, batch));
                 }
             }
             Command::FeedEnded(feed) => {

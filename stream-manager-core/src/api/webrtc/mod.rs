@@ -20,7 +20,7 @@ use super::problem::Problem;
 use super::secure;
 use crate::auth::Action;
 use crate::source::{PublishError, PublishSlot};
-use crate::webrtc::{NegotiationError, SessionError, SessionRequest, WebRtcServer};
+use crate::webrtc::{LowerStream, NegotiationError, SessionError, SessionRequest, WebRtcServer};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -236,6 +236,20 @@ fn slot(state: &ApiState, stream: &str) -> Result<PublishSlot, Refused> {
     state.manager.publish(stream).map_err(|error| refused(error.into()))
 }
 
+/// The streams that show the same in a lower quality, as far as this client may watch them.
+async fn lower(state: &ApiState, request: &Parts, stream: &str) -> Vec<LowerStream> {
+    let Ok(info) = state.manager.info(stream) else { return Vec::new() };
+    let names = info.definition.and_then(|d| d.config.hls.variants.clone()).unwrap_or_default();
+    let mut found = Vec::new();
+    for name in names {
+        let Ok(handle) = state.manager.running(&name) else { continue };
+        if authorize(state, request, &name, Action::Read, "webrtc").await.is_ok() {
+            found.push(LowerStream { stream: name.into(), hub: handle.hub().clone() });
+        }
+    }
+    found
+}
+
 async fn post(
     state: &Arc<ApiState>,
     server: &WebRtcServer,
@@ -258,7 +272,7 @@ async fn post(
         Action::Publish => server.publish(session, slot(state, stream)?).await,
         _ => {
             let handle = state.manager.running(stream).map_err(Problem::from)?;
-            server.watch(session, handle.hub()).await
+            server.watch(session, handle.hub(), lower(state, request, stream).await).await
         }
     };
     let opened = opened.map_err(refused)?;
