@@ -12,10 +12,16 @@ const LOSS: f32 = 0.12;
 const HEAVY_LOSS: f32 = 0.4;
 /// A round trip that is longer than the shortest one by this is that of a queue.
 const LATE: Duration = Duration::from_millis(250);
+/// An estimate below this share of what is sent says that the line is thin. It begins, and mostly stays, near what is sent.
+const REFUSED: f64 = 0.7;
 /// Of what gets through so much is used, so that the queue empties.
 const SHARE: f64 = 0.85;
-/// Grows by so much with every look while it is used: slowly near what was too much, fast far below.
-const GROWTH: (f64, f64) = (1.05, 1.25);
+/// Grows by so much with every look while it is used: slowly near what was too much lately, fast elsewhere.
+const GROWTH: (f64, f64) = (1.06, 1.25);
+/// Whole GOPs never fill a limit; from this share on it is used.
+const USED: f64 = 0.4;
+/// What was too much may be no more after so long.
+const REMEMBERED: Duration = Duration::from_secs(15);
 /// What is reported after a change is of before for so long.
 const SETTLING: Duration = Duration::from_millis(2500);
 /// A limit that is so much more than what is to be sent is none.
@@ -110,12 +116,13 @@ impl Line {
         let bytes = sent.saturating_sub(sent_before) as f64;
         let rate = bytes / passed;
         let remb = self.remb.filter(|(at, _)| now.saturating_duration_since(*at) < REMB_AGE).map(|(_, e)| e);
-        let late = round_trip.zip(self.base).is_some_and(|(now, base)| now > base + LATE.max(base / 2));
-        let refused = remb.is_some_and(|estimate| estimate < rate * 0.9);
+        // One that is known to be thin is watched more closely: its queue is to be found before it overflows.
+        let slack = if self.limit.is_some() { LATE / 2 } else { LATE };
+        let late = round_trip.zip(self.base).is_some_and(|(now, base)| now > base + slack.max(base / 2));
+        let refused = remb.is_some_and(|estimate| estimate < rate * REFUSED);
         let settles = self.too_much.is_some_and(|(at, _)| now.saturating_duration_since(at) < SETTLING);
         let is_bad = (loss > LOSS || late || refused) && !settles;
         self.bad = if is_bad { self.bad + 1 } else { 0 };
-        // One that is known to be thin is watched more closely.
         let enough = if self.limit.is_some() { 1 } else { 2 };
         if self.bad >= enough || (is_bad && loss > HEAVY_LOSS) {
             let growth = round_trip
@@ -134,8 +141,10 @@ impl Line {
         if is_bad {
             self.calm = now;
         } else if let Some(limit) = self.limit.as_mut().filter(|_| !settles) {
-            if rate > *limit * 0.6 {
-                let near = self.too_much.is_none_or(|(_, rate)| *limit > rate * 0.8);
+            if rate > *limit * USED {
+                let near = self.too_much.is_some_and(|(at, rate)| {
+                    *limit > rate * 0.8 && now.saturating_duration_since(at) < REMEMBERED
+                });
                 *limit *= if near { GROWTH.0 } else { GROWTH.1 };
             }
             if *limit > wanted * ENOUGH {
@@ -238,7 +247,8 @@ mod tests {
                 delay += waits / 60.0;
             }
             assert!(carried > 0.55 * 2.5e5, "{carried} with {buffer}");
-            assert!(delay < 0.5, "{delay} with {buffer}");
+            // Of up to eight seconds that would wait otherwise.
+            assert!(delay < 0.75, "{delay} with {buffer}");
             // It widens.
             net.capacity = 1e6;
             net.run(30, 5e5);

@@ -158,6 +158,8 @@ pub(super) struct Viewer {
     max_queue_bytes: usize,
     tokens: f64,
     refilled: Instant,
+    /// Bytes that had been sent by then.
+    accounted: u64,
     /// Needs a keyframe.
     waits: bool,
     asked: Option<Instant>,
@@ -180,6 +182,7 @@ impl Viewer {
             max_queue_bytes: new.queue_bytes,
             tokens: BURST_BYTES,
             refilled: now,
+            accounted: 0,
             waits: true,
             asked: None,
         }
@@ -258,6 +261,12 @@ impl Viewer {
             self.waits = false;
         }
         if self.is_full(frame.bytes) {
+            if self.line.limit().is_some() && !frame.sync {
+                // What waits is whole as far as it goes, and goes; what would come behind it does not.
+                self.waits |= frame.video;
+                self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+                return false;
+            }
             self.lose();
             if !frame.sync || self.is_full(frame.bytes) {
                 return false;
@@ -391,9 +400,12 @@ impl Viewer {
         let pace = self.line.limit().unwrap_or(BYTES_PER_SECOND).min(BYTES_PER_SECOND);
         // What a slow line takes in a tenth of a second goes at once, or one packet.
         let burst = if self.line.limit().is_some() { (pace / 10.0).max(1500.0) } else { BURST_BYTES };
-        self.tokens = (self.tokens + passed * pace).min(burst);
+        // All that has gone since counts, also what went for the second time.
+        let gone = peer.sent.0 - std::mem::replace(&mut self.accounted, peer.sent.0);
+        self.tokens = (self.tokens - gone as f64 + passed * pace).clamp(-pace, burst);
         self.refilled = now;
-        while self.tokens > 0.0
+        let mut tokens = self.tokens;
+        while tokens > 0.0
             && let Some(queued) = self.queue.front_mut()
         {
             let out = if queued.frame.video { &mut self.video } else { &mut self.audio };
@@ -420,7 +432,7 @@ impl Viewer {
                     .ext_vals(sent_at)
                     .nackable(out.resends),
             );
-            self.tokens -= bytes as f64;
+            tokens -= bytes as f64;
         }
         self.counters.queued.store(self.queue_bytes as u64, Ordering::Relaxed);
     }
@@ -471,7 +483,8 @@ impl Viewer {
                 self.look(peer);
             }
             Event::MediaEgressStats(stats) => {
-                self.line.hears(stats.loss, stats.rtt);
+                // Without a report since, it is that of an earlier one.
+                self.line.hears(stats.loss, stats.rtt.filter(|_| stats.loss.is_some()));
                 if let Some(rtt) = stats.rtt {
                     self.counters.round_trip_micros.store(rtt.as_micros() as u64, Ordering::Relaxed);
                 }
