@@ -52,6 +52,8 @@ pub mod frame;
 pub mod hls;
 #[cfg(feature = "http")]
 pub mod hooks;
+#[cfg(any(feature = "http", feature = "webrtc"))]
+mod http_client;
 pub mod hub;
 #[cfg(feature = "inference")]
 pub mod inference;

@@ -187,14 +187,14 @@ enum Tester {
 pub struct Hooks {
     manager: StreamManager,
     running: Arc<Mutex<BTreeMap<String, Running>>>,
-    client: webhook::Client,
+    client: crate::http_client::Client,
 }
 
 impl Hooks {
     /// Starts the hooks of a configuration. Must be called on a tokio runtime.
     pub async fn start(manager: StreamManager) -> Self {
         let config = manager.config();
-        let hooks = Self { manager, running: Arc::default(), client: webhook::client() };
+        let hooks = Self { manager, running: Arc::default(), client: crate::http_client::client() };
         hooks.forget_others(&config.hooks).await;
         hooks.take_up(&config.hooks);
         hooks

@@ -8,54 +8,15 @@ use super::Context;
 use crate::config::WebhookConfig;
 use crate::error::redact_url;
 use crate::frame::WallTime;
+use crate::http_client::Client;
 use crate::storage::journal::JournalEntry;
 use bytes::Bytes;
 use hmac::{Hmac, Mac};
 use http_body_util::Full;
 use hyper::{Request, StatusCode};
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use sha2::Sha256;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio_rustls::rustls;
-
-pub(super) type Client = hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
-
-pub(super) fn client() -> Client {
-    let builder = hyper_rustls::HttpsConnectorBuilder::new();
-    let provider = ring();
-    let connector = match builder.with_provider_and_native_roots(provider.clone()) {
-        Ok(builder) => builder,
-        Err(error) => {
-            // Without any certificate authority https cannot be trusted, but http can be used.
-            tracing::warn!(%error, "no certificate authorities are installed; webhooks to https:// will fail");
-            hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(no_roots(provider))
-        }
-    };
-    let connector = connector.https_or_http().enable_http1().build();
-    hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-        .pool_idle_timeout(Duration::from_secs(30))
-        .pool_max_idle_per_host(1)
-        .build(connector)
-}
-
-fn ring() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
-}
-
-fn no_roots(provider: Arc<rustls::crypto::CryptoProvider>) -> rustls::ClientConfig {
-    let builder = rustls::ClientConfig::builder_with_provider(provider.clone());
-    let versions = builder.with_safe_default_protocol_versions();
-    match versions {
-        Ok(builder) => builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth(),
-        // Not with this provider, which has all default versions.
-        Err(_) => rustls::ClientConfig::builder()
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth(),
-    }
-}
 
 /// Why an event was not taken.
 #[derive(Debug, thiserror::Error)]

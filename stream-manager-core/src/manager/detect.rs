@@ -87,9 +87,9 @@ impl DetectInput {
         if lower.starts_with("http://") || lower.starts_with("https://") || lower.starts_with("file://") {
             return Ok(Self::Video(text.to_owned()));
         }
-        let is_address = text
-            .split_once(':')
-            .is_some_and(|(scheme, _)| matches!(scheme, "rtsp" | "rtsps" | "test" | "gst" | "publisher"));
+        let is_address = text.split_once(':').is_some_and(|(scheme, _)| {
+            matches!(scheme, "rtsp" | "rtsps" | "whep" | "wheps" | "test" | "gst" | "publisher")
+        });
         if is_address {
             return crate::source::from_url_with(text, options).map(Self::Live).map_err(|e| e.to_string());
         }

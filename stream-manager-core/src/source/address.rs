@@ -7,7 +7,8 @@ use std::time::Duration;
 use url::Url;
 
 /// The forms of address there are, for error messages.
-const FORMS: &str = "rtsp://, rtsps://, http://, https://, file://, test://, gst: or publisher";
+const FORMS: &str =
+    "rtsp://, rtsps://, http://, https://, file://, test://, whep://, wheps://, gst: or publisher";
 /// Instead of an address: the stream is published to us.
 pub(crate) const PUBLISHER: &str = "publisher";
 
@@ -119,6 +120,8 @@ pub fn from_url_with(address: &str, options: &SourceOptions) -> Result<Box<dyn S
             }))
         }
         "http" | "https" | "file" => Ok(Box::new(UriSource::from_url(url)?)),
+        #[cfg(feature = "webrtc")]
+        "whep" | "wheps" => Ok(Box::new(crate::webrtc::WhepSource::from_url(&url)?)),
         "test" => Ok(Box::new(TestSource::from_url(&url)?)),
         scheme => {
             Err(AddressError::UnknownScheme { address: redact_url(address), scheme: scheme.to_owned() })

@@ -10,6 +10,7 @@
 //! | `rtsps://` | [`RtspSource`] through `rtspsrc` |
 //! | `http://`, `https://`, `file://` | [`UriSource`]: GStreamer, demuxed and parsed, never decoded |
 //! | `test://smpte`, `test://ball` | [`TestSource`]: a picture with a clock and a frame counter, and a tone |
+//! | `whep://`, `wheps://` | [`WhepSource`](crate::webrtc::WhepSource): another server's stream by WebRTC (feature `webrtc`) |
 //! | `publisher` | [`PublishSource`]: waits for somebody who publishes the stream |
 //! | `gst:` launch line | [`LaunchSource`]: any GStreamer elements; raw media is encoded |
 //!

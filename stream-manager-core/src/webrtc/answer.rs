@@ -11,7 +11,7 @@ use str0m::rtp::{Extension, ExtensionMap};
 use str0m::{Candidate, IceCreds, Rtc, RtcConfig};
 
 /// How often a session's counters are looked at.
-const STATS_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const STATS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A session that has been answered and waits for the client to connect.
 pub(super) struct Answered {

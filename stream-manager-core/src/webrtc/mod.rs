@@ -20,6 +20,7 @@
 
 mod address;
 mod answer;
+mod dial;
 mod feed;
 mod intake;
 mod line;
@@ -28,9 +29,11 @@ mod negotiate;
 mod options;
 mod peer;
 mod publisher;
+mod pull;
 mod route;
 mod server;
 mod session;
+mod signalling;
 mod socket;
 mod tcp;
 mod viewer;
@@ -39,6 +42,7 @@ mod worker;
 pub use lower::LowerStream;
 pub use negotiate::NegotiationError;
 pub use options::{IceServer, WebRtcOptions};
+pub use pull::WhepSource;
 pub use server::{OpenedSession, PortStats, SessionError, SessionRequest, WebRtcError, WebRtcServer};
 
 /// A track that viewers do not get.

@@ -8,6 +8,7 @@ use super::peer::Peer;
 use super::route::Owner;
 use super::worker::{Command, WorkerHandle};
 use crate::frame::WallTime;
+use crate::hub::HubWriter;
 use crate::rtp::{Receiver, ReceiverStats, RtpPacket};
 use crate::session::{SessionState, SessionStats};
 use crate::source::PublishSlot;
@@ -77,12 +78,20 @@ pub(super) struct Publisher {
     counters: Arc<Intaken>,
 }
 
+/// Where its packets go.
+pub(super) enum Into {
+    /// Into a stream that takes publishers.
+    Slot(PublishSlot),
+    /// Into a hub that is ours already.
+    Hub(HubWriter),
+}
+
 /// What a publisher is made of.
 pub(super) struct NewPublisher {
     pub(super) owner: Owner,
     pub(super) worker: WorkerHandle,
     pub(super) receiver: Receiver,
-    pub(super) slot: PublishSlot,
+    pub(super) into: Into,
     /// Who it is, for people.
     pub(super) by: String,
     pub(super) counters: Arc<Intaken>,
@@ -123,8 +132,10 @@ impl Publisher {
                 let clocks = packet
                     .last_sender_info
                     .map(|info| (WallTime::from(info.ntp_time), info.rtp_time.numer() as u32));
-                let clocks =
-                    clocks.filter(|(wall, _)| wall.as_unix_nanos() / 1_000_000_000 > NO_CLOCK_BEFORE);
+                // Some send zeros as long as they have nothing to say.
+                let clocks = clocks.filter(|(wall, timestamp)| {
+                    *timestamp != 0 && wall.as_unix_nanos() / 1_000_000_000 > NO_CLOCK_BEFORE
+                });
                 let header = &packet.header;
                 let packet = RtpPacket {
                     sequence: header.sequence_number,
@@ -148,7 +159,11 @@ impl Publisher {
     /// Whose track it is that a sender's first packet has come of.
     fn learn(&mut self, peer: &mut Peer, ssrc: Ssrc) -> Option<usize> {
         let mid = peer.rtc.direct_api().stream_rx(&ssrc)?.mid();
-        let track = self.tracks.iter().position(|t| t.mid == Some(mid))?;
+        let known = self.tracks.iter().position(|t| t.mid == Some(mid));
+        // What we have asked for ourselves is not told of as new.
+        let kind = peer.rtc.media(mid)?.kind();
+        let track = known.or_else(|| self.tracks.iter().position(|t| t.kind == kind && t.mid.is_none()))?;
+        self.tracks[track].mid = Some(mid);
         self.tracks[track].ssrc = Some(ssrc);
         Some(track)
     }
@@ -184,16 +199,31 @@ async fn run(mut new: NewPublisher, mut comes: mpsc::Receiver<Came>) {
 async fn publish(new: &mut NewPublisher, comes: &mut mpsc::Receiver<Came>) -> Option<String> {
     // Somebody who has not even connected takes the stream from nobody.
     comes.recv().await?;
-    let publication = match new.slot.publish(&new.by).await {
-        Ok(publication) => publication,
-        Err(error) => return Some(error.to_string()),
+    let publication = match &new.into {
+        Into::Slot(slot) => match slot.publish(&new.by).await {
+            Ok(publication) => Some(publication),
+            Err(error) => return Some(error.to_string()),
+        },
+        Into::Hub(_) => None,
     };
+    let writer = match (&publication, &new.into) {
+        (Some(publication), _) => publication.writer().clone(),
+        (None, Into::Hub(writer)) => writer.clone(),
+        (None, Into::Slot(_)) => return None,
+    };
+    let taken_away = async {
+        match &publication {
+            Some(publication) => publication.ended().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(taken_away);
     let mut asked = Instant::now();
     let mut lost = 0;
     loop {
         let came = tokio::select! {
             came = comes.recv() => came,
-            () = publication.ended() => {
+            () = &mut taken_away => {
                 return Some("another publisher has taken over, or the stream has ended".into());
             }
         };
@@ -202,7 +232,7 @@ async fn publish(new: &mut NewPublisher, comes: &mut mpsc::Receiver<Came>) -> Op
         if let Some((wall, timestamp)) = clocks {
             new.receiver.sender_clock(track, wall, timestamp);
         }
-        new.receiver.packet(track, packet, publication.writer());
+        new.receiver.packet(track, packet, &writer);
         let stats = new.receiver.stats();
         let broken = std::mem::replace(&mut lost, stats.lost) < stats.lost;
         *new.counters.receiver.lock() = stats;
@@ -214,8 +244,8 @@ async fn publish(new: &mut NewPublisher, comes: &mut mpsc::Receiver<Came>) -> Op
             let _ = new.worker.try_send(Command::AskKeyframe(new.owner.session));
         }
     }
-    if !publication.is_over() {
-        new.receiver.finish(publication.writer());
+    if publication.as_ref().is_none_or(|publication| !publication.is_over()) {
+        new.receiver.finish(&writer);
     }
     None
 }

@@ -9,7 +9,7 @@ use super::lower::{Lower, LowerStream};
 use super::negotiate::{Feedback, NegotiationError, plan};
 use super::options::WebRtcOptions;
 use super::peer::{NewPeer, Peer};
-use super::publisher::{Intaken, NewPublisher, Publisher, REORDER};
+use super::publisher::{Intaken, Into, NewPublisher, Publisher, REORDER};
 use super::route::{Owner, Routes};
 use super::session::{Role, Session};
 use super::socket::Socket;
@@ -382,7 +382,7 @@ impl WebRtcServer {
                 owner,
                 worker: worker.clone(),
                 receiver,
-                slot,
+                into: Into::Slot(slot),
                 by,
                 counters,
                 keyframe_interval: shared.options.keyframe_interval,

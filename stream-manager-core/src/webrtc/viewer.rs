@@ -376,13 +376,6 @@ impl Viewer {
     fn look(&mut self, peer: &Peer) {
         let now = Instant::now();
         let wanted = self.shown().feed().rate();
-        tracing::info!(
-            "BEFORE {:?} sent {} queue {} waits {}",
-            self.line,
-            peer.sent.0,
-            self.queue_bytes,
-            self.waits
-        );
         let verdict = self.line.look(now, peer.sent.0, wanted);
         if verdict == Verdict::Thin {
             tracing::debug!(session = peer.owner.session, line = ?self.line, wanted, "a viewer's line is thin");
@@ -420,6 +413,8 @@ impl Viewer {
             let Some(mid) = out.mid else { continue };
             let mut direct = peer.rtc.direct_api();
             let Some(stream) = direct.stream_tx_by_mid(mid, None) else { continue };
+            // Sender reports cannot be made of a moment that is yet to come: they would be wrong.
+            let at = at.min(now);
             let payload = packet.payload.clone();
             let bytes = payload.len();
             out.sequence += 1;

@@ -1,0 +1,48 @@
+//! A client for HTTP and HTTPS: webhooks, and the signalling of WebRTC.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_rustls::rustls;
+
+/// Clones share their connections.
+pub(crate) type Client = hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// Trusts what the system does.
+pub(crate) fn client() -> Client {
+    let builder = hyper_rustls::HttpsConnectorBuilder::new();
+    let provider = ring();
+    let connector = match builder.with_provider_and_native_roots(provider.clone()) {
+        Ok(builder) => builder,
+        Err(error) => {
+            // Without any certificate authority https cannot be trusted, but http can be used.
+            tracing::warn!(%error, "no certificate authorities are installed; requests to https:// will fail");
+            hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(no_roots(provider))
+        }
+    };
+    let connector = connector.https_or_http().enable_http1().build();
+    hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(Duration::from_secs(30))
+        .pool_max_idle_per_host(1)
+        .build(connector)
+}
+
+fn ring() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn no_roots(provider: Arc<rustls::crypto::CryptoProvider>) -> rustls::ClientConfig {
+    let builder = rustls::ClientConfig::builder_with_provider(provider.clone());
+    let versions = builder.with_safe_default_protocol_versions();
+    match versions {
+        Ok(builder) => builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth(),
+        // Not with this provider, which has all default versions.
+        Err(_) => rustls::ClientConfig::builder()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth(),
+    }
+}

@@ -1,0 +1,269 @@
+//! A session that begins here: an offer of ours, a server's answer, and a port of its own for both.
+//!
+//! What goes on in it is what goes on in a server's sessions: a worker owns it, and it is a viewer's turned round (we send)
+//! or a publisher's (we receive).
+
+use super::address::candidates;
+use super::answer::STATS_INTERVAL;
+use super::feed::Feeds;
+use super::peer::{NewPeer, Peer};
+use super::route::{Owner, Routes};
+use super::session::{Role, Session};
+use super::signalling::{Endpoint, Opened};
+use super::socket::Socket;
+use super::worker::{Command, Port, Worker, WorkerHandle};
+use crate::event::{EventBus, EventKind};
+use crate::session::{NewSession, SessionKind, SessionStats, Sessions, StatsSource};
+use crate::source::SourceError;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use str0m::change::{SdpAnswer, SdpApi, SdpPendingOffer};
+use str0m::{Candidate, IceCreds, Rtc, RtcConfig};
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+/// A server of which nothing is heard for this long is gone.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long ending may take.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// An offer before it goes.
+pub(super) struct Dial {
+    endpoint: Endpoint,
+    port: Port,
+    routes: Arc<Routes>,
+    worker: WorkerHandle,
+    /// For a feed, which serves workers.
+    pub(super) workers: Arc<[WorkerHandle]>,
+    pub(super) feeds: Feeds,
+    cancel: CancellationToken,
+    task: Option<JoinHandle<()>>,
+}
+
+/// What the server said.
+pub(super) struct Answered {
+    rtc: Rtc,
+    name: String,
+    pub(super) answer: String,
+    session: Option<Url>,
+}
+
+/// A session that lasts until this is dropped.
+pub(super) struct Dialled {
+    endpoint: Endpoint,
+    session: Option<Url>,
+    events: broadcast::Receiver<Arc<crate::event::Event>>,
+    sessions: Sessions,
+    id: u64,
+    cancel: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Dialled {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+fn failed(problem: impl ToString) -> SourceError {
+    SourceError::Protocol(problem.to_string())
+}
+
+/// Both families where the machine has both.
+fn bind() -> std::io::Result<Socket> {
+    Socket::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)))
+        .or_else(|_| Socket::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))
+}
+
+/// Whether a server is on this very machine, as far as its name says.
+fn is_here(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+impl Dial {
+    /// Takes a port and a worker.
+    pub(super) fn new(endpoint: Endpoint) -> Result<Self, SourceError> {
+        let problem = |error: std::io::Error| failed(format!("no UDP port: {error}"));
+        let port = Port { socket: Arc::new(bind().map_err(problem)?), links: Arc::default() };
+        let routes = Arc::new(Routes::default());
+        let cancel = CancellationToken::new();
+        let (worker, runs) = Worker::new(routes.clone(), port.clone());
+        let task = Some(tokio::spawn(runs.run(cancel.clone())));
+        let workers = Arc::new([worker.clone()]);
+        Ok(Self { endpoint, port, routes, worker, workers, feeds: Feeds::default(), cancel, task })
+    }
+
+    /// Offers what `change` adds, and takes the answer.
+    pub(super) async fn ask(
+        &self,
+        config: RtcConfig,
+        change: impl FnOnce(&mut SdpApi<'_>),
+    ) -> Result<Answered, SourceError> {
+        let credentials = IceCreds::new();
+        let name = credentials.ufrag.clone();
+        let config = config
+            .set_local_ice_credentials(credentials)
+            .set_rtp_mode(true)
+            .set_stats_interval(Some(STATS_INTERVAL));
+        let mut rtc = config.build(Instant::now());
+        let mut own = candidates(self.port.socket.address(), &[]);
+        if is_here(self.endpoint.url()) {
+            let port = self.port.socket.address().port();
+            own.push(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+        }
+        own.dedup();
+        for candidate in own.into_iter().filter_map(|address| Candidate::host(address, "udp").ok()) {
+            rtc.add_local_candidate(candidate);
+        }
+        let (offer, pending): (_, SdpPendingOffer) = {
+            let mut api = rtc.sdp_api();
+            change(&mut api);
+            api.apply().ok_or_else(|| failed("nothing is offered"))?
+        };
+        let Opened { answer, session } = self.endpoint.open(&offer.to_sdp_string()).await?;
+        // The parser is somebody else's, and this comes from anybody.
+        let taken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let answer = SdpAnswer::from_sdp_string(&answer).map_err(|e| e.to_string())?;
+            rtc.sdp_api().accept_answer(pending, answer).map_err(|e| e.to_string())?;
+            Ok::<_, String>(rtc)
+        }));
+        match taken {
+            Ok(Ok(rtc)) => Ok(Answered { rtc, name, answer, session }),
+            other => {
+                if let Some(session) = &session {
+                    self.endpoint.close(session).await;
+                }
+                let problem = other.ok().and_then(Result::err);
+                Err(failed(format!(
+                    "the answer is none: {}",
+                    problem.as_deref().unwrap_or("it makes no sense")
+                )))
+            }
+        }
+    }
+
+    /// Gives an answer up.
+    pub(super) async fn give_up(&self, answered: &Answered) {
+        if let Some(session) = &answered.session {
+            self.endpoint.close(session).await;
+        }
+    }
+
+    /// Begins the session.
+    pub(super) async fn begin(
+        mut self,
+        answered: Answered,
+        kind: SessionKind,
+        stats: StatsSource,
+        role: impl FnOnce(Owner, &WorkerHandle) -> Role,
+    ) -> Result<Dialled, SourceError> {
+        let bus = EventBus::default();
+        let events = bus.subscribe();
+        let sessions = Sessions::new(bus);
+        let new = NewSession {
+            protocol: "webrtc",
+            kind,
+            stream: "".into(),
+            address: self.port.socket.address(),
+            user: None,
+            user_agent: None,
+            transport: "udp",
+        };
+        let guard = sessions.open(new, stats);
+        let id = guard.id();
+        let owner = Owner { worker: 0, session: id };
+        let peer = Peer::new(NewPeer {
+            owner,
+            rtc: answered.rtc,
+            name: answered.name,
+            guard,
+            timeout: TIMEOUT,
+            place: Box::new(()),
+        });
+        let session = Session::new(peer, role(owner, &self.worker));
+        let (socket, worker) = (self.port.socket.clone(), self.worker.clone());
+        let receives = tokio::spawn(async move {
+            let mut buffers = socket.buffers();
+            loop {
+                let received = socket
+                    .receive(&mut buffers, |datagram| {
+                        // A worker that is behind loses it, as a network would.
+                        let _ = worker.try_send(Command::Datagram(id, datagram));
+                    })
+                    .await;
+                if let Err(error) = received {
+                    tracing::debug!(%error, "a WebRTC client's port");
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        });
+        let mut tasks: Vec<JoinHandle<()>> = self.task.take().into_iter().collect();
+        tasks.push(receives);
+        let dialled = Dialled {
+            endpoint: self.endpoint.clone(),
+            session: answered.session,
+            events,
+            sessions,
+            id,
+            cancel: self.cancel.clone(),
+            tasks,
+        };
+        let sent = self.worker.send(Command::Add(Box::new(session))).await;
+        sent.map_err(|()| failed("the worker has ended"))?;
+        Ok(dialled)
+    }
+}
+
+impl Drop for Dial {
+    fn drop(&mut self) {
+        // Begun, the session has it.
+        if let Some(task) = self.task.take() {
+            self.cancel.cancel();
+            task.abort();
+        }
+        let _ = &self.routes;
+    }
+}
+
+impl Dialled {
+    /// Waits until it ends by itself; gives why.
+    pub(super) async fn over(&mut self) -> String {
+        loop {
+            match self.events.recv().await {
+                Ok(event) => {
+                    if let EventKind::SessionClosed { reason, .. } = &event.kind {
+                        return reason.clone();
+                    }
+                }
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return "it has ended".into(),
+            }
+        }
+    }
+
+    /// Its counters.
+    pub(super) fn stats(&self) -> SessionStats {
+        self.sessions.get(self.id).map(|info| info.stats).unwrap_or_default()
+    }
+
+    /// Says goodbye.
+    pub(super) async fn close(mut self) {
+        if let Some(session) = self.session.take() {
+            self.endpoint.close(&session).await;
+        }
+        self.cancel.cancel();
+        // The worker says goodbye to its session.
+        if let Some(worker) = self.tasks.first_mut() {
+            let _ = tokio::time::timeout(STOP_TIMEOUT, worker).await;
+        }
+    }
+}
