@@ -267,6 +267,15 @@ pub enum EventKind {
         /// Why, in words.
         reason: String,
     },
+    /// A forward of a stream changed state.
+    ForwardState {
+        /// Where it goes, without secrets.
+        url: String,
+        /// The new state: `connecting`, `running`, `backoff`, `stopped`.
+        state: &'static str,
+        /// Why, in words.
+        reason: String,
+    },
     /// A model changed state.
     ModelState {
         /// Its name.
@@ -355,6 +364,7 @@ impl EventKind {
             Self::StateDamaged { .. } => "state_damaged",
             Self::Detections(_) => "detections",
             Self::InferenceState { .. } => "inference_state",
+            Self::ForwardState { .. } => "forward_state",
             Self::ModelState { .. } => "model_state",
             Self::Test { .. } => "test",
         }

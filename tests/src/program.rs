@@ -159,6 +159,11 @@ impl Server {
         format!("rtsp://{}/{id}", self.rtsp)
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()

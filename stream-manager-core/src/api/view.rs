@@ -49,6 +49,8 @@ pub struct StreamView {
     /// How it is packaged for players; none if it does not run.
     #[cfg(feature = "hls")]
     hls: Option<crate::hls::PackagerStatus>,
+    /// How what it is sent on to stands.
+    forwards: Vec<crate::sink::forward::ForwardStatus>,
     /// Where it can be had, by protocol.
     addresses: BTreeMap<String, String>,
     /// As it is configured, without secrets and without what is left to the defaults.
@@ -145,6 +147,9 @@ impl RecordingView {
 pub(super) fn shown(config: &StreamConfig) -> StreamConfig {
     let mut shown = StreamConfig { source_url: redact_url(&config.source_url), ..config.clone() };
     shown.inference.source_url = shown.inference.source_url.as_deref().map(redact_url);
+    for forward in &mut shown.forward {
+        forward.url = redact_url(&forward.url);
+    }
     shown
 }
 
@@ -186,6 +191,7 @@ impl StreamView {
             inference: None,
             #[cfg(feature = "hls")]
             hls: None,
+            forwards: Vec::new(),
             addresses: BTreeMap::new(),
             config: None,
             created: None,
@@ -258,6 +264,7 @@ impl StreamView {
         self.next_attempt = status.state.next_attempt;
         self.last_error = status.state.last_error;
         self.recording = status.recording.into();
+        self.forwards = status.forwards;
         self.consumers = status
             .consumers
             .into_iter()

@@ -28,6 +28,10 @@ impl Config {
             if let Some(url) = stream.inference.source_url.as_ref().filter(|_| !secrets) {
                 value["streams"][index]["inference"]["source_url"] = crate::error::redact_url(url).into();
             }
+            for (number, forward) in stream.forward.iter().enumerate().filter(|_| !secrets) {
+                value["streams"][index]["forward"][number]["url"] =
+                    crate::error::redact_url(&forward.url).into();
+            }
         }
         if secrets {
             for (index, user) in self.auth.users.iter().enumerate() {

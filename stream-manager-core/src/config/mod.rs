@@ -37,8 +37,8 @@ pub(crate) use load::{explain, suggest, unknown_kind};
 pub use policy::{MinFreeText, SyncText};
 pub use schema::json_schema;
 pub use stream::{
-    Defaults, RecordingConfig, RecordingDefaults, ResolvedRecording, ResolvedStream, RetentionConfig,
-    StreamConfig,
+    Defaults, ForwardConfig, RecordingConfig, RecordingDefaults, ResolvedRecording, ResolvedStream,
+    RetentionConfig, StreamConfig,
 };
 pub use units::{BytesText, DurationText};
 pub use webrtc::{IceServerConfig, WebRtcConfig};

@@ -165,6 +165,18 @@ pub struct StreamConfig {
     /// How it is packaged for HLS, DASH and fMP4 players.
     #[serde(default, skip_serializing_if = "StreamHlsConfig::is_empty")]
     pub hls: StreamHlsConfig,
+    /// Where it is sent on to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forward: Vec<ForwardConfig>,
+}
+
+/// `[[streams.forward]]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ForwardConfig {
+    /// The server's address: WHIP by HTTP or HTTPS.
+    #[schemars(regex(pattern = r"^whips?://.+$"))]
+    pub url: String,
 }
 
 /// `[streams.recording]`
@@ -234,6 +246,8 @@ pub struct ResolvedStream {
     pub inference: AnalysisSettings,
     /// How it is packaged.
     pub hls: HlsSettings,
+    /// Where it is sent on to.
+    pub forward: Vec<ForwardConfig>,
 }
 
 /// How a stream is recorded, with everything that it leaves to the defaults.
@@ -277,6 +291,7 @@ impl StreamConfig {
             recording: RecordingConfig::default(),
             inference: StreamInferenceConfig::default(),
             hls: StreamHlsConfig::default(),
+            forward: Vec::new(),
         }
     }
 
@@ -311,6 +326,7 @@ impl StreamConfig {
             },
             inference: self.inference.resolve(&defaults.inference),
             hls: self.hls.resolve(&defaults.hls),
+            forward: self.forward.clone(),
         }
     }
 }

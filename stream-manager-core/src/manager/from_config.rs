@@ -10,6 +10,9 @@ use crate::source::{PUBLISHER, SourceOptions, from_url_with};
 use crate::storage::retention::StreamLimits;
 use std::time::Duration;
 
+/// Forwards of one stream.
+const MAX_FORWARDS: usize = 16;
+
 /// A stream's configuration that cannot be carried out.
 #[derive(Debug, thiserror::Error)]
 #[error("stream \"{id}\": {key}: {problem}")]
@@ -111,6 +114,15 @@ pub(super) fn make_stream(config: &ResolvedStream, linger: Option<Duration>) -> 
         ));
     }
     stream = stream.analyse(config.inference.clone()).package(config.hls.clone());
+    if config.forward.len() > MAX_FORWARDS {
+        let problem = format!("there are {}; expected {MAX_FORWARDS} at most", config.forward.len());
+        return Err(fail("forward", problem));
+    }
+    for (index, forward) in config.forward.iter().enumerate() {
+        let (handle, sink) = crate::sink::forward::forward_to(&forward.url)
+            .map_err(|e| fail("forward", format!("number {}: {e}", index + 1)))?;
+        stream = stream.forward(handle, sink);
+    }
     if let Some(url) = &config.inference.source_url {
         let source = from_url_with(url, &SourceOptions { linger: None, ..options })
             .map_err(|e| fail("inference/source_url", e.to_string()))?;

@@ -213,6 +213,12 @@ impl StreamManager {
         let (sender, state) = watch::channel(StateInfo::idle());
         let mut sinks: Vec<Box<dyn Sink>> = stream.sinks;
         sinks.push(Box::new(sink));
+        let mut forwards = Vec::new();
+        for (handle, sink) in stream.forwards {
+            handle.tell(events.clone());
+            forwards.push(handle);
+            sinks.push(sink);
+        }
         #[cfg(feature = "hls")]
         let packager = {
             let (packager, sink) = crate::hls::Packager::new(stream.hls, id.shared());
@@ -277,6 +283,7 @@ impl StreamManager {
             substream: substream_state,
             #[cfg(feature = "hls")]
             packager,
+            forwards,
             by_pattern,
             built,
             history,

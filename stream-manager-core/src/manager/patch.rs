@@ -35,7 +35,7 @@ pub(super) fn patched(config: &StreamConfig, patch: &Value) -> Result<StreamConf
 pub(crate) const NO_ARRAY: &str = "it is an array; expected something else here";
 
 /// The only keys of a stream that are arrays.
-const ARRAYS: [&str; 3] = ["/hls/variants", "/inference/classes", "/inference/motion/mask"];
+const ARRAYS: [&str; 4] = ["/forward", "/hls/variants", "/inference/classes", "/inference/motion/mask"];
 
 /// Where a value has an array that is none of the few that there are, as a JSON pointer: serde would take an array for an
 /// object whose values come in its own order.
@@ -43,6 +43,10 @@ pub(crate) fn find_array(value: &Value) -> Option<String> {
     fn find(value: &Value, path: &str) -> Option<String> {
         match value {
             Value::Array(_) if !ARRAYS.contains(&path) => Some(path.to_owned()),
+            Value::Array(items) if path == "/forward" => {
+                let item = items.iter().position(Value::is_array)?;
+                Some(format!("{path}/{item}"))
+            }
             Value::Object(object) => object.iter().find_map(|(key, value)| {
                 find(value, &format!("{path}/{}", key.replace('~', "~0").replace('/', "~1")))
             }),
@@ -94,6 +98,12 @@ pub(super) fn restore_password(
         // The smaller stream's password may also be known as the stream's own.
         let known = old.and_then(|old| old.inference.source_url.as_deref().or(Some(&old.source_url)));
         restore_in(url, known, "/inference/source_url")?;
+    }
+    for (index, forward) in config.forward.iter_mut().enumerate() {
+        let same =
+            |known: &&crate::config::ForwardConfig| crate::error::redact_url(&known.url) == forward.url;
+        let known = old.and_then(|old| old.forward.iter().find(same)).map(|known| known.url.as_str());
+        restore_in(&mut forward.url, known, &format!("/forward/{index}/url"))?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use crate::frame::TrackInfo;
 use crate::hub::{ConsumerStats, Hub, HubOptions, HubStats};
 use crate::recording::{RecordError, Recorder, RecorderHandle, RecorderStatus, Recording, Segment};
 use crate::sink::Sink;
+use crate::sink::forward::{ForwardHandle, ForwardStatus};
 use crate::source::{PublishSlot, Source, SourceError};
 use crate::storage::retention::StreamLimits;
 use parking_lot::Mutex;
@@ -53,6 +54,7 @@ pub struct Stream<S = Box<dyn Source>> {
     /// What is analysed instead of the source, if anything.
     pub(super) substream: Option<Box<dyn Source>>,
     pub(super) hls: HlsSettings,
+    pub(super) forwards: Vec<(ForwardHandle, Box<dyn Sink>)>,
     pub(super) built: Option<ResolvedStream>,
 }
 
@@ -73,6 +75,7 @@ impl Stream<NoSource> {
             analysis: AnalysisSettings::default(),
             substream: None,
             hls: HlsSettings::default(),
+            forwards: Vec::new(),
             built: None,
         }
     }
@@ -85,7 +88,7 @@ impl Stream<NoSource> {
     /// The same for a source that is boxed already, as [`from_url`](crate::source::from_url) makes them.
     pub fn boxed_source(self, source: Box<dyn Source>) -> Stream {
         let Self { id, recording, record, retry, hub, sinks, limits, directory, paused, built, .. } = self;
-        let Self { analysis, substream, hls, .. } = self;
+        let Self { analysis, substream, hls, forwards, .. } = self;
         Stream {
             id,
             source,
@@ -100,6 +103,7 @@ impl Stream<NoSource> {
             analysis,
             substream,
             hls,
+            forwards,
             built,
         }
     }
@@ -157,6 +161,14 @@ impl<S> Stream<S> {
         self
     }
 
+    /// Sends it on to another server, as [`forward_to`](crate::sink::forward::forward_to) makes it. How that stands is in
+    /// the stream's status, and told as events.
+    #[must_use]
+    pub fn forward(mut self, handle: ForwardHandle, sink: Box<dyn Sink>) -> Self {
+        self.forwards.push((handle, sink));
+        self
+    }
+
     /// Says how its pictures are analysed (feature `inference`); by default only when somebody asks for it.
     #[must_use]
     pub fn analyse(mut self, settings: AnalysisSettings) -> Self {
@@ -201,6 +213,8 @@ pub struct StreamStatus {
     pub consumers: Vec<(String, ConsumerStats)>,
     /// The recording.
     pub recording: RecorderStatus,
+    /// What it is sent on to.
+    pub forwards: Vec<ForwardStatus>,
 }
 
 /// A running stream. Clones are handles to the same one; dropping them changes nothing.
@@ -223,6 +237,7 @@ pub(super) struct StreamShared {
     pub(super) substream: Option<watch::Receiver<StateInfo>>,
     #[cfg(feature = "hls")]
     pub(super) packager: crate::hls::Packager,
+    pub(super) forwards: Vec<ForwardHandle>,
     /// Made because somebody published it.
     pub(super) by_pattern: bool,
     /// What it was made from, if that is a definition.
@@ -316,6 +331,7 @@ impl StreamHandle {
             hub: shared.hub.stats(),
             consumers: shared.hub.consumers(),
             recording: shared.recorder.status(),
+            forwards: shared.forwards.iter().map(ForwardHandle::status).collect(),
         }
     }
 

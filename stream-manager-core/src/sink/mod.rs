@@ -3,6 +3,8 @@
 //! A [`Sink`] reads one stream's hub until it is cancelled or the stream ends. Sinks know the hub and
 //! nothing else: not the source, not each other. One that fails or is slow changes nothing for the rest.
 
+pub mod forward;
+
 use crate::hub::HubReader;
 use tokio_util::sync::CancellationToken;
 

@@ -32,6 +32,16 @@ pub enum AddressError {
         /// The scheme.
         scheme: String,
     },
+    /// Nothing is sent by this scheme.
+    #[error(
+        "\"{address}\" has the scheme \"{scheme}\", by which streams are not forwarded; expected whip:// or whips://"
+    )]
+    NoForward {
+        /// The address, without secrets.
+        address: String,
+        /// The scheme.
+        scheme: String,
+    },
     /// It lacks the host.
     #[error("\"{address}\" has no host")]
     NoHost {

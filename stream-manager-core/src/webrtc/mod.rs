@@ -30,6 +30,7 @@ mod options;
 mod peer;
 mod publisher;
 mod pull;
+mod push;
 mod route;
 mod server;
 mod session;
@@ -43,6 +44,7 @@ pub use lower::LowerStream;
 pub use negotiate::NegotiationError;
 pub use options::{IceServer, WebRtcOptions};
 pub use pull::WhepSource;
+pub use push::WhipForward;
 pub use server::{OpenedSession, PortStats, SessionError, SessionRequest, WebRtcError, WebRtcServer};
 
 /// A track that viewers do not get.

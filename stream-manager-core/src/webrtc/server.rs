@@ -40,7 +40,7 @@ const MAX_WORKERS: usize = 8;
 /// How long a client waits for a stream that has no tracks yet.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long is waited for a first picture, which tells whether there are B frames.
-const LOOK_TIMEOUT: Duration = Duration::from_millis(300);
+pub(super) const LOOK_TIMEOUT: Duration = Duration::from_millis(300);
 /// How long ending may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -342,6 +342,7 @@ impl WebRtcServer {
                 counters,
                 queue_bytes: shared.options.queue_bytes,
                 lower,
+                mids: Vec::new(),
             })))
         };
         self.open(request, opening, role).await
@@ -529,7 +530,7 @@ pub struct PortStats {
 }
 
 /// The tracks of a stream, as soon as there are some.
-async fn tracks(hub: &Hub) -> Option<Arc<[crate::frame::Track]>> {
+pub(super) async fn tracks(hub: &Hub) -> Option<Arc<[crate::frame::Track]>> {
     let now = hub.tracks();
     if !now.is_empty() {
         return Some(now);

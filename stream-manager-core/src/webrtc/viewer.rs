@@ -138,6 +138,8 @@ pub(super) struct NewViewer {
     pub(super) queue_bytes: usize,
     /// Where a stream of lower quality is had, if there is one.
     pub(super) lower: Option<Lower>,
+    /// Media sections that were ours to offer; others are told of by the client.
+    pub(super) mids: Vec<(MediaKind, Mid)>,
 }
 
 /// A viewer.
@@ -160,6 +162,7 @@ pub(super) struct Viewer {
     refilled: Instant,
     /// Bytes that had been sent by then.
     accounted: u64,
+    mids: Vec<(MediaKind, Mid)>,
     /// Needs a keyframe.
     waits: bool,
     asked: Option<Instant>,
@@ -183,6 +186,7 @@ impl Viewer {
             tokens: BURST_BYTES,
             refilled: now,
             accounted: 0,
+            mids: new.mids,
             waits: true,
             asked: None,
         }
@@ -441,21 +445,11 @@ impl Viewer {
     /// Something has happened at the client.
     pub(super) fn event(&mut self, peer: &mut Peer, event: Event) {
         match event {
-            Event::MediaAdded(media) => {
-                let out = match media.kind {
-                    MediaKind::Video => &mut self.video,
-                    MediaKind::Audio => &mut self.audio,
-                };
-                if let Some(out) = out.as_mut().filter(|out| out.mid.is_none()) {
-                    out.mid = Some(media.mid);
-                    if out.resends
-                        && let Some(stream) = peer.rtc.direct_api().stream_tx_by_mid(media.mid, None)
-                    {
-                        stream.set_rtx_cache(RESEND_PACKETS, RESEND_AGE, Some(RESEND_SHARE));
-                    }
-                }
-            }
+            Event::MediaAdded(media) => self.opens(peer, media.kind, media.mid),
             Event::Connected => {
+                for (kind, mid) in std::mem::take(&mut self.mids) {
+                    self.opens(peer, kind, mid);
+                }
                 self.counters.connected.store(true, Ordering::Relaxed);
                 self.begin();
             }
@@ -488,6 +482,22 @@ impl Viewer {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A media section is open.
+    fn opens(&mut self, peer: &mut Peer, kind: MediaKind, mid: Mid) {
+        let out = match kind {
+            MediaKind::Video => &mut self.video,
+            MediaKind::Audio => &mut self.audio,
+        };
+        if let Some(out) = out.as_mut().filter(|out| out.mid.is_none()) {
+            out.mid = Some(mid);
+            if out.resends
+                && let Some(stream) = peer.rtc.direct_api().stream_tx_by_mid(mid, None)
+            {
+                stream.set_rtx_cache(RESEND_PACKETS, RESEND_AGE, Some(RESEND_SHARE));
+            }
         }
     }
 

@@ -1,0 +1,144 @@
+//! Streams sent on to other servers: how each of them stands, and from an address to the sink that does it.
+
+use super::Sink;
+use crate::event::{EventKind, EventSender};
+use crate::frame::WallTime;
+use crate::source::AddressError;
+use parking_lot::Mutex;
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::sync::{Arc, OnceLock};
+
+/// Where a forward stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ForwardState {
+    /// It waits for the stream, or for the other server.
+    #[default]
+    Connecting,
+    /// Frames go.
+    Running,
+    /// It has failed and is tried again in a while.
+    Backoff,
+    /// The stream has ended.
+    Stopped,
+}
+
+impl ForwardState {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Running => "running",
+            Self::Backoff => "backoff",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// Everything about a forward at one moment.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ForwardStatus {
+    /// Where it goes, without secrets.
+    pub url: String,
+    /// Where it stands.
+    pub state: ForwardState,
+    /// Why, in words.
+    pub reason: String,
+    /// Since when.
+    pub since: WallTime,
+    /// Bytes sent, over all attempts.
+    pub bytes: u64,
+    /// Tracks that do not go, and why.
+    pub left_out: Vec<String>,
+    /// The last error.
+    pub last_error: Option<String>,
+}
+
+/// A forward from outside. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct ForwardHandle {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    status: Mutex<ForwardStatus>,
+    events: OnceLock<EventSender>,
+}
+
+impl ForwardHandle {
+    /// Of a forward to this address.
+    pub fn new(url: String) -> Self {
+        let status = ForwardStatus {
+            url,
+            state: ForwardState::Connecting,
+            reason: "not begun yet".into(),
+            since: WallTime::now(),
+            bytes: 0,
+            left_out: Vec::new(),
+            last_error: None,
+        };
+        Self { shared: Arc::new(Shared { status: Mutex::new(status), events: OnceLock::new() }) }
+    }
+
+    /// Everything about it.
+    pub fn status(&self) -> ForwardStatus {
+        self.shared.status.lock().clone()
+    }
+
+    /// Changes of its state become events of this stream. The first one counts.
+    pub fn tell(&self, events: EventSender) {
+        // It has somebody to tell already.
+        let _ = self.shared.events.set(events);
+    }
+
+    /// Takes another state.
+    pub fn set(&self, state: ForwardState, reason: impl Into<String>) {
+        let reason = reason.into();
+        let url = {
+            let mut status = self.shared.status.lock();
+            if (status.state, &status.reason) == (state, &reason) {
+                return;
+            }
+            if status.state != state {
+                status.since = WallTime::now();
+            }
+            if state == ForwardState::Backoff {
+                status.last_error = Some(reason.clone());
+            }
+            (status.state, status.reason) = (state, reason.clone());
+            status.url.clone()
+        };
+        if let Some(events) = self.shared.events.get() {
+            events.emit(EventKind::ForwardState { url, state: state.name(), reason });
+        }
+    }
+
+    /// So many more bytes have gone.
+    pub fn add_bytes(&self, bytes: u64) {
+        self.shared.status.lock().bytes += bytes;
+    }
+
+    /// Says which tracks do not go.
+    pub fn leaves_out(&self, tracks: Vec<String>) {
+        self.shared.status.lock().left_out = tracks;
+    }
+}
+
+/// Makes the sink that sends a stream on to an address: `whip://` and `whips://` (feature `webrtc`).
+///
+/// # Errors
+/// If there is no way to send anything there.
+pub fn forward_to(address: &str) -> Result<(ForwardHandle, Box<dyn Sink>), AddressError> {
+    let shown = crate::error::redact_url(address);
+    let url = url::Url::parse(address)
+        .map_err(|e| AddressError::NotAUrl { address: shown.clone(), problem: e.to_string() })?;
+    match url.scheme() {
+        #[cfg(feature = "webrtc")]
+        "whip" | "whips" => {
+            let sink = crate::webrtc::WhipForward::from_url(&url)?;
+            Ok((sink.handle(), Box::new(sink)))
+        }
+        scheme => Err(AddressError::NoForward { address: shown, scheme: scheme.to_owned() }),
+    }
+}
