@@ -323,18 +323,52 @@ fn what_is_wrong_with_an_offer_is_said() {
     server.stop();
 }
 
-#[test]
-fn cameras_with_b_frames_are_refused_with_a_reason() {
-    let camera = Camera::start(Feed::custom(
-        "( videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 \
+fn with_b_frames() -> Feed {
+    Feed::custom(
+        "( videotestsrc is-live=true pattern=black ! capsfilter name=size \
+         caps=video/x-raw,format=I420,width=384,height=240,framerate=25/1 ! identity name=stamp \
          ! x264enc bframes=2 b-adapt=false speed-preset=ultrafast key-int-max=25 rc-lookahead=5 \
          ! video/x-h264,profile=main ! rtph264pay name=pay0 pt=96 config-interval=-1 )",
-    ));
+    )
+}
+
+#[test]
+fn cameras_with_b_frames_are_refused_with_a_reason() {
+    let camera = Camera::start(with_b_frames());
     let (_folder, server) = with(&camera, "");
     let answer = post(&whep(&server), &Offer::new().sdp, &[]);
     assert_eq!((answer.status, answer.code().as_str()), (406, "no_common_codec"), "{}", answer.text());
     assert!(answer.text().contains("turn B frames off"), "{}", answer.text());
     assert!(sessions(&server).is_empty());
+    server.stop();
+}
+
+/// With `transcode`, it is encoded anew, once for all viewers, and no longer than there are any; sound is that of the camera.
+#[test]
+fn cameras_with_b_frames_are_encoded_anew() {
+    let camera = Camera::start(with_b_frames());
+    let (_folder, server) = with(&camera, "[webrtc]\ntranscode = \"auto\"\n");
+    let made = || {
+        let consumers = server.stream("yard/cam")["consumers"].clone();
+        consumers.as_array().unwrap().iter().filter(|c| c["name"] == "transcoding").count()
+    };
+    assert_eq!(made(), 0);
+    let mut clients: Vec<Client> = (0..2).map(|_| Client::connect(&whep(&server))).collect();
+    for client in &mut clients {
+        client.until("pictures", SOON, |c| c.video.len() >= 60);
+        assert!(client.video.iter().all(|picture| picture.contiguous));
+        assert!(
+            client.video.windows(2).all(|pair| pair[0].time < pair[1].time),
+            "in the order they are shown"
+        );
+    }
+    assert_eq!(made(), 1);
+    for client in &clients {
+        let numbers = client.counters();
+        assert_contiguous(&numbers[numbers.len() - 40..], "encoded anew");
+    }
+    clients.into_iter().for_each(Client::leave);
+    wait_until("it is no longer made", SOON, || made() == 0);
     server.stop();
 }
 

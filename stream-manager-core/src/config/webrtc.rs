@@ -30,9 +30,22 @@ pub struct WebRtcConfig {
     /// A publisher whose picture goes without a keyframe for this long is asked for one: browsers send none by
     /// themselves, and recordings and players begin with one.
     pub keyframe_interval: DurationText,
+    /// What becomes of pictures that a client cannot take as they are.
+    pub transcode: Transcode,
     /// STUN and TURN servers that clients are told.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ice_servers: Vec<IceServerConfig>,
+}
+
+/// What becomes of pictures that a client cannot take as they are: with B frames, or in a codec that it does not offer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Transcode {
+    /// The client is refused, and told why.
+    #[default]
+    Off,
+    /// They are encoded anew as H.264, once for all who need that, while somebody does.
+    Auto,
 }
 
 /// `[[webrtc.ice_servers]]`
@@ -71,6 +84,7 @@ impl Default for WebRtcConfig {
             session_timeout: DurationText(Duration::from_secs(15)),
             queue_size: BytesText(8 << 20),
             keyframe_interval: DurationText(Duration::from_secs(2)),
+            transcode: Transcode::Off,
             ice_servers: Vec::new(),
         }
     }

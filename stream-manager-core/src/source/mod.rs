@@ -45,6 +45,8 @@ mod publish;
 mod reach;
 mod rtsp;
 mod test_pattern;
+#[cfg(feature = "webrtc")]
+mod transcode;
 mod uri;
 
 pub(crate) use address::PUBLISHER;
@@ -53,6 +55,8 @@ pub use launch::LaunchSource;
 pub use publish::{Publication, PublishError, PublishSlot, PublishSource};
 pub use rtsp::{RtspSource, RtspTransport};
 pub use test_pattern::{TestPattern, TestSource, read_counter};
+#[cfg(feature = "webrtc")]
+pub use transcode::TranscodeSource;
 pub use uri::UriSource;
 
 use crate::hub::{HubError, HubWriter};

@@ -31,6 +31,7 @@ mod peer;
 mod publisher;
 mod pull;
 mod push;
+mod rendition;
 mod route;
 mod server;
 mod session;

@@ -282,6 +282,11 @@ fn receives(media: &Media) -> bool {
     media.port != 0 && !has("sendonly") && !has("inactive")
 }
 
+/// Whether an offer wants a picture.
+pub(super) fn wants_video(offer: &str) -> bool {
+    parse(offer).is_ok_and(|session| session.medias.iter().any(|m| m.media == "video" && receives(m)))
+}
+
 /// Reads an offer.
 pub(super) fn parse(offer: &str) -> Result<Session, NegotiationError> {
     if offer.len() > MAX_OFFER_BYTES {

@@ -1,7 +1,7 @@
 //! What holds for the server.
 
 use crate::auth::Secret;
-use crate::config::WebRtcConfig;
+use crate::config::{Transcode, WebRtcConfig};
 use crate::frame::WallTime;
 use base64::Engine as _;
 use std::net::{IpAddr, SocketAddr};
@@ -28,6 +28,8 @@ pub struct WebRtcOptions {
     pub queue_bytes: usize,
     /// A publisher whose picture goes without a keyframe for this long is asked for one.
     pub keyframe_interval: Duration,
+    /// What becomes of pictures that a client cannot take as they are.
+    pub transcode: Transcode,
     /// STUN and TURN servers that clients are told.
     pub ice_servers: Vec<IceServer>,
 }
@@ -56,6 +58,7 @@ impl WebRtcOptions {
             session_timeout: config.session_timeout.0,
             queue_bytes: usize::try_from(config.queue_size.0).unwrap_or(usize::MAX),
             keyframe_interval: config.keyframe_interval.0,
+            transcode: config.transcode,
             ice_servers: config.ice_servers.iter().map(server).collect(),
         }
     }

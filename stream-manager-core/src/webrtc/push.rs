@@ -127,6 +127,7 @@ impl WhipForward {
                 counters,
                 queue_bytes: QUEUE_BYTES,
                 lower: None,
+                instead: None,
                 mids,
             })))
         };

@@ -3,19 +3,21 @@
 use super::LeftOut;
 use super::address::candidates;
 use super::answer::{Answered, Identity, answer};
-use super::feed::Feeds;
+use super::feed::{Feed, Feeds};
 use super::intake::{Incoming, intake, one_way};
 use super::lower::{Lower, LowerStream};
-use super::negotiate::{Feedback, NegotiationError, plan};
+use super::negotiate::{Feedback, NegotiationError, Plan, plan, wants_video};
 use super::options::WebRtcOptions;
 use super::peer::{NewPeer, Peer};
 use super::publisher::{Intaken, Into, NewPublisher, Publisher, REORDER};
+use super::rendition::{Rendition, Renditions};
 use super::route::{Owner, Routes};
 use super::session::{Role, Session};
 use super::socket::Socket;
 use super::tcp;
 use super::viewer::{Counters, NewViewer, Viewer};
 use super::worker::{Command, Port, Worker, WorkerHandle};
+use crate::config::Transcode;
 use crate::frame::WallTime;
 use crate::hub::{Hub, HubItem, ReaderOptions, StartAt};
 use crate::rtp::Receiver;
@@ -120,6 +122,7 @@ struct Shared {
     routes: Arc<Routes>,
     workers: Arc<[WorkerHandle]>,
     feeds: Arc<Feeds>,
+    renditions: Renditions,
     identity: Identity,
     sessions: Sessions,
     open: Arc<AtomicUsize>,
@@ -248,6 +251,7 @@ impl WebRtcServer {
             routes,
             workers: handles,
             feeds: Arc::default(),
+            renditions: Renditions::default(),
             identity,
             sessions,
             open: Arc::default(),
@@ -315,7 +319,18 @@ impl WebRtcServer {
         let tracks = tracks(hub).await.ok_or(SessionError::NoTracks)?;
         let feed = shared.feeds.get(&request.stream, hub, &tracks, &shared.workers);
         feed.look(LOOK_TIMEOUT).await;
-        let plan = plan(request.offer, &tracks, feed.shared.reorders())?;
+        let found = plan(request.offer, &tracks, feed.shared.reorders());
+        let is_seen = tracks.iter().any(|t| t.parameters.video().is_some());
+        let misses = match &found {
+            Ok(plan) => plan.video.is_none() && is_seen && wants_video(request.offer),
+            Err(error) => matches!(error, NegotiationError::NoCommonCodec(_)) && is_seen,
+        };
+        let (plan, instead) = match misses && shared.options.transcode == Transcode::Auto {
+            true => {
+                self.transcoded(&request, hub, &tracks).await.map_or(found.map(|plan| (plan, None)), Ok)?
+            }
+            false => (found?, None),
+        };
         let params = plan.video.iter().chain(&plan.audio).map(|chosen| chosen.params).collect();
         let answered = answer(&shared.identity, request.offer, params, plan.feedback)?;
         let counters = Arc::new(Counters::default());
@@ -327,7 +342,7 @@ impl WebRtcServer {
             answered,
             place,
         };
-        let lower = (!lower.is_empty() && plan.video.is_some()).then(|| Lower {
+        let lower = (!lower.is_empty() && plan.video.is_some() && instead.is_none()).then(|| Lower {
             streams: lower,
             offer: request.offer.into(),
             feeds: shared.feeds.clone(),
@@ -342,10 +357,31 @@ impl WebRtcServer {
                 counters,
                 queue_bytes: shared.options.queue_bytes,
                 lower,
+                instead: instead.map(|(feed, hold)| (feed.watch(owner.worker, false), hold)),
                 mids: Vec::new(),
             })))
         };
         self.open(request, opening, role).await
+    }
+
+    /// What goes with an offer if the picture is encoded anew; none if that cannot be.
+    async fn transcoded(
+        &self,
+        request: &SessionRequest<'_>,
+        hub: &Hub,
+        own: &[crate::frame::Track],
+    ) -> Option<(Plan, Option<(Arc<Feed>, Arc<Rendition>)>)> {
+        let shared = &self.shared;
+        let made = shared.renditions.get(&request.stream, hub, &shared.tasks).await;
+        let (rendition, tracks) = made?;
+        let mixed: Vec<_> =
+            tracks.iter().chain(own.iter().filter(|t| t.parameters.video().is_none())).cloned().collect();
+        let plan = plan(request.offer, &mixed, false).ok()?;
+        plan.video.as_ref()?;
+        let name = format!("{} (transcoded)", request.stream).into();
+        let feed = shared.feeds.get(&name, &rendition.hub, &tracks, &shared.workers);
+        feed.look(LOOK_TIMEOUT).await;
+        Some((plan, Some((feed, rendition))))
     }
 
     /// Answers somebody who wants to be the source of a stream. It becomes that when it connects.

@@ -5,6 +5,7 @@ use super::line::{Line, Verdict};
 use super::lower::Lower;
 use super::negotiate::Chosen;
 use super::peer::Peer;
+use super::rendition::Rendition;
 use crate::session::{SessionState, SessionStats};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -138,6 +139,8 @@ pub(super) struct NewViewer {
     pub(super) queue_bytes: usize,
     /// Where a stream of lower quality is had, if there is one.
     pub(super) lower: Option<Lower>,
+    /// What the picture comes from for good, and what has to be held for that.
+    pub(super) instead: Option<(Watch, Arc<Rendition>)>,
     /// Media sections that were ours to offer; others are told of by the client.
     pub(super) mids: Vec<(MediaKind, Mid)>,
 }
@@ -147,6 +150,8 @@ pub(super) struct Viewer {
     main: Taken,
     /// What the picture comes from instead.
     low: Option<Taken>,
+    /// Held for a picture that is made for us: it comes from there for good.
+    hold: Option<Arc<Rendition>>,
     /// What it is to come from, and since when: as soon as that feed has its kept GOP.
     coming: Option<(Taken, Instant)>,
     /// Where that is had.
@@ -171,9 +176,11 @@ pub(super) struct Viewer {
 impl Viewer {
     pub(super) fn new(new: NewViewer) -> Self {
         let now = Instant::now();
+        let (low, hold) = new.instead.unzip();
         Self {
             main: Taken::new(new.watch),
-            low: None,
+            low: low.map(Taken::new),
+            hold,
             coming: None,
             lower: new.lower,
             line: Line::new(now),
@@ -208,11 +215,14 @@ impl Viewer {
         if let Some(reason) = self.main.feed().ended() {
             peer.ends_because(reason);
         }
-        if self.main.feed().reorders() && self.video.is_some() {
+        if self.main.feed().reorders() && self.video.is_some() && self.hold.is_none() {
             peer.ends_because("the camera has begun to send B frames, which browsers do not play");
         }
         if self.low.as_ref().is_some_and(|low| low.feed().ended().is_some() || low.feed().reorders()) {
-            self.rises(peer);
+            match self.hold {
+                Some(_) => peer.ends_because("its picture is no longer made for it"),
+                None => self.rises(peer),
+            }
         }
         if self.coming.as_ref().is_some_and(|(_, since)| since.elapsed() > STILL_NOTHING) {
             self.coming = None;
@@ -384,7 +394,7 @@ impl Viewer {
         if verdict == Verdict::Thin {
             tracing::debug!(session = peer.owner.session, line = ?self.line, wanted, "a viewer's line is thin");
             self.looks_lower(peer);
-        } else if self.low.is_some() && self.line.may_try(now) {
+        } else if self.low.is_some() && self.hold.is_none() && self.line.may_try(now) {
             self.rises(peer);
         }
         let bps = self.line.limit().map_or(0, |limit| (limit * 8.0) as u64);
