@@ -179,6 +179,37 @@ impl Client {
         assert_eq!(super::http::send("DELETE", &self.session, &[], b"").status, 200);
     }
 
+    /// Goes into another network: another socket, and ICE anew by the session's address. Gives the server's answer to that.
+    pub fn move_elsewhere(&mut self) -> Answer {
+        self.socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let here = Candidate::host(self.socket.local_addr().unwrap(), "udp").unwrap();
+        let mut change = self.rtc.sdp_api();
+        change.ice_restart(false);
+        let (offer, pending) = change.apply().unwrap();
+        let sdp = offer.to_sdp_string();
+        let line = |text: &str, name: &str| {
+            text.lines()
+                .find(|line| line.starts_with(name))
+                .unwrap_or_else(|| panic!("no {name} in {text}"))
+                .to_owned()
+        };
+        let names = ["a=ice-ufrag:", "a=ice-pwd:"];
+        let fragment = names.map(|name| line(&sdp, name)).join("\r\n") + "\r\n";
+        let headers = [("content-type", "application/trickle-ice-sdpfrag"), ("if-match", "*")];
+        let answer = super::http::send("PATCH", &self.session, &headers, fragment.as_bytes());
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        for name in names {
+            // The name also stands behind candidates.
+            let value = |text: &str| line(text, name)[name.len()..].to_owned();
+            self.answer = self.answer.replace(&value(&self.answer), &value(&answer.text()));
+        }
+        let accepted = SdpAnswer::from_sdp_string(&self.answer).unwrap();
+        self.rtc.sdp_api().accept_answer(pending, accepted).unwrap();
+        // Those of before are gone by now.
+        self.rtc.add_local_candidate(here);
+        answer
+    }
+
     /// Asks for a keyframe.
     pub fn ask_for_keyframe(&mut self) {
         let mut writer = self.rtc.writer(self.video_mid).unwrap();

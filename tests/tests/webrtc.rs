@@ -223,6 +223,35 @@ fn on_a_thin_line_the_lower_stream_is_sent() {
     server.stop();
 }
 
+/// Another network, for which ICE begins anew: the same session goes on, from another address.
+#[test]
+fn a_viewer_changes_its_network() {
+    let camera = Camera::start(Feed::h264());
+    let (_folder, server) = with(&camera, "");
+    let mut client = Client::connect(&whep(&server));
+    client.until("pictures", SOON, |c| c.video.len() >= 30);
+    let before = sessions(&server);
+    let tag = client.move_elsewhere().header("etag").to_owned();
+    let old = tag.replace("-1\"", "-0\"");
+    assert_ne!(old, tag);
+    let seen = client.video.len();
+    client.until("pictures there", SOON, |c| c.video.len() >= seen + 100);
+    let after = sessions(&server);
+    assert_eq!((after.len(), &after[0]["id"]), (1, &before[0]["id"]));
+    let fragment = [("content-type", "application/trickle-ice-sdpfrag")];
+    let patch = |tag: &str| {
+        let headers = [&fragment[..], &[("if-match", tag)]].concat();
+        send("PATCH", &client.session, &headers, b"a=end-of-candidates\r\n").status
+    };
+    assert_eq!((patch(&old), patch(&tag)), (412, 204));
+    // A second time, since that is another one.
+    client.move_elsewhere();
+    let seen = client.video.len();
+    client.until("pictures elsewhere", SOON, |c| c.video.len() >= seen + 50);
+    client.leave();
+    server.stop();
+}
+
 /// The camera goes and comes back, and the viewer sees it again without doing anything. With another codec, what was
 /// agreed on does not hold any more, and the viewer is told.
 #[test]
@@ -314,6 +343,7 @@ fn what_is_wrong_with_an_offer_is_said() {
     assert_eq!(patch(&[]), 204);
     assert_eq!(patch(&[("if-match", &etag)]), 204);
     assert_eq!(patch(&[("if-match", "\"other\"")]), 412);
+    // ICE anew wants a name and a password.
     assert_eq!(patch(&[("if-match", "*")]), 422);
     assert_eq!(send("PATCH", &session, &[("content-type", "text/plain")], lines).status, 415);
     // Another stream's name does not help.

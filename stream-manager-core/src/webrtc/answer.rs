@@ -16,6 +16,8 @@ pub(super) const STATS_INTERVAL: Duration = Duration::from_secs(1);
 /// A session that has been answered and waits for the client to connect.
 pub(super) struct Answered {
     pub(super) rtc: Rtc,
+    /// What it answers.
+    pub(super) offer: Box<str>,
     pub(super) sdp: String,
     /// Its ICE name.
     pub(super) name: String,
@@ -30,7 +32,7 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    fn local(&self) -> Vec<Candidate> {
+    pub(super) fn local(&self) -> Vec<Candidate> {
         let own = || self.candidates.iter().filter(|c| !self.public.contains(&c.ip()));
         let public = self.candidates.iter().filter(|c| self.public.contains(&c.ip()));
         // What arrives for a public address has been rewritten on its way to one of our own.
@@ -63,6 +65,7 @@ impl Identity {
         feedback: Feedback,
     ) -> Result<Answered, NegotiationError> {
         let bad = |error: String| NegotiationError::BadOffer(error);
+        let text = offer;
         let offer = SdpOffer::from_sdp_string(offer).map_err(|e| bad(e.to_string()))?;
         let credentials = IceCreds::new();
         let name = credentials.ufrag.clone();
@@ -86,7 +89,7 @@ impl Identity {
             rtc.add_local_candidate(candidate);
         }
         let answer = rtc.sdp_api().accept_offer(offer).map_err(|e| bad(e.to_string()))?;
-        Ok(Answered { rtc, sdp: answer.to_sdp_string(), name })
+        Ok(Answered { rtc, offer: text.into(), sdp: answer.to_sdp_string(), name })
     }
 }
 

@@ -184,6 +184,7 @@ impl Dial {
         let peer = Peer::new(NewPeer {
             owner,
             rtc: answered.rtc,
+            offer: "".into(),
             name: answered.name,
             guard,
             timeout: TIMEOUT,

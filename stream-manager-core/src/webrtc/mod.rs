@@ -46,7 +46,9 @@ pub use negotiate::NegotiationError;
 pub use options::{IceServer, WebRtcOptions};
 pub use pull::WhepSource;
 pub use push::WhipForward;
-pub use server::{OpenedSession, PortStats, SessionError, SessionRequest, WebRtcError, WebRtcServer};
+pub use server::{
+    OpenedSession, PortStats, RestartError, SessionError, SessionRequest, WebRtcError, WebRtcServer,
+};
 
 /// A track that viewers do not get.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]

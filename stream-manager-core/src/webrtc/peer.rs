@@ -5,8 +5,9 @@ use super::socket::{Batch, Datagram};
 use super::worker::Port;
 use crate::session::SessionGuard;
 use std::time::{Duration, Instant};
+use str0m::change::SdpOffer;
 use str0m::net::{Protocol, Receive};
-use str0m::{Candidate, Event, Input, Output, Rtc};
+use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc};
 
 /// Addresses that one client may come from.
 const MAX_ADDRESSES: usize = 8;
@@ -17,6 +18,8 @@ pub(super) const MAX_CANDIDATES: usize = 64;
 pub(super) struct NewPeer {
     pub(super) owner: Owner,
     pub(super) rtc: Rtc,
+    /// What it has offered.
+    pub(super) offer: Box<str>,
     /// Its ICE name.
     pub(super) name: String,
     pub(super) guard: SessionGuard,
@@ -26,10 +29,22 @@ pub(super) struct NewPeer {
     pub(super) place: Box<dyn std::any::Any + Send>,
 }
 
+/// A line of an offer as it is with other credentials; none for what held for the old ones.
+fn with_credentials(line: &str, credentials: &IceCreds) -> Option<String> {
+    let is = |name: &str| line.starts_with(name);
+    match () {
+        () if is("a=ice-ufrag:") => Some(format!("a=ice-ufrag:{}\r\n", credentials.ufrag)),
+        () if is("a=ice-pwd:") => Some(format!("a=ice-pwd:{}\r\n", credentials.pass)),
+        () if is("a=candidate:") || is("a=end-of-candidates") => None,
+        () => Some(format!("{line}\r\n")),
+    }
+}
+
 /// A client.
 pub(super) struct Peer {
     pub(super) owner: Owner,
     pub(super) rtc: Rtc,
+    offer: Box<str>,
     name: String,
     addresses: Vec<Place>,
     guard: SessionGuard,
@@ -50,6 +65,7 @@ impl Peer {
         Self {
             owner: new.owner,
             rtc: new.rtc,
+            offer: new.offer,
             name: new.name,
             addresses: Vec::new(),
             guard: new.guard,
@@ -114,6 +130,23 @@ impl Peer {
                 self.rtc.add_remote_candidate(candidate);
             }
         }
+    }
+
+    /// The client begins ICE anew, for example since it is in another network now: gives our new name and password. What goes
+    /// on by the old way goes on until the new one is found.
+    pub(super) fn restart(&mut self, theirs: &IceCreds, routes: &Routes) -> Option<IceCreds> {
+        // The protocol library begins ICE anew for a new offer only: the same one with another name and password.
+        let anew: String = self.offer.lines().filter_map(|line| with_credentials(line, theirs)).collect();
+        let offer = SdpOffer::from_sdp_string(&anew).ok()?;
+        if let Err(error) = self.rtc.sdp_api().accept_offer(offer) {
+            tracing::debug!(session = self.owner.session, %error, "ICE does not begin anew");
+            return None;
+        }
+        let ours = self.rtc.direct_api().local_ice_credentials();
+        routes.rename(&self.name, ours.ufrag.clone(), self.owner);
+        self.name.clone_from(&ours.ufrag);
+        self.candidates = 0;
+        Some(ours)
     }
 
     /// Time has passed.

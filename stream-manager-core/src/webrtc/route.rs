@@ -86,6 +86,13 @@ impl Routes {
         self.known.write().names.insert(name, owner);
     }
 
+    /// A session has another name.
+    pub(super) fn rename(&self, old: &str, new: String, owner: Owner) {
+        let mut known = self.known.write();
+        known.names.remove(old);
+        known.names.insert(new, owner);
+    }
+
     /// Gives an address to a session that has proved that it is there.
     pub(super) fn claim(&self, address: Place, owner: Owner) {
         self.known.write().addresses.insert(address, owner);

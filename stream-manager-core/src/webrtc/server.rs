@@ -31,7 +31,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use str0m::Candidate;
+use str0m::{Candidate, IceCreds};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -84,6 +84,20 @@ pub enum SessionError {
     Closed,
 }
 
+/// Why ICE cannot begin anew in a session.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestartError {
+    /// There is none.
+    #[error("there is no such session")]
+    NoSession,
+    /// The client does not say who it is.
+    #[error(
+        "the fragment has no name and password; expected a=ice-ufrag and a=ice-pwd (RFC 8839 section 5.4)"
+    )]
+    NoCredentials,
+}
+
 /// Somebody who wants to watch or to publish.
 #[derive(Debug)]
 pub struct SessionRequest<'a> {
@@ -112,8 +126,16 @@ pub struct OpenedSession {
     pub left_out: Vec<LeftOut>,
 }
 
-/// Sessions by what only their clients know, and their streams.
-type Tokens = Arc<Mutex<HashMap<String, (Arc<str>, Owner)>>>;
+/// Sessions by what only their clients know.
+type Tokens = Arc<Mutex<HashMap<String, Known>>>;
+
+/// A session, from outside.
+struct Known {
+    stream: Arc<str>,
+    owner: Owner,
+    /// How often ICE has begun anew.
+    restarts: u32,
+}
 
 /// What the parts of a server share.
 struct Shared {
@@ -456,11 +478,12 @@ impl WebRtcServer {
         guard.leaves_out(opening.left_out.iter().map(ToString::to_string).collect());
         let owner = Owner { worker, session: guard.id() };
         let token = opening.place.token.clone();
-        shared.tokens.lock().insert(token.clone(), (request.stream, owner));
+        shared.tokens.lock().insert(token.clone(), Known { stream: request.stream, owner, restarts: 0 });
         shared.routes.add(opening.answered.name.clone(), owner);
         let peer = Peer::new(NewPeer {
             owner,
             rtc: opening.answered.rtc,
+            offer: opening.answered.offer,
             name: opening.answered.name,
             guard,
             timeout: shared.options.session_timeout,
@@ -478,7 +501,7 @@ impl WebRtcServer {
 
     fn find(&self, stream: &str, token: &str) -> Option<Owner> {
         let tokens = self.shared.tokens.lock();
-        tokens.get(token).filter(|(of, _)| **of == *stream).map(|(_, owner)| *owner)
+        tokens.get(token).filter(|known| *known.stream == *stream).map(|known| known.owner)
     }
 
     async fn tell(&self, owner: Owner, command: Command) {
@@ -504,6 +527,59 @@ impl WebRtcServer {
             self.tell(owner, Command::Trickle(owner.session, found)).await;
         }
         true
+    }
+
+    /// Begins ICE anew (RFC 9725 section 4.3.3), with the name and the password in a fragment; candidates in it are taken, too.
+    /// Gives a fragment with ours.
+    ///
+    /// # Errors
+    /// If there is no such session, or no name and password.
+    pub async fn restart_ice(
+        &self,
+        stream: &str,
+        token: &str,
+        fragment: &str,
+    ) -> Result<String, RestartError> {
+        let owner = self.find(stream, token).ok_or(RestartError::NoSession)?;
+        let value = |name: &str| {
+            let mut lines = fragment.lines().map(str::trim);
+            lines.find_map(|line| line.strip_prefix(name)).map(str::to_owned)
+        };
+        let (ufrag, pass) =
+            value("a=ice-ufrag:").zip(value("a=ice-pwd:")).ok_or(RestartError::NoCredentials)?;
+        // RFC 8839 section 5.4.
+        let is_right = |text: &str, least: usize| {
+            (least..=256).contains(&text.len())
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'-' | b'_'))
+        };
+        if !is_right(&ufrag, 4) || !is_right(&pass, 22) {
+            return Err(RestartError::NoCredentials);
+        }
+        let (answer, ours) = tokio::sync::oneshot::channel();
+        self.tell(owner, Command::Restart(owner.session, IceCreds { ufrag, pass }, answer)).await;
+        let ours = tokio::time::timeout(STOP_TIMEOUT, ours).await;
+        let ours = ours.ok().and_then(Result::ok).ok_or(RestartError::NoSession)?;
+        if let Some(known) = self.shared.tokens.lock().get_mut(token) {
+            known.restarts += 1;
+        }
+        self.trickle(stream, token, fragment).await;
+        let candidates: String = self
+            .shared
+            .identity
+            .local()
+            .iter()
+            .map(|candidate| format!("a={}\r\n", candidate.to_sdp_string()))
+            .collect();
+        Ok(format!(
+            "a=ice-lite\r\na=ice-ufrag:{}\r\na=ice-pwd:{}\r\n{candidates}a=end-of-candidates\r\n",
+            ours.ufrag, ours.pass
+        ))
+    }
+
+    /// How often ICE has begun anew in a session.
+    pub fn restarts(&self, stream: &str, token: &str) -> Option<u32> {
+        let tokens = self.shared.tokens.lock();
+        tokens.get(token).filter(|known| *known.stream == *stream).map(|known| known.restarts)
     }
 
     /// Ends a session. `false` if there is none.

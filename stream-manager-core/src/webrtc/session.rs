@@ -9,7 +9,7 @@ use super::viewer::Viewer;
 use super::worker::Port;
 use std::sync::Arc;
 use std::time::Instant;
-use str0m::{Candidate, Input};
+use str0m::{Candidate, IceCreds, Input};
 
 /// What a client is here for.
 pub(super) enum Role {
@@ -56,6 +56,11 @@ impl Session {
     pub(super) fn trickle(&mut self, candidates: Vec<Candidate>, port: &Port, batch: &mut Batch) {
         self.peer.trickle(candidates);
         self.tick(Instant::now(), port, batch);
+    }
+
+    /// The client begins ICE anew; gives our new name and password.
+    pub(super) fn restart(&mut self, theirs: &IceCreds, routes: &Routes) -> Option<IceCreds> {
+        self.peer.restart(theirs, routes)
     }
 
     /// Time has passed.

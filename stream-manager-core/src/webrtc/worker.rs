@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use str0m::Candidate;
-use tokio::sync::mpsc;
+use str0m::{Candidate, IceCreds};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// What may wait for a worker: ten frames of each of a hundred streams.
@@ -34,6 +34,8 @@ pub(super) enum Command {
     FeedEnded(u64),
     /// Candidates that a client has found.
     Trickle(u64, Vec<Candidate>),
+    /// A client begins ICE anew, with this name and password; to be answered with ours.
+    Restart(u64, IceCreds, oneshot::Sender<IceCreds>),
     /// A publisher's picture needs a keyframe.
     AskKeyframe(u64),
     /// A session ends, and why.
@@ -203,6 +205,14 @@ impl Worker {
             }
             Command::Trickle(id, candidates) => {
                 self.with(id, |session, _, port, batch| session.trickle(candidates, port, batch));
+            }
+            Command::Restart(id, theirs, answer) => {
+                self.with(id, |session, routes, _, _| {
+                    if let Some(ours) = session.restart(&theirs, routes) {
+                        // Whoever asked may have gone.
+                        let _ = answer.send(ours);
+                    }
+                });
             }
             Command::AskKeyframe(id) => self.with(id, |session, _, port, batch| session.ask(port, batch)),
             Command::Close(id, reason) => {

@@ -20,7 +20,9 @@ use super::problem::Problem;
 use super::secure;
 use crate::auth::Action;
 use crate::source::{PublishError, PublishSlot};
-use crate::webrtc::{LowerStream, NegotiationError, SessionError, SessionRequest, WebRtcServer};
+use crate::webrtc::{
+    LowerStream, NegotiationError, RestartError, SessionError, SessionRequest, WebRtcServer,
+};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -284,16 +286,16 @@ async fn post(
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(SDP));
     headers.insert("accept-patch", HeaderValue::from_static(FRAGMENT));
-    for (name, value) in [(header::LOCATION, location), (header::ETAG, etag(&opened.token))] {
+    for (name, value) in [(header::LOCATION, location), (header::ETAG, etag(&opened.token, 0))] {
         headers.insert(name, HeaderValue::try_from(value).map_err(|e| Problem::internal(&e))?);
     }
     link(&mut response, server);
     Ok(response)
 }
 
-/// The tag of a session's ICE credentials, which stay what they are.
-fn etag(token: &str) -> String {
-    format!("\"{}\"", token.get(..8).unwrap_or_default())
+/// The tag of a session's ICE credentials, which change when ICE begins anew.
+fn etag(token: &str, restarts: u32) -> String {
+    format!("\"{}-{restarts}\"", token.get(..8).unwrap_or_default())
 }
 
 async fn patch(
@@ -303,17 +305,15 @@ async fn patch(
     stream: &str,
     token: &str,
 ) -> Result<Response, Refused> {
-    if !server.has(stream, token) {
-        return Err(no_session().into());
-    }
+    let restarts = server.restarts(stream, token).ok_or_else(no_session)?;
     match header_text(request, header::IF_MATCH) {
         "" => {}
+        // RFC 9725 section 4.3.3.
         "*" => {
-            // RFC 9725 section 4.3.3.
-            let detail = "ICE is not restarted within a session; begin another with a POST";
-            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "no_ice_restart", detail).into());
+            let fragment = text(request, body, FRAGMENT).await?;
+            return restarted(server, stream, token, &fragment).await;
         }
-        tag if tag == etag(token) => {}
+        tag if tag == etag(token, restarts) => {}
         _ => {
             let detail = "the session's ICE credentials are others; expected the ETag of its answer";
             return Err(Problem::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", detail).into());
@@ -324,6 +324,24 @@ async fn patch(
         true => Ok(StatusCode::NO_CONTENT.into_response()),
         false => Err(no_session().into()),
     }
+}
+
+/// ICE begins anew, with other credentials and so another tag.
+async fn restarted(
+    server: &WebRtcServer,
+    stream: &str,
+    token: &str,
+    fragment: &str,
+) -> Result<Response, Refused> {
+    let ours = server.restart_ice(stream, token, fragment).await.map_err(|error| match error {
+        RestartError::NoCredentials => {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_fragment", error.to_string())
+        }
+        _ => no_session(),
+    })?;
+    let tag = etag(token, server.restarts(stream, token).unwrap_or_default());
+    let headers = [(header::CONTENT_TYPE, FRAGMENT.to_owned()), (header::ETAG, tag)];
+    Ok((StatusCode::OK, headers, ours).into_response())
 }
 
 fn script(text: &'static str) -> Response {
