@@ -218,6 +218,11 @@ impl Sessions {
         SessionGuard { id, shared: self.shared.clone(), kick, reason: Mutex::new(None) }
     }
 
+    /// Where its changes are told, as everything else is.
+    pub fn events(&self) -> &EventBus {
+        &self.shared.events
+    }
+
     /// All sessions, oldest first.
     pub fn list(&self) -> Vec<SessionInfo> {
         let looks: Vec<_> = self.shared.entries.lock().values().map(Entry::look).collect();

@@ -45,12 +45,24 @@ pub struct Offer {
 impl Offer {
     /// Offers to receive, with the codecs that the configuration has.
     pub fn with(config: RtcConfig) -> Self {
+        Self::made(config, false)
+    }
+
+    /// The same with a data channel.
+    pub fn with_channel() -> Self {
+        Self::made(RtcConfig::new(), true)
+    }
+
+    fn made(config: RtcConfig, channel: bool) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let mut rtc = config.build(Instant::now());
         rtc.add_local_candidate(Candidate::host(socket.local_addr().unwrap(), "udp").unwrap());
         let mut change = rtc.sdp_api();
         let video = change.add_media(MediaKind::Video, Direction::RecvOnly, None, None, None);
         change.add_media(MediaKind::Audio, Direction::RecvOnly, None, None, None);
+        if channel {
+            change.add_channel("events".into());
+        }
         let (offer, pending) = change.apply().unwrap();
         Self { sdp: offer.to_sdp_string(), rtc, pending, socket, video }
     }
@@ -75,6 +87,7 @@ impl Offer {
             closed: false,
             answer: sdp,
             asked: None,
+            told: Vec::new(),
         }
     }
 }
@@ -142,6 +155,8 @@ pub struct Client {
     /// The answer.
     pub answer: String,
     asked: Option<Instant>,
+    /// What has come by its data channel.
+    pub told: Vec<String>,
 }
 
 impl Client {
@@ -279,6 +294,9 @@ impl Client {
                     } else {
                         wants_keyframe = true;
                     }
+                }
+                Output::Event(Event::ChannelData(data)) => {
+                    self.told.push(String::from_utf8_lossy(&data.data).into_owned());
                 }
                 Output::Event(_) => {}
             }

@@ -223,6 +223,34 @@ fn on_a_thin_line_the_lower_stream_is_sent() {
     server.stop();
 }
 
+/// By a data channel a viewer is told what happens to its stream, and to no other, if that is wanted.
+#[test]
+fn a_viewer_is_told_the_stream_s_events() {
+    let camera = Camera::start(Feed::h264());
+    for wanted in [true, false] {
+        let more = format!(
+            "[webrtc]\nevents = {wanted}\n[[streams]]\nid = \"other\"\nsource_url = \"test://ball\"\n"
+        );
+        let (_folder, server) = with(&camera, &more);
+        let offer = Offer::with_channel();
+        let answer = post(&whep(&server), &offer.sdp, &[]);
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        let mut client = offer.accept(&whep(&server), &answer, None);
+        client.until("pictures", SOON, |c| c.video.len() >= 50);
+        for id in ["other", "yard/cam"] {
+            let path = format!("/api/streams/{id}/recording/start");
+            assert_eq!(server.call("POST", &path, None).0, 200);
+        }
+        let seen = client.video.len();
+        client.until("more pictures", SOON, |c| c.video.len() >= seen + 50);
+        let told: Vec<Value> = client.told.iter().map(|t| serde_json::from_str(t).unwrap()).collect();
+        assert_eq!(told.iter().any(|e| e["kind"] == "recording_state"), wanted, "{told:?}");
+        assert!(told.iter().all(|event| event["stream"] == "yard/cam"), "{told:?}");
+        client.leave();
+        server.stop();
+    }
+}
+
 /// Another network, for which ICE begins anew: the same session goes on, from another address.
 #[test]
 fn a_viewer_changes_its_network() {

@@ -3,6 +3,8 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use serde_json::{Value, json};
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use str0m::RtcConfig;
@@ -11,7 +13,7 @@ use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::http::request;
 use stream_manager_tests::media::{assert_contiguous, check, counters, files};
 use stream_manager_tests::player::{Playing, missing};
-use stream_manager_tests::program::Server;
+use stream_manager_tests::program::{Server, finish, tool};
 use stream_manager_tests::relay::Relay;
 use stream_manager_tests::wait_until;
 use stream_manager_tests::whep::{Client, Received, post};
@@ -88,6 +90,32 @@ fn what_is_published_is_recorded_and_seen() {
     assert_contiguous(&recorded, "recorded");
     assert!(recorded.len() >= 240, "{}", recorded.len());
     files.iter().for_each(|file| drop(check(file)));
+}
+
+/// Another stack than ours and the browsers'.
+#[test]
+fn aiortc_publishes() {
+    let Some(python) = tool("python") else { return };
+    let (folder, server, _camera) = with("");
+    let mut command = Command::new(python);
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("players/whip.py")).args([&whip(&server), "8"]);
+    let output = finish(command, Duration::from_secs(90));
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    if complaint.contains("No module named") {
+        println!("SKIPPED: aiortc is not installed; scripts/test does that");
+        return;
+    }
+    assert!(output.status.success(), "{complaint}");
+    let stream = server.stream("yard/phone");
+    let codecs: Vec<&str> =
+        stream["tracks"].as_array().unwrap().iter().map(|t| t["codec"].as_str().unwrap()).collect();
+    assert_eq!(codecs, ["h264", "opus"], "{stream}");
+    wait_until("the session's end", SOON, || publishers(&server).is_empty());
+    server.stop();
+    let files = files(&folder.path().join("data/recordings/yard/phone"));
+    let recorded: Vec<u32> = files.iter().flat_map(|file| counters(file)).collect();
+    assert!(recorded.len() > 100, "{recorded:?}");
+    assert_contiguous(&recorded, "recorded");
 }
 
 /// One after the other, one instead of the other, and none who only says that it will come.

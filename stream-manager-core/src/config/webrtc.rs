@@ -32,6 +32,8 @@ pub struct WebRtcConfig {
     pub keyframe_interval: DurationText,
     /// What becomes of pictures that a client cannot take as they are.
     pub transcode: Transcode,
+    /// Whether viewers that open a data channel are told the stream's events.
+    pub events: bool,
     /// STUN and TURN servers that clients are told.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ice_servers: Vec<IceServerConfig>,
@@ -85,6 +87,7 @@ impl Default for WebRtcConfig {
             queue_size: BytesText(8 << 20),
             keyframe_interval: DurationText(Duration::from_secs(2)),
             transcode: Transcode::Off,
+            events: false,
             ice_servers: Vec::new(),
         }
     }

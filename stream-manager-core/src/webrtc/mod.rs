@@ -20,6 +20,7 @@
 
 mod address;
 mod answer;
+mod counters;
 mod dial;
 mod feed;
 mod intake;
@@ -36,8 +37,10 @@ mod route;
 mod server;
 mod session;
 mod signalling;
+mod signals;
 mod socket;
 mod tcp;
+mod teller;
 mod viewer;
 mod worker;
 
@@ -46,9 +49,8 @@ pub use negotiate::NegotiationError;
 pub use options::{IceServer, WebRtcOptions};
 pub use pull::WhepSource;
 pub use push::WhipForward;
-pub use server::{
-    OpenedSession, PortStats, RestartError, SessionError, SessionRequest, WebRtcError, WebRtcServer,
-};
+pub use server::{OpenedSession, PortStats, SessionError, SessionRequest, WebRtcError, WebRtcServer};
+pub use signals::RestartError;
 
 /// A track that viewers do not get.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]

@@ -30,6 +30,8 @@ pub struct WebRtcOptions {
     pub keyframe_interval: Duration,
     /// What becomes of pictures that a client cannot take as they are.
     pub transcode: Transcode,
+    /// Whether viewers that open a data channel are told the stream's events, in JSON as by the control plane.
+    pub events: bool,
     /// STUN and TURN servers that clients are told.
     pub ice_servers: Vec<IceServer>,
 }
@@ -59,6 +61,7 @@ impl WebRtcOptions {
             queue_bytes: usize::try_from(config.queue_size.0).unwrap_or(usize::MAX),
             keyframe_interval: config.keyframe_interval.0,
             transcode: config.transcode,
+            events: config.events,
             ice_servers: config.ice_servers.iter().map(server).collect(),
         }
     }

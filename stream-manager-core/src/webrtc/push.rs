@@ -1,11 +1,12 @@
 //! A stream of ours, sent on to another server by WHIP.
 
+use super::counters::Counters;
 use super::dial::{Answered, Dial};
 use super::negotiate::{Plan, plan};
 use super::server::{LOOK_TIMEOUT, tracks};
 use super::session::Role;
 use super::signalling::Endpoint;
-use super::viewer::{Counters, NewViewer, Viewer};
+use super::viewer::{NewViewer, Viewer};
 use crate::error::redact_url;
 use crate::frame::{AudioCodec, CodecParameters, Track, VideoCodec};
 use crate::hub::{Hub, HubReader};
@@ -129,6 +130,7 @@ impl WhipForward {
                 lower: None,
                 instead: None,
                 mids,
+                teller: None,
             })))
         };
         let begins = dial.begin(answered, SessionKind::Reader, Arc::new(move || stats.stats()), role);

@@ -3,6 +3,7 @@
 use super::LeftOut;
 use super::address::candidates;
 use super::answer::{Answered, Identity, answer};
+use super::counters::Counters;
 use super::feed::{Feed, Feeds};
 use super::intake::{Incoming, intake, one_way};
 use super::lower::{Lower, LowerStream};
@@ -15,7 +16,8 @@ use super::route::{Owner, Routes};
 use super::session::{Role, Session};
 use super::socket::Socket;
 use super::tcp;
-use super::viewer::{Counters, NewViewer, Viewer};
+use super::teller::Teller;
+use super::viewer::{NewViewer, Viewer};
 use super::worker::{Command, Port, Worker, WorkerHandle};
 use crate::config::Transcode;
 use crate::frame::WallTime;
@@ -31,7 +33,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use str0m::{Candidate, IceCreds};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -44,7 +45,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long is waited for a first picture, which tells whether there are B frames.
 pub(super) const LOOK_TIMEOUT: Duration = Duration::from_millis(300);
 /// How long ending may take.
-const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why WebRTC cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -84,20 +85,6 @@ pub enum SessionError {
     Closed,
 }
 
-/// Why ICE cannot begin anew in a session.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RestartError {
-    /// There is none.
-    #[error("there is no such session")]
-    NoSession,
-    /// The client does not say who it is.
-    #[error(
-        "the fragment has no name and password; expected a=ice-ufrag and a=ice-pwd (RFC 8839 section 5.4)"
-    )]
-    NoCredentials,
-}
-
 /// Somebody who wants to watch or to publish.
 #[derive(Debug)]
 pub struct SessionRequest<'a> {
@@ -130,27 +117,27 @@ pub struct OpenedSession {
 type Tokens = Arc<Mutex<HashMap<String, Known>>>;
 
 /// A session, from outside.
-struct Known {
-    stream: Arc<str>,
-    owner: Owner,
+pub(super) struct Known {
+    pub(super) stream: Arc<str>,
+    pub(super) owner: Owner,
     /// How often ICE has begun anew.
-    restarts: u32,
+    pub(super) restarts: u32,
 }
 
 /// What the parts of a server share.
-struct Shared {
+pub(super) struct Shared {
     options: WebRtcOptions,
     socket: Arc<Socket>,
     routes: Arc<Routes>,
-    workers: Arc<[WorkerHandle]>,
+    pub(super) workers: Arc<[WorkerHandle]>,
     feeds: Arc<Feeds>,
     renditions: Renditions,
-    identity: Identity,
+    pub(super) identity: Identity,
     sessions: Sessions,
     open: Arc<AtomicUsize>,
     next_worker: AtomicUsize,
     /// Sessions by their tokens.
-    tokens: Tokens,
+    pub(super) tokens: Tokens,
     /// Those of publishers.
     tasks: TaskTracker,
     cancel: CancellationToken,
@@ -158,7 +145,7 @@ struct Shared {
 
 /// A running server. Dropping it ends its tasks; [`stop`](Self::stop) says goodbye to its viewers first.
 pub struct WebRtcServer {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -371,6 +358,10 @@ impl WebRtcServer {
             workers: shared.workers.clone(),
         });
         let to_opus = plan.audio.as_ref().is_some_and(|chosen| chosen.to_opus);
+        let teller = shared
+            .options
+            .events
+            .then(|| Teller::new(shared.sessions.events().clone(), request.stream.clone()));
         let role = |owner: Owner, _: &WorkerHandle| {
             Role::Viewer(Box::new(Viewer::new(NewViewer {
                 watch: feed.watch(owner.worker, to_opus),
@@ -381,6 +372,7 @@ impl WebRtcServer {
                 lower,
                 instead: instead.map(|(feed, hold)| (feed.watch(owner.worker, false), hold)),
                 mids: Vec::new(),
+                teller,
             })))
         };
         self.open(request, opening, role).await
@@ -497,102 +489,6 @@ impl WebRtcServer {
             answer: opening.answered.sdp,
             left_out: opening.left_out,
         })
-    }
-
-    fn find(&self, stream: &str, token: &str) -> Option<Owner> {
-        let tokens = self.shared.tokens.lock();
-        tokens.get(token).filter(|known| *known.stream == *stream).map(|known| known.owner)
-    }
-
-    async fn tell(&self, owner: Owner, command: Command) {
-        if let Some(worker) = self.shared.workers.get(owner.worker) {
-            // It fails only when everything ends.
-            let _ = worker.send(command).await;
-        }
-    }
-
-    /// Candidates that a client has found: `a=candidate` lines of a fragment (RFC 8840). `false` if there is no such
-    /// session. What cannot be used, such as names of the local network, is passed over; the client's checks arrive
-    /// anyway.
-    pub async fn trickle(&self, stream: &str, token: &str, fragment: &str) -> bool {
-        let Some(owner) = self.find(stream, token) else { return false };
-        let parse = |line: &str| {
-            let line = line.trim().strip_prefix("a=").filter(|l| l.starts_with("candidate:"))?.to_owned();
-            // The parser is somebody else's, and this comes from anybody.
-            std::panic::catch_unwind(|| Candidate::from_sdp_string(&line).ok()).ok().flatten()
-        };
-        let found: Vec<Candidate> =
-            fragment.lines().filter_map(parse).take(super::peer::MAX_CANDIDATES).collect();
-        if !found.is_empty() {
-            self.tell(owner, Command::Trickle(owner.session, found)).await;
-        }
-        true
-    }
-
-    /// Begins ICE anew (RFC 9725 section 4.3.3), with the name and the password in a fragment; candidates in it are taken, too.
-    /// Gives a fragment with ours.
-    ///
-    /// # Errors
-    /// If there is no such session, or no name and password.
-    pub async fn restart_ice(
-        &self,
-        stream: &str,
-        token: &str,
-        fragment: &str,
-    ) -> Result<String, RestartError> {
-        let owner = self.find(stream, token).ok_or(RestartError::NoSession)?;
-        let value = |name: &str| {
-            let mut lines = fragment.lines().map(str::trim);
-            lines.find_map(|line| line.strip_prefix(name)).map(str::to_owned)
-        };
-        let (ufrag, pass) =
-            value("a=ice-ufrag:").zip(value("a=ice-pwd:")).ok_or(RestartError::NoCredentials)?;
-        // RFC 8839 section 5.4.
-        let is_right = |text: &str, least: usize| {
-            (least..=256).contains(&text.len())
-                && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'-' | b'_'))
-        };
-        if !is_right(&ufrag, 4) || !is_right(&pass, 22) {
-            return Err(RestartError::NoCredentials);
-        }
-        let (answer, ours) = tokio::sync::oneshot::channel();
-        self.tell(owner, Command::Restart(owner.session, IceCreds { ufrag, pass }, answer)).await;
-        let ours = tokio::time::timeout(STOP_TIMEOUT, ours).await;
-        let ours = ours.ok().and_then(Result::ok).ok_or(RestartError::NoSession)?;
-        if let Some(known) = self.shared.tokens.lock().get_mut(token) {
-            known.restarts += 1;
-        }
-        self.trickle(stream, token, fragment).await;
-        let candidates: String = self
-            .shared
-            .identity
-            .local()
-            .iter()
-            .map(|candidate| format!("a={}\r\n", candidate.to_sdp_string()))
-            .collect();
-        Ok(format!(
-            "a=ice-lite\r\na=ice-ufrag:{}\r\na=ice-pwd:{}\r\n{candidates}a=end-of-candidates\r\n",
-            ours.ufrag, ours.pass
-        ))
-    }
-
-    /// How often ICE has begun anew in a session.
-    pub fn restarts(&self, stream: &str, token: &str) -> Option<u32> {
-        let tokens = self.shared.tokens.lock();
-        tokens.get(token).filter(|known| *known.stream == *stream).map(|known| known.restarts)
-    }
-
-    /// Ends a session. `false` if there is none.
-    pub async fn close(&self, stream: &str, token: &str) -> bool {
-        let Some(owner) = self.find(stream, token) else { return false };
-        self.shared.tokens.lock().remove(token);
-        self.tell(owner, Command::Close(owner.session, "the client has left".into())).await;
-        true
-    }
-
-    /// Whether there is such a session.
-    pub fn has(&self, stream: &str, token: &str) -> bool {
-        self.find(stream, token).is_some()
     }
 
     /// Names and addresses that are known, and datagrams that were nobody's or that the system did not take.

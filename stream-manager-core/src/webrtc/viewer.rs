@@ -1,15 +1,16 @@
 //! One viewer: what it gets of the feed, and of that of a lower stream while its line carries no more.
 
+use super::counters::Counters;
 use super::feed::{FeedShared, Lane, RtcFrame, Watch};
 use super::line::{Line, Verdict};
 use super::lower::Lower;
 use super::negotiate::Chosen;
 use super::peer::Peer;
 use super::rendition::Rendition;
-use crate::session::{SessionState, SessionStats};
+use super::teller::Teller;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use str0m::Event;
 use str0m::bwe::BweKind;
@@ -38,39 +39,6 @@ const RESEND_AGE: Duration = Duration::from_secs(3);
 /// Of what is sent to a viewer at most so much may be for the second time: enough for a line that loses every third
 /// packet, and no way to make us flood it.
 const RESEND_SHARE: f32 = 0.5;
-
-/// A viewer's counters, which the list of sessions reads.
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    connected: AtomicBool,
-    bytes: AtomicU64,
-    packets: AtomicU64,
-    dropped: AtomicU64,
-    queued: AtomicU64,
-    lost: AtomicU64,
-    jitter_micros: AtomicU64,
-    round_trip_micros: AtomicU64,
-    line_bps: AtomicU64,
-}
-
-impl Counters {
-    pub(super) fn stats(&self) -> SessionStats {
-        let get = |value: &AtomicU64| value.load(Ordering::Relaxed);
-        let millis =
-            |value: &AtomicU64| Some(get(value)).filter(|v| *v > 0).map(|micros| micros as f64 / 1000.0);
-        SessionStats {
-            state: SessionState::of(self.connected.load(Ordering::Relaxed)),
-            bytes: get(&self.bytes),
-            packets: get(&self.packets),
-            dropped_frames: get(&self.dropped),
-            queued_bytes: get(&self.queued),
-            packets_lost: get(&self.lost),
-            jitter_ms: millis(&self.jitter_micros),
-            round_trip_ms: millis(&self.round_trip_micros),
-            line_bps: Some(get(&self.line_bps)).filter(|bps| *bps > 0),
-        }
-    }
-}
 
 /// A media section that is sent.
 struct Out {
@@ -143,6 +111,8 @@ pub(super) struct NewViewer {
     pub(super) instead: Option<(Watch, Arc<Rendition>)>,
     /// Media sections that were ours to offer; others are told of by the client.
     pub(super) mids: Vec<(MediaKind, Mid)>,
+    /// For what happens to the stream, if that is told.
+    pub(super) teller: Option<Teller>,
 }
 
 /// A viewer.
@@ -168,6 +138,7 @@ pub(super) struct Viewer {
     /// Bytes that had been sent by then.
     accounted: u64,
     mids: Vec<(MediaKind, Mid)>,
+    teller: Option<Teller>,
     /// Needs a keyframe.
     waits: bool,
     asked: Option<Instant>,
@@ -194,6 +165,7 @@ impl Viewer {
             refilled: now,
             accounted: 0,
             mids: new.mids,
+            teller: new.teller,
             waits: true,
             asked: None,
         }
@@ -403,6 +375,9 @@ impl Viewer {
 
     /// Sends of what waits as much as is due.
     pub(super) fn write(&mut self, peer: &mut Peer, now: Instant) {
+        if let Some(teller) = &mut self.teller {
+            teller.tell(&mut peer.rtc);
+        }
         let passed = now.saturating_duration_since(self.refilled).as_secs_f64();
         let pace = self.line.limit().unwrap_or(BYTES_PER_SECOND).min(BYTES_PER_SECOND);
         // What a slow line takes in a tenth of a second goes at once, or one packet.
@@ -455,6 +430,16 @@ impl Viewer {
     /// Something has happened at the client.
     pub(super) fn event(&mut self, peer: &mut Peer, event: Event) {
         match event {
+            Event::ChannelOpen(channel, _) => {
+                if let Some(teller) = &mut self.teller {
+                    teller.opened(channel);
+                }
+            }
+            Event::ChannelClose(channel) => {
+                if let Some(teller) = &mut self.teller {
+                    teller.closed(channel);
+                }
+            }
             Event::MediaAdded(media) => self.opens(peer, media.kind, media.mid),
             Event::Connected => {
                 for (kind, mid) in std::mem::take(&mut self.mids) {
