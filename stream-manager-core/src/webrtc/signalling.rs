@@ -50,6 +50,8 @@ impl Endpoint {
             "wheps" | "whips" => "https",
             _ => return None,
         };
+        // As http, what is behind would be taken for the host.
+        address.host_str().filter(|host| !host.is_empty())?;
         // Schemes of these kinds cannot be set one for the other.
         let rest = address.as_str().split_once(':')?.1;
         let mut url = Url::parse(&format!("{scheme}:{rest}")).ok()?;
@@ -73,7 +75,6 @@ impl Endpoint {
         };
         url.set_username("").ok()?;
         url.set_password(None).ok()?;
-        url.host_str().filter(|host| !host.is_empty())?;
         Some(Self { url, authorization, client: client() })
     }
 
