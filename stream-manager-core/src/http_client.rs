@@ -5,7 +5,7 @@ use http_body_util::Full;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio_rustls::rustls;
 
@@ -14,6 +14,15 @@ pub(crate) type Client = hyper_util::client::legacy::Client<HttpsConnector<HttpC
 
 /// Trusts what the system does.
 pub(crate) fn client() -> Client {
+    // Certificates are read once.
+    static CONNECTOR: OnceLock<HttpsConnector<HttpConnector>> = OnceLock::new();
+    hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(Duration::from_secs(30))
+        .pool_max_idle_per_host(1)
+        .build(CONNECTOR.get_or_init(connector).clone())
+}
+
+fn connector() -> HttpsConnector<HttpConnector> {
     let builder = hyper_rustls::HttpsConnectorBuilder::new();
     let provider = ring();
     let connector = match builder.with_provider_and_native_roots(provider.clone()) {
@@ -24,11 +33,7 @@ pub(crate) fn client() -> Client {
             hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(no_roots(provider))
         }
     };
-    let connector = connector.https_or_http().enable_http1().build();
-    hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-        .pool_idle_timeout(Duration::from_secs(30))
-        .pool_max_idle_per_host(1)
-        .build(connector)
+    connector.https_or_http().enable_http1().build()
 }
 
 fn ring() -> Arc<rustls::crypto::CryptoProvider> {

@@ -45,16 +45,21 @@ pub struct Offer {
 impl Offer {
     /// Offers to receive, with the codecs that the configuration has.
     pub fn with(config: RtcConfig) -> Self {
-        Self::made(config, false)
+        Self::made(config, false, "127.0.0.1:0")
+    }
+
+    /// What browsers offer, from this address.
+    pub fn from(address: &str) -> Self {
+        Self::made(RtcConfig::new(), false, address)
     }
 
     /// The same with a data channel.
     pub fn with_channel() -> Self {
-        Self::made(RtcConfig::new(), true)
+        Self::made(RtcConfig::new(), true, "127.0.0.1:0")
     }
 
-    fn made(config: RtcConfig, channel: bool) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    fn made(config: RtcConfig, channel: bool, address: &str) -> Self {
+        let socket = UdpSocket::bind(address).unwrap();
         let mut rtc = config.build(Instant::now());
         rtc.add_local_candidate(Candidate::host(socket.local_addr().unwrap(), "udp").unwrap());
         let mut change = rtc.sdp_api();

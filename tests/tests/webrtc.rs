@@ -251,6 +251,20 @@ fn a_viewer_is_told_the_stream_s_events() {
     }
 }
 
+#[test]
+fn it_is_watched_by_ipv6() {
+    let camera = Camera::start(Feed::h264());
+    let (_folder, server) = with(&camera, "[webrtc]\nlisten = \"[::1]:0\"\n");
+    let offer = Offer::from("[::1]:0");
+    let answer = post(&whep(&server), &offer.sdp, &[]);
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let mut client = offer.accept(&whep(&server), &answer, None);
+    client.until("pictures", SOON, |c| c.video.len() >= 50);
+    assert!(client.video.iter().all(|picture| picture.contiguous));
+    client.leave();
+    server.stop();
+}
+
 /// Another network, for which ICE begins anew: the same session goes on, from another address.
 #[test]
 fn a_viewer_changes_its_network() {

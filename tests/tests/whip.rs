@@ -189,6 +189,37 @@ fn what_is_wrong_is_said() {
     server.stop();
 }
 
+/// What is said to be H.264 and is none becomes no picture, and harms nobody: neither who watches something else, nor who
+/// publishes the same stream afterwards.
+#[test]
+fn a_publisher_that_sends_something_else_is_nobody_s_concern() {
+    let (_folder, server, _camera) = with("");
+    let pictures = pictures(&server, 100);
+    let mut random = fastrand::Rng::with_seed(3);
+    let rubbish: Vec<Received> = (0..100)
+        .map(|number| {
+            // Types of NAL units that there are, are not, and are for packets alone.
+            let head = [0, 0, 0, 1, [0x65, 0x7f, 0x9d, 0x18, 0x1c, 0x67][number % 6]];
+            let data: Vec<u8> =
+                head.into_iter().chain(std::iter::repeat_with(|| random.u8(..)).take(3000)).collect();
+            Received { data: data.into(), ..pictures[0].clone() }
+        })
+        .collect();
+    let mut watching = Client::connect(&server.url("/webrtc/cam/whep"));
+    watching.until("pictures", SOON, |c| c.video.len() >= 25);
+    let mut publisher = Publisher::connect(&whip(&server));
+    publisher.until("a connection", SOON, |p| p.connected);
+    publisher.send(&rubbish);
+    let before = watching.video.len();
+    watching.until("pictures all the same", SOON, |c| c.video.len() >= before + 25);
+    let mut other = Publisher::connect(&whip(&server));
+    other.until("a connection", SOON, |p| p.connected);
+    let frames = server.stream("yard/phone")["frames"].as_u64().unwrap_or(0);
+    other.send(&pictures);
+    server.wait_for("yard/phone", "frames", SOON, |stream| stream["frames"].as_u64() > Some(frames + 80));
+    server.stop();
+}
+
 /// A stream with a source of its own is nobody's to publish; with a pattern, streams come into being.
 #[test]
 fn streams_have_one_source() {

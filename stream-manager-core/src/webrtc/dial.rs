@@ -34,7 +34,6 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) struct Dial {
     endpoint: Endpoint,
     port: Port,
-    routes: Arc<Routes>,
     worker: WorkerHandle,
     /// For a feed, which serves workers.
     pub(super) workers: Arc<[WorkerHandle]>,
@@ -94,12 +93,11 @@ impl Dial {
     pub(super) fn new(endpoint: Endpoint) -> Result<Self, SourceError> {
         let problem = |error: std::io::Error| failed(format!("no UDP port: {error}"));
         let port = Port { socket: Arc::new(bind().map_err(problem)?), links: Arc::default() };
-        let routes = Arc::new(Routes::default());
         let cancel = CancellationToken::new();
-        let (worker, runs) = Worker::new(routes.clone(), port.clone());
+        let (worker, runs) = Worker::new(Arc::new(Routes::default()), port.clone());
         let task = Some(tokio::spawn(runs.run(cancel.clone())));
         let workers = Arc::new([worker.clone()]);
-        Ok(Self { endpoint, port, routes, worker, workers, feeds: Feeds::default(), cancel, task })
+        Ok(Self { endpoint, port, worker, workers, feeds: Feeds::default(), cancel, task })
     }
 
     /// Offers what `change` adds, and takes the answer.
@@ -119,7 +117,11 @@ impl Dial {
         if is_here(self.endpoint.url()) {
             let port = self.port.socket.address().port();
             own.push(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+            if self.port.socket.address().is_ipv6() {
+                own.push(SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), port));
+            }
         }
+        own.sort();
         own.dedup();
         for candidate in own.into_iter().filter_map(|address| Candidate::host(address, "udp").ok()) {
             rtc.add_local_candidate(candidate);
@@ -188,6 +190,7 @@ impl Dial {
             name: answered.name,
             guard,
             timeout: TIMEOUT,
+            leaves: "the other server has ended the session",
             place: Box::new(()),
         });
         let session = Session::new(peer, role(owner, &self.worker));
@@ -231,7 +234,6 @@ impl Drop for Dial {
             self.cancel.cancel();
             task.abort();
         }
-        let _ = &self.routes;
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) struct NewPeer {
     pub(super) guard: SessionGuard,
     /// A client of which nothing is heard for so long is gone.
     pub(super) timeout: Duration,
+    /// What is said when the other side ends it.
+    pub(super) leaves: &'static str,
     /// Dropped when the session ends.
     pub(super) place: Box<dyn std::any::Any + Send>,
 }
@@ -51,6 +53,7 @@ pub(super) struct Peer {
     pub(super) connected: bool,
     heard: Instant,
     timeout: Duration,
+    leaves: &'static str,
     wake: Instant,
     candidates: usize,
     end: Option<String>,
@@ -72,6 +75,7 @@ impl Peer {
             connected: false,
             heard: now,
             timeout: new.timeout,
+            leaves: new.leaves,
             wake: now,
             candidates: 0,
             end: None,
@@ -192,7 +196,7 @@ impl Peer {
                         self.connected = true;
                         return Some(event);
                     }
-                    Event::Closed => self.ends_because("the client has left"),
+                    Event::Closed => self.ends_because(self.leaves),
                     event => return Some(event),
                 },
                 Err(error) => {
@@ -203,7 +207,7 @@ impl Peer {
         }
         batch.flush(&port.socket);
         if !self.rtc.is_alive() {
-            self.ends_because("the client has left");
+            self.ends_because(self.leaves);
         }
         None
     }

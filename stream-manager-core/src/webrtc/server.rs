@@ -479,6 +479,7 @@ impl WebRtcServer {
             name: opening.answered.name,
             guard,
             timeout: shared.options.session_timeout,
+            leaves: "the client has left",
             place: Box::new(opening.place),
         });
         let session = Session::new(peer, role(owner, handle));

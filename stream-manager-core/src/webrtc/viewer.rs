@@ -246,15 +246,15 @@ impl Viewer {
             }
             self.waits = false;
         }
-        if self.is_full(frame.bytes) {
-            if self.line.limit().is_some() && !frame.sync {
+        if self.is_full(frame) {
+            if self.line.limit().is_some() && frame.video && !frame.sync {
                 // What waits is whole as far as it goes, and goes; what would come behind it does not.
-                self.waits |= frame.video;
+                self.waits = true;
                 self.counters.dropped.fetch_add(1, Ordering::Relaxed);
                 return false;
             }
             self.lose();
-            if !frame.sync || self.is_full(frame.bytes) {
+            if !frame.sync || self.is_full(frame) {
                 return false;
             }
             // The next keyframe is here already.
@@ -264,9 +264,12 @@ impl Viewer {
         true
     }
 
-    fn is_full(&self, more: usize) -> bool {
-        let thin = self.line.limit().map(|limit| (limit * THIN_QUEUE.as_secs_f64()) as usize);
-        self.queue_bytes > 0 && self.queue_bytes + more > thin.unwrap_or(usize::MAX).min(self.max_queue_bytes)
+    /// Whether there is no room for a frame. On a thin line that is for pictures to feel: sound is little, and its gaps are
+    /// heard.
+    fn is_full(&self, frame: &RtcFrame) -> bool {
+        let limit = self.line.limit().filter(|_| frame.video);
+        let thin = limit.map_or(usize::MAX, |limit| (limit * THIN_QUEUE.as_secs_f64()) as usize);
+        self.queue_bytes > 0 && self.queue_bytes + frame.bytes > thin.min(self.max_queue_bytes)
     }
 
     fn push(&mut self, frame: Arc<RtcFrame>, at: Option<(u32, Instant)>) {
