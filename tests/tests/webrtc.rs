@@ -254,10 +254,15 @@ fn a_viewer_is_told_the_stream_s_events() {
 #[test]
 fn it_is_watched_by_ipv6() {
     let camera = Camera::start(Feed::h264());
-    let (_folder, server) = with(&camera, "[webrtc]\nlisten = \"[::1]:0\"\n");
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!("[[streams]]\nid = \"yard/cam\"\nsource_url = \"{}\"\n", camera.url());
+    let server = Server::start_with(folder.path(), Some(&config), |command| {
+        command.env("STREAM_MANAGER_WEBRTC__LISTEN", "[::1]:0");
+    });
     let offer = Offer::from("[::1]:0");
     let answer = post(&whep(&server), &offer.sdp, &[]);
     assert_eq!(answer.status, 201, "{}", answer.text());
+    assert!(!answer.text().contains(" 127.0.0.1 "), "{}", answer.text());
     let mut client = offer.accept(&whep(&server), &answer, None);
     client.until("pictures", SOON, |c| c.video.len() >= 50);
     assert!(client.video.iter().all(|picture| picture.contiguous));

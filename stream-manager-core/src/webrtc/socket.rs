@@ -186,11 +186,16 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_sent_in_one_piece_arrives_as_single_datagrams_also_between_families() {
-        for (from, to) in [("127.0.0.1:0", "127.0.0.1:0"), ("[::]:0", "127.0.0.1:0"), ("0.0.0.0:0", "[::]:0")]
-        {
+        for (from, to, home) in [
+            ("127.0.0.1:0", "127.0.0.1:0", "127.0.0.1"),
+            ("[::]:0", "127.0.0.1:0", "127.0.0.1"),
+            ("0.0.0.0:0", "[::]:0", "127.0.0.1"),
+            ("[::1]:0", "[::1]:0", "::1"),
+            ("[::]:0", "[::1]:0", "::1"),
+        ] {
             let (from, to) =
                 (Socket::bind(from.parse().unwrap()).unwrap(), Socket::bind(to.parse().unwrap()).unwrap());
-            let home = |socket: &Socket| SocketAddr::new("127.0.0.1".parse().unwrap(), socket.local.port());
+            let home = |socket: &Socket| SocketAddr::new(home.parse().unwrap(), socket.local.port());
             let (source, destination) = (home(&from), home(&to));
             let sent: Vec<Vec<u8>> = [1000, 1000, 1000, 400, 700, 1100, 1100]
                 .iter()
