@@ -6,7 +6,8 @@ use super::picture::Picture;
 use crate::frame::{CodecParameters, Frame, MediaTime, WallTime};
 use crate::pipeline::caps::caps_for;
 use crate::pipeline::{
-    ErrorCause, ManagedPipeline, PipelineError, PipelineMessage, check_decoder, link_first, make_element,
+    ErrorCause, ManagedPipeline, PipelineError, PipelineMessage, buffer_of, check_decoder, link_first,
+    make_element,
 };
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -154,14 +155,6 @@ impl Decoder {
         // Before the first frame: pictures may be shown earlier than they are decoded.
         let origin = *self.origin.get_or_init(|| frame.dts.min(frame.pts) - Duration::from_secs(1));
         let relative = |time: MediaTime| gst::ClockTime::try_from(time.saturating_since(origin)).ok();
-        let mut buffer = gst::Buffer::from_slice(frame.data.clone());
-        if let Some(buffer) = buffer.get_mut() {
-            buffer.set_pts(relative(frame.pts));
-            buffer.set_dts(relative(frame.dts));
-            if !frame.keyframe {
-                buffer.set_flags(gst::BufferFlags::DELTA_UNIT);
-            }
-        }
         {
             let mut arrivals = self.arrivals.lock();
             if arrivals.len() >= MAX_HELD {
@@ -173,7 +166,7 @@ impl Decoder {
             arrivals.push_back(Arrival { pts: frame.pts, time, at });
         }
         // It refuses only when it is ending, of which its bus tells.
-        if self.source.push_buffer(buffer).is_ok() && alone {
+        if self.source.push_buffer(buffer_of(frame, origin)).is_ok() && alone {
             // A gap makes a decoder give out what it holds for reordering.
             let gap = gst::event::Gap::builder(relative(frame.pts).unwrap_or(gst::ClockTime::ZERO))
                 .duration(gst::ClockTime::from_mseconds(1))

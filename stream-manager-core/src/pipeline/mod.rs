@@ -18,6 +18,8 @@ pub use elements::{ELEMENTS, ElementNeed, GstreamerReport, missing_elements};
 #[cfg(feature = "http")]
 pub(crate) use picture::picture;
 
+#[cfg(any(feature = "inference", feature = "webrtc"))]
+use crate::frame::{Frame, MediaTime};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use std::sync::OnceLock;
@@ -190,6 +192,21 @@ pub(crate) fn link_first(decoder: &gst::Element, behind: &gst::Element) {
             let _ = pad.link(&target);
         }
     });
+}
+
+/// A frame for a decoder, with its times counted from `origin`.
+#[cfg(any(feature = "inference", feature = "webrtc"))]
+pub(crate) fn buffer_of(frame: &Frame, origin: MediaTime) -> gst::Buffer {
+    let relative = |time: MediaTime| gst::ClockTime::try_from(time.saturating_since(origin)).ok();
+    let mut buffer = gst::Buffer::from_slice(frame.data.clone());
+    if let Some(buffer) = buffer.get_mut() {
+        buffer.set_pts(relative(frame.pts));
+        buffer.set_dts(relative(frame.dts));
+        if !frame.keyframe {
+            buffer.set_flags(gst::BufferFlags::DELTA_UNIT);
+        }
+    }
+    buffer
 }
 
 /// What a pipeline says of itself.

@@ -5,7 +5,7 @@ use super::{Source, SourceEnd, SourceError};
 use crate::frame::{Frame, MediaTime, TrackId};
 use crate::hub::{Hub, HubItem, HubReader, HubWriter, ReaderOptions};
 use crate::pipeline::caps::caps_for;
-use crate::pipeline::{self, ErrorCause, PipelineError, make_element};
+use crate::pipeline::{self, ErrorCause, PipelineError, buffer_of, make_element};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
@@ -54,17 +54,8 @@ impl Inlet {
             return;
         }
         self.waits_for_keyframe = false;
-        let relative = |time: MediaTime| gst::ClockTime::try_from(time.saturating_since(self.origin)).ok();
-        let mut buffer = gst::Buffer::from_slice(frame.data.clone());
-        if let Some(buffer) = buffer.get_mut() {
-            buffer.set_pts(relative(frame.pts));
-            buffer.set_dts(relative(frame.dts));
-            if !frame.keyframe {
-                buffer.set_flags(gst::BufferFlags::DELTA_UNIT);
-            }
-        }
         // It refuses only when it is ending, of which the pipeline tells.
-        let _ = self.source.push_buffer(buffer);
+        let _ = self.source.push_buffer(buffer_of(frame, self.origin));
     }
 
     /// Puts in what comes, until something else comes than was begun with.
