@@ -9,12 +9,12 @@ die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 # What building and running needs.
 run_packages=(
-  gcc pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
+  gcc pkg-config libssl-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
   gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
   gstreamer1.0-libav gstreamer1.0-x glib-networking
 )
 # What the tests need beyond that.
-test_packages=(libgstrtspserver-1.0-dev gstreamer1.0-rtsp gstreamer1.0-tools ffmpeg curl openssl mosquitto mosquitto-clients python3 python3-venv)
+test_packages=(libgstrtspserver-1.0-dev gstreamer1.0-rtsp gstreamer1.0-tools gstreamer1.0-nice gir1.2-gst-plugins-bad-1.0 python3-gi ffmpeg curl openssl mosquitto mosquitto-clients python3 python3-venv)
 
 # Programs that come with the system or with somebody's own installation.
 command -v npm >/dev/null || test_packages+=(nodejs npm)

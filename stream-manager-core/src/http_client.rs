@@ -36,6 +36,20 @@ fn connector() -> HttpsConnector<HttpConnector> {
     connector.https_or_http().enable_http1().build()
 }
 
+/// For TLS connections of other kinds; trusts what the system does.
+#[cfg(feature = "webrtc")]
+pub(crate) fn tls_config() -> Arc<rustls::ClientConfig> {
+    use hyper_rustls::ConfigBuilderExt as _;
+    static CONFIG: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
+    let make = || {
+        let builder =
+            rustls::ClientConfig::builder_with_provider(ring()).with_safe_default_protocol_versions();
+        let trusting = builder.ok().and_then(|builder| builder.with_native_roots().ok());
+        Arc::new(trusting.map_or_else(|| no_roots(ring()), |builder| builder.with_no_client_auth()))
+    };
+    CONFIG.get_or_init(make).clone()
+}
+
 fn ring() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }

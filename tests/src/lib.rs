@@ -11,6 +11,7 @@
 //! - [`player`]: browser players; [`playlist`], [`mpd`]: the rules of HLS playlists and of MPDs.
 //! - [`whep`], [`whip`]: WebRTC clients that watch and that publish, and a network that loses datagrams.
 //! - [`media`]: ffprobe and ffmpeg, and what they say about a file.
+//! - [`turn`]: a TURN server.
 //! - [`program`]: starts `stream-manager` and talks to it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test kit: a failure is to end the test
@@ -26,6 +27,7 @@ pub mod playlist;
 pub mod program;
 pub mod relay;
 pub mod replay;
+pub mod turn;
 pub mod whep;
 pub mod whip;
 

@@ -41,6 +41,26 @@ pub fn tool(name: &str) -> Option<PathBuf> {
     None
 }
 
+/// A script of `tests/players` for GStreamer's webrtcbin; where that or its Python binding is not installed, the test that wants
+/// it says that it is skipped.
+#[allow(clippy::print_stdout)]
+pub fn webrtcbin(arguments: &[&str]) -> Option<Command> {
+    // The system's own Python, for which the packages are.
+    let mut asks = Command::new("/usr/bin/python3");
+    asks.args([
+        "-c",
+        "import gi; gi.require_version('GstWebRTC', '1.0'); from gi.repository import Gst; Gst.init(None); \
+         assert Gst.ElementFactory.find('webrtcbin') and Gst.ElementFactory.find('nicesrc')",
+    ]);
+    if !asks.output().is_ok_and(|output| output.status.success()) {
+        println!("SKIPPED: webrtcbin is not installed; scripts/test does that");
+        return None;
+    }
+    let mut command = Command::new("/usr/bin/python3");
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("players/gst.py")).args(arguments);
+    Some(command)
+}
+
 /// Runs a command to its end, or panics after `limit`.
 pub fn finish(mut command: Command, limit: Duration) -> Output {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

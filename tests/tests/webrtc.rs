@@ -6,15 +6,16 @@ use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::UdpSocket;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 use str0m::RtcConfig;
 use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::http::{Answer, get, request, send};
 use stream_manager_tests::media::assert_contiguous;
 use stream_manager_tests::player::{Playing, missing};
-use stream_manager_tests::program::{Server, finish, tool};
+use stream_manager_tests::program::{Server, finish, tool, webrtcbin};
 use stream_manager_tests::relay::{Conditions, Relay};
+use stream_manager_tests::turn::Turn;
 use stream_manager_tests::wait_until;
 use stream_manager_tests::whep::{Client, Offer, candidate, post};
 
@@ -621,15 +622,6 @@ fn a_browser_plays_it_by_tcp() {
     }
 }
 
-struct Turn(std::process::Child);
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Where nothing but a TURN server can be reached: it is told to the browser with a password made for it.
 #[test]
 fn a_browser_plays_it_by_turn() {
@@ -637,27 +629,8 @@ fn a_browser_plays_it_by_turn() {
         println!("SKIPPED: {reason}");
         return;
     }
-    let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut turn = Command::new("turnserver");
-    turn.args([
-        "-n",
-        "--no-cli",
-        "--listening-ip=127.0.0.1",
-        "--relay-ip=127.0.0.1",
-        "--allow-loopback-peers",
-    ])
-    .args(["--use-auth-secret", "--static-auth-secret=north", "--realm=tests", "--no-tls", "--no-dtls"])
-    .args([&format!("--listening-port={free}"), "--log-file=stdout", "--simple-log", "--pidfile=/dev/null"])
-    .stdout(Stdio::null())
-    .stderr(Stdio::null());
-    let Ok(turn) = turn.spawn() else {
-        println!("SKIPPED: coturn is not installed");
-        return;
-    };
-    let _turn = Turn(turn);
-    let servers = format!(
-        "[webrtc]\n[[webrtc.ice_servers]]\nurl = \"turn:127.0.0.1:{free}?transport=udp\"\nsecret = \"north\"\n"
-    );
+    let Some(turn) = Turn::start() else { return };
+    let servers = format!("[webrtc]\n{}", turn.entry(&format!("turn:127.0.0.1:{}?transport=udp", turn.port)));
     let camera = Camera::start(Feed::h264());
     let (_folder, server) = with(&camera, &servers);
     let playing = Playing::start("whep-relay", &whep(&server), 20);
@@ -690,6 +663,27 @@ fn aiortc_plays_it() {
     assert!(counters.len() >= 100);
     assert_contiguous(&counters, "aiortc");
     assert!(seen["sound"].as_u64() > Some(8000), "{}", seen["sound"]);
+    server.stop();
+}
+
+/// Another stack yet, whose certificates have RSA keys: GStreamer.
+#[test]
+fn webrtcbin_plays_it() {
+    let camera = Camera::start(Feed::with_audio(false));
+    // It does not use the loopback where there is something else.
+    let (_folder, server) = with(&camera, "[webrtc]\nlisten = \"0.0.0.0:0\"\n");
+    let Some(command) = webrtcbin(&["whep", &whep(&server), "120"]) else { return };
+    let output = finish(command, Duration::from_secs(90));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let counters: Vec<u32> =
+        seen["counters"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as u32).collect();
+    // It asks for a keyframe at its beginning, and gets the kept GOP again.
+    let again = counters.windows(2).rposition(|pair| pair[1] <= pair[0]).map_or(0, |n| n + 1);
+    assert!(counters.len() - again >= 60, "{counters:?}");
+    assert_contiguous(&counters[again..], "webrtcbin");
+    assert!(seen["sound"].as_u64() > Some(8000), "{}", seen["sound"]);
+    wait_until("the session's end", SOON, || sessions(&server).is_empty());
     server.stop();
 }
 

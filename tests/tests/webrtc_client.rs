@@ -9,6 +9,7 @@ use std::time::Duration;
 use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::media::{assert_contiguous, counters, files};
 use stream_manager_tests::program::{Server, run};
+use stream_manager_tests::turn::{self, Turn};
 use stream_manager_tests::wait_until;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -151,6 +152,65 @@ fn a_stream_is_sent_on_by_whip() {
     assert!(gap > 40, "{numbers:?}");
     assert_contiguous(&numbers[..=gap], "before");
     assert_contiguous(&numbers[gap + 1..], "after");
+}
+
+/// Where nothing but a TURN server can be reached, by each of the ways to it, both ways; and the addresses on it are given
+/// back.
+#[test]
+fn other_servers_are_reached_by_turn() {
+    let Some(turn) = Turn::start() else { return };
+    let (_other_folder, other, _camera) = other(Feed::h264());
+    for url in [
+        format!("turn:127.0.0.1:{}?transport=udp", turn.port),
+        format!("turn:127.0.0.1:{}?transport=tcp", turn.port),
+        format!("turns:127.0.0.1:{}", turn.tls_port),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = format!(
+            "[webrtc]\nrelay_only = true\n{}\
+             [[streams]]\nid = \"pulled\"\nsource_url = \"whep://ann:se%3Acret@{1}/webrtc/cam/whep\"\n\
+             [[streams.forward]]\nurl = \"whip://ann:se%3Acret@{1}/webrtc/in/whip\"\n",
+            turn.entry(&url),
+            other.address()
+        );
+        let server = Server::start_with(folder.path(), Some(&config), |command| {
+            command.env("SSL_CERT_FILE", turn.certificate());
+        });
+        server.wait_for("pulled", "frames by turn", SOON, |s| s["frames"].as_u64() > Some(100));
+        other.wait_for("in", "frames by turn", SOON, |s| s["frames"].as_u64() > Some(100));
+        assert_eq!(server.stream("pulled")["packets_lost"], 0);
+        let log = server.stop();
+        assert!(!log.contains(turn::SECRET), "{log}");
+        wait_until("its session's end", SOON, || other.sessions("webrtc").is_empty());
+    }
+    let count = |what: &str| turn.log().matches(what).count();
+    assert!(count("ALLOCATE processed, success") >= 6, "{}", turn.log());
+    assert!(count("refreshed, realm=<tests>") >= 6 && count("lifetime=0") >= 6, "{}", turn.log());
+    other.stop();
+}
+
+/// A TURN server that is told by the other server is used like one of our own, also if one of our own does not answer.
+#[test]
+fn servers_that_the_other_one_tells_of_are_used() {
+    let Some(turn) = Turn::start() else { return };
+    let camera = Camera::start(Feed::h264());
+    let (_other_folder, other) = Server::alone(&format!(
+        "[webrtc]\n{}[[streams]]\nid = \"cam\"\nsource_url = \"{}\"\n",
+        turn.entry(&format!("turn:127.0.0.1:{}", turn.port)),
+        camera.url()
+    ));
+    other.wait_for("cam", "frames", SOON, |stream| stream["frames"].as_u64() > Some(30));
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (_folder, server) = Server::alone(&format!(
+        "[webrtc]\nrelay_only = true\n{}\
+         [[streams]]\nid = \"pulled\"\nsource_url = \"whep://{}/webrtc/cam/whep\"\n",
+        turn.entry(&format!("turn:{}", silent.local_addr().unwrap())),
+        other.address()
+    ));
+    server.wait_for("pulled", "frames by turn", SOON, |s| s["frames"].as_u64() > Some(50));
+    assert!(server.log().contains("is of no use"), "{}", server.log());
+    server.stop();
+    other.stop();
 }
 
 /// A hundred attempts leave no descriptor and no thread behind.

@@ -13,7 +13,7 @@ use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::http::request;
 use stream_manager_tests::media::{assert_contiguous, check, counters, files};
 use stream_manager_tests::player::{Playing, missing};
-use stream_manager_tests::program::{Server, finish, tool};
+use stream_manager_tests::program::{Server, finish, tool, webrtcbin};
 use stream_manager_tests::relay::Relay;
 use stream_manager_tests::wait_until;
 use stream_manager_tests::whep::{Client, Received, post};
@@ -92,30 +92,56 @@ fn what_is_published_is_recorded_and_seen() {
     files.iter().for_each(|file| drop(check(file)));
 }
 
-/// Another stack than ours and the browsers'.
-#[test]
-fn aiortc_publishes() {
-    let Some(python) = tool("python") else { return };
-    let (folder, server, _camera) = with("");
-    let mut command = Command::new(python);
-    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("players/whip.py")).args([&whip(&server), "8"]);
+/// Lets another stack publish by a command, and looks at what has been recorded: H.264 and Opus, each picture once.
+fn publishes(command: Command, folder: &Path, server: Server, name: &str) {
     let output = finish(command, Duration::from_secs(90));
     let complaint = String::from_utf8_lossy(&output.stderr);
-    if complaint.contains("No module named") {
-        println!("SKIPPED: aiortc is not installed; scripts/test does that");
+    if complaint.contains("No module named") || complaint.contains("has no WHIP muxer") {
+        println!("SKIPPED: {name} is not installed; scripts/test does that");
         return;
     }
-    assert!(output.status.success(), "{complaint}");
+    assert!(output.status.success(), "{name}: {complaint}");
     let stream = server.stream("yard/phone");
     let codecs: Vec<&str> =
         stream["tracks"].as_array().unwrap().iter().map(|t| t["codec"].as_str().unwrap()).collect();
     assert_eq!(codecs, ["h264", "opus"], "{stream}");
     wait_until("the session's end", SOON, || publishers(&server).is_empty());
     server.stop();
-    let files = files(&folder.path().join("data/recordings/yard/phone"));
+    let files = files(&folder.join("data/recordings/yard/phone"));
     let recorded: Vec<u32> = files.iter().flat_map(|file| counters(file)).collect();
     assert!(recorded.len() > 100, "{recorded:?}");
-    assert_contiguous(&recorded, "recorded");
+    assert_contiguous(&recorded, name);
+}
+
+fn script(python: &Path, name: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(python);
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("players").join(name)).args(arguments);
+    command
+}
+
+/// Another stack than ours and the browsers'.
+#[test]
+fn aiortc_publishes() {
+    let Some(python) = tool("python") else { return };
+    let (folder, server, _camera) = with("");
+    publishes(script(&python, "whip.py", &[&whip(&server), "8"]), folder.path(), server, "aiortc");
+}
+
+/// It wants to be the one that is connected to (`a=setup:passive`), and has an unusual key.
+#[test]
+fn ffmpeg_publishes() {
+    let Some(python) = tool("python") else { return };
+    let (folder, server, _camera) = with("");
+    publishes(script(&python, "ffmpeg_whip.py", &[&whip(&server), "8"]), folder.path(), server, "ffmpeg");
+}
+
+/// Its certificates have RSA keys, and its sections go along with the first one (`a=bundle-only`).
+#[test]
+fn webrtcbin_publishes() {
+    // It does not use the loopback where there is something else.
+    let (folder, server, _camera) = with("[webrtc]\nlisten = \"0.0.0.0:0\"\n");
+    let Some(command) = webrtcbin(&["whip", &whip(&server), "8"]) else { return };
+    publishes(command, folder.path(), server, "webrtcbin");
 }
 
 /// One after the other, one instead of the other, and none who only says that it will come.

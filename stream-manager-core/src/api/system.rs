@@ -102,6 +102,7 @@ async fn probe(
     let options = SourceOptions {
         transport: request.transport,
         connect_timeout: Some(Duration::from_secs(10)),
+        ice: state.manager.config().webrtc.ice(),
         ..SourceOptions::default()
     };
     let source = from_url_with(&request.url, &options).map_err(|e| invalid("/url", e.to_string()))?;

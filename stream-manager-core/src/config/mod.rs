@@ -41,7 +41,7 @@ pub use stream::{
     RetentionConfig, StreamConfig,
 };
 pub use units::{BytesText, DurationText};
-pub use webrtc::{IceServerConfig, Transcode, WebRtcConfig};
+pub use webrtc::{IceConfig, IceServerConfig, Transcode, WebRtcConfig};
 
 use crate::auth::Secret;
 use crate::auth::digest::AuthMethod;

@@ -34,7 +34,9 @@ pub struct WebRtcConfig {
     pub transcode: Transcode,
     /// Whether viewers that open a data channel are told the stream's events.
     pub events: bool,
-    /// STUN and TURN servers that clients are told.
+    /// Whether connections that begin here (`whep://`, `whip://`) go by TURN servers only.
+    pub relay_only: bool,
+    /// STUN and TURN servers: clients are told of them, and connections that begin here use them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ice_servers: Vec<IceServerConfig>,
 }
@@ -88,12 +90,27 @@ impl Default for WebRtcConfig {
             keyframe_interval: DurationText(Duration::from_secs(2)),
             transcode: Transcode::Off,
             events: false,
+            relay_only: false,
             ice_servers: Vec::new(),
         }
     }
 }
 
+/// How connections that begin here get out of their network.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct IceConfig {
+    /// STUN and TURN servers.
+    pub servers: Vec<IceServerConfig>,
+    /// Whether nothing goes but by TURN servers.
+    pub relay_only: bool,
+}
+
 impl WebRtcConfig {
+    /// What holds for connections that begin here.
+    pub fn ice(&self) -> IceConfig {
+        IceConfig { servers: self.ice_servers.clone(), relay_only: self.relay_only }
+    }
+
     /// What is wrong with it: the key, and what would be right.
     ///
     /// # Errors
@@ -120,6 +137,9 @@ impl WebRtcConfig {
         }
         if let Some(address) = self.public_addresses.iter().find(|a| a.is_unspecified() || a.is_multicast()) {
             return Err(format!("webrtc.public_addresses: nobody can reach {address}; expected an address"));
+        }
+        if self.relay_only && !self.ice_servers.iter().any(|server| server.url.starts_with("turn")) {
+            return Err("webrtc.relay_only: it is true, and there is no TURN server; expected one in webrtc.ice_servers".into());
         }
         self.ice_servers.iter().enumerate().try_for_each(|(index, server)| server.check(index))
     }

@@ -3,7 +3,7 @@
 use super::storage::DEFAULT_DIRECTORY;
 use super::{RetryPolicy, Stream, StreamPattern};
 use crate::auth::PathPattern;
-use crate::config::{Config, Defaults, ResolvedStream, StreamConfig};
+use crate::config::{Config, Defaults, IceConfig, ResolvedStream, StreamConfig};
 use crate::hub::HubOptions;
 use crate::recording::{RecordError, Recording};
 use crate::source::{PUBLISHER, SourceOptions, from_url_with};
@@ -30,7 +30,7 @@ pub struct BuildError {
 /// # Errors
 /// Names the key that is wrong.
 pub fn stream_from_config(config: &StreamConfig, defaults: &Defaults) -> Result<Stream, BuildError> {
-    make_stream(&config.resolve(defaults), None)
+    make_stream(&config.resolve(defaults), None, &IceConfig::default())
 }
 
 /// How long a stream that came by a pattern stays without a publisher.
@@ -41,6 +41,15 @@ const PATTERN_LINGER: Duration = Duration::from_secs(60);
 /// # Errors
 /// Names the key that is wrong.
 pub fn pattern_from_config(config: &StreamConfig, defaults: &Defaults) -> Result<StreamPattern, BuildError> {
+    make_pattern(config, defaults, IceConfig::default())
+}
+
+/// The same with what holds for connections to other servers.
+pub(super) fn make_pattern(
+    config: &StreamConfig,
+    defaults: &Defaults,
+    ice: IceConfig,
+) -> Result<StreamPattern, BuildError> {
     let fail = |key, problem: String| BuildError { id: config.id.chars().take(60).collect(), key, problem };
     let pattern: PathPattern = config.id.parse().map_err(|e| fail("id", e))?;
     if config.source_url != PUBLISHER {
@@ -50,7 +59,7 @@ pub fn pattern_from_config(config: &StreamConfig, defaults: &Defaults) -> Result
     let resolved = config.resolve(defaults);
     let make = move |id: &str| {
         let config = ResolvedStream { id: id.to_owned(), ..resolved.clone() };
-        make_stream(&config, Some(PATTERN_LINGER))
+        make_stream(&config, Some(PATTERN_LINGER), &ice)
     };
     // Any id will do to see whether the rest is right.
     make("x")?;
@@ -58,7 +67,11 @@ pub fn pattern_from_config(config: &StreamConfig, defaults: &Defaults) -> Result
 }
 
 /// Makes a stream from its configuration and the defaults. With `linger` it ends that long after its publisher.
-pub(super) fn make_stream(config: &ResolvedStream, linger: Option<Duration>) -> Result<Stream, BuildError> {
+pub(super) fn make_stream(
+    config: &ResolvedStream,
+    linger: Option<Duration>,
+    ice: &IceConfig,
+) -> Result<Stream, BuildError> {
     let fail = |key, problem: String| BuildError { id: config.id.chars().take(60).collect(), key, problem };
     let stream = Stream::builder(&config.id);
     stream.checked_id().map_err(|e| fail("id", e.to_string()))?;
@@ -67,6 +80,7 @@ pub(super) fn make_stream(config: &ResolvedStream, linger: Option<Duration>) -> 
         connect_timeout: Some(config.connect_timeout),
         override_publisher: config.override_publisher,
         linger,
+        ice: ice.clone(),
     };
     let source =
         from_url_with(&config.source_url, &options).map_err(|e| fail("source_url", e.to_string()))?;
@@ -119,7 +133,7 @@ pub(super) fn make_stream(config: &ResolvedStream, linger: Option<Duration>) -> 
         return Err(fail("forward", problem));
     }
     for (index, forward) in config.forward.iter().enumerate() {
-        let (handle, sink) = crate::sink::forward::forward_to(&forward.url)
+        let (handle, sink) = crate::sink::forward::forward_to(&forward.url, ice)
             .map_err(|e| fail("forward", format!("number {}: {e}", index + 1)))?;
         stream = stream.forward(handle, sink);
     }

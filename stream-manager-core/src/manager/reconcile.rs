@@ -5,7 +5,7 @@
 
 use super::control::Turn;
 use super::definition::{Desired, RecordingWish};
-use super::from_config::{limits_of, make_stream, pattern_from_config};
+use super::from_config::{limits_of, make_pattern, make_stream};
 use super::{ManagerError, STOP_TIMEOUT, StreamHandle, StreamId, StreamManager};
 use crate::config::ResolvedStream;
 use crate::event::{EventKind, RecordingState};
@@ -69,11 +69,13 @@ impl StreamManager {
         let mut resolved = desired.resolved.clone();
         resolved.recording.enabled = desired.recording != RecordingWish::Off;
         resolved.inference.enabled = desired.inference;
-        let started = make_stream(&resolved, None).map_err(ManagerError::from).and_then(|mut stream| {
-            stream.paused = desired.recording == RecordingWish::Paused;
-            stream.built = Some(desired.resolved.clone());
-            self.add(stream, false).map(drop)
-        });
+        let started = make_stream(&resolved, None, &self.config().webrtc.ice())
+            .map_err(ManagerError::from)
+            .and_then(|mut stream| {
+                stream.paused = desired.recording == RecordingWish::Paused;
+                stream.built = Some(desired.resolved.clone());
+                self.add(stream, false).map(drop)
+            });
         let mut failed = self.inner.control.failed.lock();
         match started {
             Ok(()) => drop(failed.remove(id.as_str())),
@@ -138,7 +140,7 @@ impl StreamManager {
         };
         let mut made = Vec::new();
         for definition in patterns {
-            match pattern_from_config(&definition.config, &config.defaults) {
+            match make_pattern(&definition.config, &config.defaults, config.webrtc.ice()) {
                 Ok(pattern) => made.push((definition.config.resolve(&config.defaults), pattern)),
                 Err(error) => tracing::error!(%error, "a pattern cannot be used"),
             }

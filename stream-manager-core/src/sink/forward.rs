@@ -1,6 +1,7 @@
 //! Streams sent on to other servers: how each of them stands, and from an address to the sink that does it.
 
 use super::Sink;
+use crate::config::IceConfig;
 use crate::event::{EventKind, EventSender};
 use crate::frame::WallTime;
 use crate::source::AddressError;
@@ -129,14 +130,14 @@ impl ForwardHandle {
 ///
 /// # Errors
 /// If there is no way to send anything there.
-pub fn forward_to(address: &str) -> Result<(ForwardHandle, Box<dyn Sink>), AddressError> {
+pub fn forward_to(address: &str, ice: &IceConfig) -> Result<(ForwardHandle, Box<dyn Sink>), AddressError> {
     let shown = crate::error::redact_url(address);
     let url = url::Url::parse(address)
         .map_err(|e| AddressError::NotAUrl { address: shown.clone(), problem: e.to_string() })?;
     match url.scheme() {
         #[cfg(feature = "webrtc")]
         "whip" | "whips" => {
-            let sink = crate::webrtc::WhipForward::from_url(&url)?;
+            let sink = crate::webrtc::WhipForward::from_url(&url)?.ice(ice);
             Ok((sink.handle(), Box::new(sink)))
         }
         scheme => Err(AddressError::NoForward { address: shown, scheme: scheme.to_owned() }),

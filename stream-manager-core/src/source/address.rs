@@ -1,6 +1,7 @@
 //! From an address to the source that can open it.
 
 use super::{LaunchSource, PublishSource, RtspSource, RtspTransport, Source, TestSource, UriSource};
+use crate::config::IceConfig;
 use crate::error::redact_url;
 use crate::pipeline::PipelineError;
 use std::time::Duration;
@@ -81,7 +82,7 @@ pub fn from_url(address: &str) -> Result<Box<dyn Source>, AddressError> {
 }
 
 /// What can be said of a source beside its address. What does not apply to its kind is ignored.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SourceOptions {
     /// How RTP travels (RTSP).
     pub transport: RtspTransport,
@@ -91,6 +92,8 @@ pub struct SourceOptions {
     pub override_publisher: bool,
     /// How long a published stream stays without a publisher; for good if not set (`publisher`).
     pub linger: Option<Duration>,
+    /// How the other server is reached (WHEP).
+    pub ice: IceConfig,
 }
 
 impl Default for SourceOptions {
@@ -100,6 +103,7 @@ impl Default for SourceOptions {
             connect_timeout: None,
             override_publisher: true,
             linger: None,
+            ice: IceConfig::default(),
         }
     }
 }
@@ -131,7 +135,7 @@ pub fn from_url_with(address: &str, options: &SourceOptions) -> Result<Box<dyn S
         }
         "http" | "https" | "file" => Ok(Box::new(UriSource::from_url(url)?)),
         #[cfg(feature = "webrtc")]
-        "whep" | "wheps" => Ok(Box::new(crate::webrtc::WhepSource::from_url(&url)?)),
+        "whep" | "wheps" => Ok(Box::new(crate::webrtc::WhepSource::from_url(&url)?.ice(&options.ice))),
         "test" => Ok(Box::new(TestSource::from_url(&url)?)),
         scheme => {
             Err(AddressError::UnknownScheme { address: redact_url(address), scheme: scheme.to_owned() })

@@ -1,5 +1,6 @@
 //! An offer's answer: the session behind it.
 
+use super::dtls;
 use super::negotiate::{Feedback, NegotiationError};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -78,6 +79,7 @@ impl Identity {
         }
         let mut config = RtcConfig::new()
             .set_local_ice_credentials(credentials)
+            .set_crypto_provider(dtls::crypto())
             .set_dtls_cert(self.certificate.clone())
             .set_ice_lite(true)
             .set_rtp_mode(true)

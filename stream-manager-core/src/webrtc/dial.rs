@@ -5,20 +5,27 @@
 
 use super::address::candidates;
 use super::answer::STATS_INTERVAL;
+use super::dtls;
 use super::feed::Feeds;
+use super::gather::gather;
+use super::ice_server::IceServer;
 use super::peer::{NewPeer, Peer};
+use super::relay::{Allocation, Relays};
 use super::route::{Owner, Routes};
 use super::session::{Role, Session};
 use super::signalling::{Endpoint, Opened};
-use super::socket::Socket;
+use super::socket::{Datagram, Socket};
 use super::worker::{Command, Port, Worker, WorkerHandle};
+use crate::config::IceConfig;
 use crate::event::{EventBus, EventKind};
 use crate::session::{NewSession, SessionKind, SessionStats, Sessions, StatsSource};
 use crate::source::SourceError;
+use futures_util::future::join_all;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use str0m::change::{SdpAnswer, SdpApi, SdpPendingOffer};
+use str0m::net::Protocol;
 use str0m::{Candidate, IceCreds, Rtc, RtcConfig};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
@@ -30,10 +37,25 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long ending may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How a connection that begins here gets out of its network.
+#[derive(Clone, Default)]
+pub(super) struct IceOptions {
+    servers: Vec<IceServer>,
+    relay_only: bool,
+}
+
+impl From<&IceConfig> for IceOptions {
+    fn from(config: &IceConfig) -> Self {
+        Self { servers: config.servers.iter().map(IceServer::from).collect(), relay_only: config.relay_only }
+    }
+}
+
 /// An offer before it goes.
 pub(super) struct Dial {
     endpoint: Endpoint,
+    ice: IceOptions,
     port: Port,
+    relays: Arc<Relays>,
     worker: WorkerHandle,
     /// For a feed, which serves workers.
     pub(super) workers: Arc<[WorkerHandle]>,
@@ -48,6 +70,7 @@ pub(super) struct Answered {
     name: String,
     pub(super) answer: String,
     session: Option<Url>,
+    allocations: Vec<Allocation>,
 }
 
 /// A session that lasts until this is dropped.
@@ -90,14 +113,16 @@ fn is_here(url: &Url) -> bool {
 
 impl Dial {
     /// Takes a port and a worker.
-    pub(super) fn new(endpoint: Endpoint) -> Result<Self, SourceError> {
+    pub(super) fn new(endpoint: Endpoint, ice: IceOptions) -> Result<Self, SourceError> {
         let problem = |error: std::io::Error| failed(format!("no UDP port: {error}"));
-        let port = Port { socket: Arc::new(bind().map_err(problem)?), links: Arc::default() };
+        let relays = Arc::new(Relays::default());
+        let socket = Arc::new(bind().map_err(problem)?);
+        let port = Port { socket, links: Arc::default(), relays: Some(relays.clone()) };
         let cancel = CancellationToken::new();
         let (worker, runs) = Worker::new(Arc::new(Routes::default()), port.clone());
         let task = Some(tokio::spawn(runs.run(cancel.clone())));
         let workers = Arc::new([worker.clone()]);
-        Ok(Self { endpoint, port, worker, workers, feeds: Feeds::default(), cancel, task })
+        Ok(Self { endpoint, ice, port, relays, worker, workers, feeds: Feeds::default(), cancel, task })
     }
 
     /// Offers what `change` adds, and takes the answer.
@@ -110,6 +135,7 @@ impl Dial {
         let name = credentials.ufrag.clone();
         let config = config
             .set_local_ice_credentials(credentials)
+            .set_crypto_provider(dtls::crypto())
             .set_rtp_mode(true)
             .set_stats_interval(Some(STATS_INTERVAL));
         let mut rtc = config.build(Instant::now());
@@ -123,15 +149,24 @@ impl Dial {
         }
         own.sort();
         own.dedup();
-        for candidate in own.into_iter().filter_map(|address| Candidate::host(address, "udp").ok()) {
-            rtc.add_local_candidate(candidate);
+        if !self.ice.relay_only {
+            for candidate in own.into_iter().filter_map(|address| Candidate::host(address, "udp").ok()) {
+                rtc.add_local_candidate(candidate);
+            }
         }
+        let mut allocations = self.find(&mut rtc, &self.ice.servers).await;
         let (offer, pending): (_, SdpPendingOffer) = {
             let mut api = rtc.sdp_api();
             change(&mut api);
             api.apply().ok_or_else(|| failed("nothing is offered"))?
         };
-        let Opened { answer, session } = self.endpoint.open(&offer.to_sdp_string()).await?;
+        let Opened { answer, session, servers } = match self.endpoint.open(&offer.to_sdp_string()).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.back_out(None, allocations).await;
+                return Err(error);
+            }
+        };
         // The parser is somebody else's, and this comes from anybody.
         let taken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let answer = SdpAnswer::from_sdp_string(&answer).map_err(|e| e.to_string())?;
@@ -139,11 +174,15 @@ impl Dial {
             Ok::<_, String>(rtc)
         }));
         match taken {
-            Ok(Ok(rtc)) => Ok(Answered { rtc, name, answer, session }),
+            Ok(Ok(mut rtc)) => {
+                // The other side learns of these when something comes from there.
+                let known = |told: &IceServer| self.ice.servers.iter().any(|own| own.url == told.url);
+                let more: Vec<IceServer> = servers.into_iter().filter(|told| !known(told)).collect();
+                allocations.extend(self.find(&mut rtc, &more).await);
+                Ok(Answered { rtc, name, answer, session, allocations })
+            }
             other => {
-                if let Some(session) = &session {
-                    self.endpoint.close(session).await;
-                }
+                self.back_out(session.as_ref(), allocations).await;
                 let problem = other.ok().and_then(Result::err);
                 Err(failed(format!(
                     "the answer is none: {}",
@@ -153,11 +192,37 @@ impl Dial {
         }
     }
 
+    /// Finds ways out by these servers.
+    async fn find(&self, rtc: &mut Rtc, servers: &[IceServer]) -> Vec<Allocation> {
+        if servers.is_empty() {
+            return Vec::new();
+        }
+        let gathered = gather(servers, &self.port.socket, self.ice.relay_only).await;
+        for problem in &gathered.problems {
+            tracing::warn!(problem, "a STUN or TURN server is of no use");
+        }
+        let mapped = gathered.mapped.iter();
+        let mapped =
+            mapped.filter_map(|(address, base)| Candidate::server_reflexive(*address, *base, "udp").ok());
+        let allocated = gathered.allocations.iter();
+        let allocated = allocated.filter_map(|a| Candidate::relayed(a.allocated, a.local(), "udp").ok());
+        for candidate in mapped.chain(allocated) {
+            rtc.add_local_candidate(candidate);
+        }
+        gathered.allocations
+    }
+
     /// Gives an answer up.
-    pub(super) async fn give_up(&self, answered: &Answered) {
-        if let Some(session) = &answered.session {
+    pub(super) async fn give_up(&self, answered: Answered) {
+        self.back_out(answered.session.as_ref(), answered.allocations).await;
+    }
+
+    /// Leaves neither a session nor addresses on other servers.
+    async fn back_out(&self, session: Option<&Url>, allocations: Vec<Allocation>) {
+        if let Some(session) = session {
             self.endpoint.close(session).await;
         }
+        join_all(allocations.into_iter().map(Allocation::release)).await;
     }
 
     /// Begins the session.
@@ -211,6 +276,21 @@ impl Dial {
             }
         });
         let mut tasks: Vec<JoinHandle<()>> = self.task.take().into_iter().collect();
+        let relayed = answered.allocations.into_iter().map(|allocation| {
+            let (outgoing, worker) = (self.relays.add(allocation.allocated), self.worker.clone());
+            let destination = allocation.allocated;
+            let deliver = move |source, data| {
+                let datagram = Datagram { protocol: Protocol::Udp, source, destination, data };
+                // A worker that is behind loses it, as a network would.
+                let _ = worker.try_send(Command::Datagram(id, datagram));
+            };
+            tokio::spawn(async move {
+                if let Err(error) = allocation.run(outgoing, deliver).await {
+                    tracing::debug!(%error, "a TURN server");
+                }
+            })
+        });
+        tasks.extend(relayed);
         tasks.push(receives);
         let dialled = Dialled {
             endpoint: self.endpoint.clone(),
@@ -265,8 +345,16 @@ impl Dialled {
         }
         self.cancel.cancel();
         // The worker says goodbye to its session.
-        if let Some(worker) = self.tasks.first_mut() {
-            let _ = tokio::time::timeout(STOP_TIMEOUT, worker).await;
+        let receives = self.tasks.pop();
+        if let Some(receives) = &receives {
+            receives.abort();
         }
+        // Then the ways by TURN servers end, with the worker's end.
+        let _ = tokio::time::timeout(STOP_TIMEOUT, async {
+            for task in &mut self.tasks {
+                let _ = task.await;
+            }
+        })
+        .await;
     }
 }

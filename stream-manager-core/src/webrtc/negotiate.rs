@@ -5,6 +5,7 @@
 use super::{LeftOut, reasons};
 use crate::frame::{AudioCodec, Codec, CodecParameters, Track, TrackId, VideoCodec, VideoParameters};
 use sdp_types::{Media, Session};
+use std::borrow::Cow;
 use str0m::format as rtc;
 use str0m::media::{Frequency, Pt};
 
@@ -75,6 +76,27 @@ pub(super) struct Offered<'a> {
     pub(super) fmtp: &'a str,
     resend: Option<u8>,
     feedback: Feedback,
+}
+
+/// An offer in which no section that is to go along with another one has port 0, as those that are rejected have (RFC 9143
+/// section 6).
+pub(super) fn with_ports(offer: &str) -> Cow<'_, str> {
+    const GOES_ALONG: &str = "a=bundle-only";
+    if !offer.contains(GOES_ALONG) {
+        return offer.into();
+    }
+    // Each but the first begins with a section's kind.
+    let mut sections = offer.split("\nm=");
+    let mut text = sections.next().unwrap_or_default().to_owned();
+    for section in sections {
+        text += "\nm=";
+        let goes_along = section.lines().any(|line| line.trim_end() == GOES_ALONG);
+        match section.split_once(" 0 ").filter(|(kind, _)| goes_along && !kind.contains([' ', '\n'])) {
+            Some((kind, rest)) => text.extend([kind, " 9 ", rest]),
+            None => text += section,
+        }
+    }
+    text.into()
 }
 
 fn bad(problem: impl Into<String>) -> NegotiationError {
@@ -388,6 +410,13 @@ mod tests {
     fn video_of(tracks: &[Track]) -> (u8, Option<u8>) {
         let params = plan(OFFER, tracks, false).unwrap().video.unwrap().params;
         (*params.pt(), params.resend().map(|pt| *pt))
+    }
+
+    #[test]
+    fn sections_that_go_along_with_others_are_not_taken_for_rejected_ones() {
+        let offer = "v=0\r\nm=audio 0 X 0\r\na=mid:0\r\nm=video 0 X 96\r\na=bundle-only\r\nm=video 5 X 0 1\r\na=bundle-only\r\n";
+        assert_eq!(with_ports(offer), offer.replace("video 0", "video 9"));
+        assert_eq!(with_ports("m=audio 0 X 0\r\n"), "m=audio 0 X 0\r\n");
     }
 
     #[test]

@@ -184,11 +184,15 @@ impl Peer {
                 Ok(Output::Transmit(transmit)) => {
                     self.sent.0 += transmit.contents.len() as u64;
                     self.sent.1 += 1;
+                    let (source, destination) = (transmit.source, transmit.destination);
+                    if port.relays.as_ref().is_some_and(|r| r.send(source, destination, &transmit.contents)) {
+                        continue;
+                    }
                     if transmit.proto == Protocol::Udp {
-                        batch.add(&port.socket, transmit.source, transmit.destination, &transmit.contents);
+                        batch.add(&port.socket, source, destination, &transmit.contents);
                     } else {
                         // What does not fit is asked for again.
-                        port.links.send(transmit.destination, &transmit.contents);
+                        port.links.send(destination, &transmit.contents);
                     }
                 }
                 Ok(Output::Event(event)) => match event {

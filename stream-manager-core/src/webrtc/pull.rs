@@ -1,10 +1,11 @@
 //! A stream that another server has, pulled by WHEP.
 
-use super::dial::Dial;
+use super::dial::{Dial, IceOptions};
 use super::intake::{Incoming, intake};
 use super::publisher::{Intaken, Into, NewPublisher, Publisher, REORDER};
 use super::session::Role;
 use super::signalling::Endpoint;
+use crate::config::IceConfig;
 use crate::error::redact_url;
 use crate::hub::HubWriter;
 use crate::rtp::Receiver;
@@ -33,6 +34,7 @@ pub struct WhepSource {
     /// For people.
     address: String,
     endpoint: Endpoint,
+    ice: IceOptions,
 }
 
 impl WhepSource {
@@ -53,16 +55,29 @@ impl WhepSource {
         let address = redact_url(url.as_str());
         let endpoint = Endpoint::new(url).filter(|_| url.scheme().starts_with("whep"));
         match endpoint {
-            Some(endpoint) => Ok(Self { address, endpoint }),
+            Some(endpoint) => Ok(Self { address, endpoint, ice: IceOptions::default() }),
             None => Err(AddressError::NoHost { address }),
         }
+    }
+
+    /// Sets how the server is reached: by which STUN and TURN servers, beside those that it tells of itself.
+    ///
+    /// ```
+    /// # use stream_manager_core::{config::WebRtcConfig, webrtc::WhepSource};
+    /// let config: WebRtcConfig = toml::from_str("ice_servers = [{ url = \"stun:stun.example.org\" }]").unwrap();
+    /// let source = WhepSource::new("wheps://media.example.org/door/whep").unwrap().ice(&config.ice());
+    /// ```
+    #[must_use]
+    pub fn ice(mut self, ice: &IceConfig) -> Self {
+        self.ice = ice.into();
+        self
     }
 }
 
 #[async_trait::async_trait]
 impl Source for WhepSource {
     async fn run(&mut self, hub: &HubWriter, cancel: CancellationToken) -> Result<SourceEnd, SourceError> {
-        let dial = Dial::new(self.endpoint.clone())?;
+        let dial = Dial::new(self.endpoint.clone(), self.ice.clone())?;
         let config = RtcConfig::new().clear_codecs();
         let config =
             config.enable_h264(true).enable_h265(true).enable_av1(true).enable_vp9(true).enable_vp8(true);
@@ -77,7 +92,7 @@ impl Source for WhepSource {
         let taken = intake(&answered.answer).ok();
         let tracks: Vec<&Incoming> = taken.iter().flat_map(|t| t.video.iter().chain(&t.audio)).collect();
         if tracks.is_empty() {
-            dial.give_up(&answered).await;
+            dial.give_up(answered).await;
             return Err(match taken.filter(|t| !t.left_out.is_empty()) {
                 Some(taken) => SourceError::UnsupportedCodecs {
                     address: self.address.clone(),

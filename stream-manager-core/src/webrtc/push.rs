@@ -1,12 +1,13 @@
 //! A stream of ours, sent on to another server by WHIP.
 
 use super::counters::Counters;
-use super::dial::{Answered, Dial};
+use super::dial::{Answered, Dial, IceOptions};
 use super::negotiate::{Plan, plan};
 use super::server::{LOOK_TIMEOUT, tracks};
 use super::session::Role;
 use super::signalling::Endpoint;
 use super::viewer::{NewViewer, Viewer};
+use crate::config::IceConfig;
 use crate::error::redact_url;
 use crate::frame::{AudioCodec, CodecParameters, Track, VideoCodec};
 use crate::hub::{Hub, HubReader};
@@ -45,6 +46,7 @@ const QUEUE_BYTES: usize = 8 << 20;
 pub struct WhipForward {
     endpoint: Endpoint,
     handle: ForwardHandle,
+    ice: IceOptions,
 }
 
 impl WhipForward {
@@ -64,9 +66,18 @@ impl WhipForward {
     pub fn from_url(url: &Url) -> Result<Self, AddressError> {
         let address = redact_url(url.as_str());
         match Endpoint::new(url).filter(|_| url.scheme().starts_with("whip")) {
-            Some(endpoint) => Ok(Self { endpoint, handle: ForwardHandle::new(address) }),
+            Some(endpoint) => {
+                Ok(Self { endpoint, handle: ForwardHandle::new(address), ice: IceOptions::default() })
+            }
             None => Err(AddressError::NoHost { address }),
         }
+    }
+
+    /// Sets how the server is reached, as for a [`WhepSource`](super::WhepSource::ice).
+    #[must_use]
+    pub fn ice(mut self, ice: &IceConfig) -> Self {
+        self.ice = ice.into();
+        self
     }
 
     /// To see how it stands.
@@ -78,7 +89,7 @@ impl WhipForward {
     async fn attempt(&self, hub: &Hub, cancel: &CancellationToken) -> Result<String, String> {
         let Some(tracks) = cancel.run_until_cancelled(tracks(hub)).await else { return Ok(String::new()) };
         let tracks = tracks.ok_or("the stream has no tracks at the moment")?;
-        let dial = Dial::new(self.endpoint.clone()).map_err(|e| e.to_string())?;
+        let dial = Dial::new(self.endpoint.clone(), self.ice.clone()).map_err(|e| e.to_string())?;
         let feed = dial.feeds.get(&"".into(), hub, &tracks, &dial.workers);
         feed.look(LOOK_TIMEOUT).await;
         let mut config = RtcConfig::new();
@@ -100,7 +111,7 @@ impl WhipForward {
         let plan = match plan(&answered.answer, &tracks, feed.shared.reorders()) {
             Ok(plan) => plan,
             Err(error) => {
-                dial.give_up(&answered).await;
+                dial.give_up(answered).await;
                 return Err(error.to_string());
             }
         };

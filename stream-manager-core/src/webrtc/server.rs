@@ -7,7 +7,7 @@ use super::counters::Counters;
 use super::feed::{Feed, Feeds};
 use super::intake::{Incoming, intake, one_way};
 use super::lower::{Lower, LowerStream};
-use super::negotiate::{Feedback, NegotiationError, Plan, plan, wants_video};
+use super::negotiate::{Feedback, NegotiationError, Plan, plan, wants_video, with_ports};
 use super::options::WebRtcOptions;
 use super::peer::{NewPeer, Peer};
 use super::publisher::{Intaken, Into, NewPublisher, Publisher, REORDER};
@@ -228,7 +228,7 @@ impl WebRtcServer {
     pub fn start(options: WebRtcOptions, sessions: Sessions) -> Result<Self, WebRtcError> {
         let bind = |error| WebRtcError::Bind { address: options.listen, error };
         let (socket, listener) = bind_both(options.listen).map_err(bind)?;
-        let port = Port { socket: Arc::new(socket), links: Arc::default() };
+        let port = Port { socket: Arc::new(socket), links: Arc::default(), relays: None };
         let socket = port.socket.clone();
         let certificate = str0m::crypto::from_feature_flags()
             .dtls_provider
@@ -324,6 +324,8 @@ impl WebRtcServer {
         lower: Vec<LowerStream>,
     ) -> Result<OpenedSession, SessionError> {
         let shared = &self.shared;
+        let offer = with_ports(request.offer);
+        let request = SessionRequest { offer: &offer, ..request };
         let place = self.place()?;
         let tracks = tracks(hub).await.ok_or(SessionError::NoTracks)?;
         let feed = shared.feeds.get(&request.stream, hub, &tracks, &shared.workers);
@@ -409,6 +411,8 @@ impl WebRtcServer {
         slot: PublishSlot,
     ) -> Result<OpenedSession, SessionError> {
         let shared = &self.shared;
+        let offer = with_ports(request.offer);
+        let request = SessionRequest { offer: &offer, ..request };
         let place = self.place()?;
         slot.check()?;
         let intake = intake(request.offer)?;

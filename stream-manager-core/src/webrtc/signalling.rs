@@ -1,13 +1,14 @@
 //! The client's side of WHIP (RFC 9725) and WHEP (draft-ietf-wish-whep): an offer goes, an answer and the session's address
 //! come, and the session is ended.
 
+use super::ice_server::IceServer;
 use crate::error::redact_url;
 use crate::http_client::{Client, client};
 use crate::source::SourceError;
 use base64::Engine as _;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION, USER_AGENT};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, LINK, LOCATION, USER_AGENT};
 use hyper::{Method, Request, StatusCode};
 use std::time::Duration;
 use url::Url;
@@ -35,6 +36,8 @@ pub(super) struct Opened {
     pub(super) answer: String,
     /// The session's address.
     pub(super) session: Option<Url>,
+    /// STUN and TURN servers that it tells of.
+    pub(super) servers: Vec<IceServer>,
 }
 
 fn connect_error(url: &Url, problem: impl ToString) -> SourceError {
@@ -115,6 +118,8 @@ impl Endpoint {
             let status = response.status();
             let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
             let location = location.and_then(|location| url.join(location).ok());
+            let links = response.headers().get_all(LINK).iter().filter_map(|value| value.to_str().ok());
+            let servers = IceServer::from_links(links);
             if matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT) {
                 // RFC 9725 section 4.5.
                 url = location
@@ -127,7 +132,7 @@ impl Endpoint {
             if status != StatusCode::CREATED {
                 return Err(refused(&url, status, &text));
             }
-            return Ok(Opened { answer: text.into_owned(), session: location });
+            return Ok(Opened { answer: text.into_owned(), session: location, servers });
         }
         Err(connect_error(&self.url, "it sends us from one address to the next"))
     }

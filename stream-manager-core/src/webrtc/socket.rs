@@ -101,14 +101,29 @@ impl Socket {
         Buffers(vec![vec![0; 2048 * self.state.gro_segments().min(32)]; READ_AT_ONCE])
     }
 
-    fn send(&self, batch: &Batch) {
-        let Some((source, destination)) = batch.way else { return };
-        let destination = match (self.local, destination) {
+    /// Sends a single datagram, from whatever address the system takes.
+    pub(super) fn send_to(&self, destination: SocketAddr, contents: &[u8]) {
+        let destination = self.reachable(destination);
+        let transmit =
+            quinn_udp::Transmit { destination, ecn: None, contents, segment_size: None, src_ip: None };
+        if self.state.try_send(UdpSockRef::from(&self.io), &transmit).is_err() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// An address as this socket's family has it.
+    fn reachable(&self, destination: SocketAddr) -> SocketAddr {
+        match (self.local, destination) {
             (SocketAddr::V6(_), SocketAddr::V4(v4)) => {
                 SocketAddr::V6(SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0))
             }
             _ => destination,
-        };
+        }
+    }
+
+    fn send(&self, batch: &Batch) {
+        let Some((source, destination)) = batch.way else { return };
+        let destination = self.reachable(destination);
         // What is bound to one address sends from there anyway.
         let src_ip = self.local.ip().is_unspecified().then_some(source.ip());
         let send = |contents: &[u8], segment_size| {

@@ -1,6 +1,7 @@
 //! A worker: owns its sessions, and is woken by frames, datagrams and time.
 
 use super::feed::RtcFrame;
+use super::relay::Relays;
 use super::route::Routes;
 use super::session::Session;
 use super::socket::{Batch, Datagram, Socket};
@@ -62,6 +63,8 @@ impl WorkerHandle {
 pub(super) struct Port {
     pub(super) socket: Arc<Socket>,
     pub(super) links: Arc<Links>,
+    /// Addresses on TURN servers, if there may be some.
+    pub(super) relays: Option<Arc<Relays>>,
 }
 
 /// A worker before it runs.
