@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::mpsc;
-use turn_client_proto::api::{Transmit, TurnConfig, TurnEvent, TurnPollRet, TurnRecvRet};
+use turn_client_proto::api::{Transmit, TransmitBuild, TurnConfig, TurnEvent, TurnPollRet, TurnRecvRet};
 use turn_client_proto::prelude::TurnClientApi as _;
 use turn_client_proto::stun::Instant as TurnInstant;
 use turn_client_proto::tcp::TurnClientTcp;
@@ -59,6 +59,11 @@ impl Relays {
         self.queues.write().insert(allocated, sender);
         receiver
     }
+}
+
+/// The protocol's library tells of each of its calls, in the tone in which we tell what matters.
+fn quiet<T>(act: impl FnOnce() -> T) -> T {
+    tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), act)
 }
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
@@ -145,10 +150,10 @@ impl Allocation {
         if address.is_ipv6() {
             config.set_address_family(AddressFamily::IPV6);
         }
-        let client = match line {
+        let client = quiet(|| match line {
             Line::Udp(_) => TurnClient::Udp(TurnClientUdp::allocate(local, address, config)),
             Line::Stream(_) => TurnClient::Tcp(TurnClientTcp::allocate(local, address, config)),
-        };
+        });
         let mut new = Self {
             line,
             client,
@@ -164,7 +169,7 @@ impl Allocation {
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
             let wake = new.turn().await?;
-            while let Some(event) = new.client.poll_event() {
+            while let Some(event) = quiet(|| new.client.poll_event()) {
                 match event {
                     TurnEvent::AllocationCreated(TransportType::Udp, allocated) => {
                         new.allocated = allocated;
@@ -198,9 +203,9 @@ impl Allocation {
     async fn turn(&mut self) -> io::Result<Instant> {
         loop {
             let now = self.now();
-            let next = self.client.poll(now);
+            let next = quiet(|| self.client.poll(now));
             let mut sent = false;
-            while let Some(transmit) = self.client.poll_transmit(now) {
+            while let Some(transmit) = quiet(|| self.client.poll_transmit(now)) {
                 self.line.send(transmit.data.as_ref()).await?;
                 sent = true;
             }
@@ -220,10 +225,10 @@ impl Allocation {
         let (now, transport) = (self.now(), self.client.transport());
         let mut all = Vec::new();
         let transmit = Transmit::new(data, transport, self.server, self.local);
-        if let TurnRecvRet::PeerData(peer) = self.client.recv(transmit, now) {
+        if let TurnRecvRet::PeerData(peer) = quiet(|| self.client.recv(transmit, now)) {
             all.push((peer.peer, peer.data().to_vec()));
         }
-        while let Some(peer) = self.client.poll_recv(now) {
+        while let Some(peer) = quiet(|| self.client.poll_recv(now)) {
             all.push((peer.peer, peer.data().to_vec()));
         }
         all
@@ -235,21 +240,24 @@ impl Allocation {
         if !self.client.have_permission(TransportType::Udp, to.ip()) {
             if self.peers.len() < MAX_PEERS && self.peers.insert(to.ip()) {
                 // Asked for already, if not now.
-                let _ = self.client.create_permission(TransportType::Udp, to.ip(), now);
+                let _ = quiet(|| self.client.create_permission(TransportType::Udp, to.ip(), now));
             }
             if self.waiting.len() < MAX_WAITING {
                 self.waiting.push_back((to, data));
             }
             return Ok(());
         }
-        // What is no more a check of ICE is much, and goes by a channel: 4 bytes a packet instead of 36.
-        if !is_stun(&data) && self.channels.insert(to) {
-            let _ = self.client.bind_channel(TransportType::Udp, to, now);
+        // What is no more a check of ICE is much, and goes by a channel: 4 bytes a packet instead of 36. Not in a stream, where
+        // the protocol's library does not know of the padding behind such packets (RFC 8656 section 12.5).
+        let is_stream = matches!(self.line, Line::Stream(_));
+        if !is_stream && !is_stun(&data) && self.channels.insert(to) {
+            let _ = quiet(|| self.client.bind_channel(TransportType::Udp, to, now));
         }
-        match self.client.send_to(TransportType::Udp, to, data, now) {
-            Ok(Some(transmit)) => self.line.send(&transmit.build().data).await,
+        let sends = || self.client.send_to(TransportType::Udp, to, data, now).ok().flatten();
+        match quiet(|| sends().map(TransmitBuild::build)) {
+            Some(transmit) => self.line.send(&transmit.data).await,
             // Lost, as on any network.
-            Ok(None) | Err(_) => Ok(()),
+            None => Ok(()),
         }
     }
 
@@ -262,7 +270,7 @@ impl Allocation {
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
             let wake = self.turn().await?;
-            while let Some(event) = self.client.poll_event() {
+            while let Some(event) = quiet(|| self.client.poll_event()) {
                 match event {
                     TurnEvent::PermissionCreated(_, ip) => {
                         let waiting = std::mem::take(&mut self.waiting);
@@ -301,7 +309,7 @@ impl Allocation {
     /// Gives the address back.
     pub(super) async fn release(mut self) {
         let now = self.now();
-        if self.client.delete(now).is_ok() {
+        if quiet(|| self.client.delete(now)).is_ok() {
             let mut buffer = vec![0; BUFFER_BYTES];
             let goodbye = async {
                 // It closes with the answer.
