@@ -19,9 +19,9 @@ test_packages=(libgstrtspserver-1.0-dev gstreamer1.0-rtsp gstreamer1.0-tools gst
 # Programs that come with the system or with somebody's own installation.
 command -v npm >/dev/null || test_packages+=(nodejs npm)
 
-# A browser, where it is a package and not a snap; without one its test says that it is skipped.
+# Browsers, where they are packages and not snaps; without one its tests say that they are skipped.
 if grep -qs '^ID=debian' /etc/os-release; then
-  test_packages+=(chromium)
+  test_packages+=(chromium firefox-esr)
 fi
 
 # Installs the packages that are missing; asks nobody and does nothing if all are there.
@@ -61,7 +61,7 @@ install_tools() {
 # Browser players that HLS and DASH are tested with, in a folder of their own. Without them their tests are skipped.
 install_players() {
   local players="${XDG_CACHE_HOME:-$HOME/.cache}/stream-manager/players"
-  local wanted="hls.js@1.7.4 shaka-player@5.2.12 dashjs@5.2.1 playwright-core@1.65.1"
+  local wanted="hls.js@1.7.4 shaka-player@5.2.12 dashjs@5.2.1 playwright-core@1.65.1 puppeteer-core@25.16.0"
   if [ "$(cat "$players/installed" 2>/dev/null)" = "$wanted" ]; then return 0; fi
   say "installing $wanted"
   rm -rf "$players"

@@ -23,6 +23,8 @@ pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 pub struct Usage {
     /// Processor time, user and system.
     pub cpu: Duration,
+    /// That of it which the system took.
+    pub system: Duration,
     /// Resident memory in bytes.
     pub resident_bytes: u64,
     /// Threads.
@@ -39,7 +41,7 @@ pub fn usage(pid: u32) -> Option<Usage> {
     let stat = std::fs::read_to_string(folder.join("stat")).ok()?;
     // The name in parentheses may hold anything; the fields behind it are fixed (proc(5)).
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    let (user, system): (u64, u64) = (fields.get(11)?.parse().ok()?, fields.get(12)?.parse().ok()?);
     let status = std::fs::read_to_string(folder.join("status")).ok()?;
     let field = |name: &str| -> Option<u64> {
         status.lines().find_map(|l| l.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
@@ -49,9 +51,10 @@ pub fn usage(pid: u32) -> Option<Usage> {
         io.lines().find_map(|l| l.strip_prefix(name)).and_then(|n| n.trim().parse().ok()).unwrap_or(0)
     };
     // USER_HZ is 100 on every Linux that this runs on.
-    let cpu = Duration::from_millis(ticks * 10);
+    let cpu = Duration::from_millis((user + system) * 10);
     Some(Usage {
         cpu,
+        system: Duration::from_millis(system * 10),
         resident_bytes: field("VmRSS:")? * 1024,
         threads: field("Threads:")?,
         written_bytes: counter("wchar:"),
@@ -63,6 +66,7 @@ pub fn usage(pid: u32) -> Option<Usage> {
 pub fn total(pids: &[u32]) -> Usage {
     pids.iter().filter_map(|pid| usage(*pid)).fold(Usage::default(), |a, b| Usage {
         cpu: a.cpu + b.cpu,
+        system: a.system + b.system,
         resident_bytes: a.resident_bytes + b.resident_bytes,
         threads: a.threads + b.threads,
         written_bytes: a.written_bytes + b.written_bytes,

@@ -1,9 +1,9 @@
-// Plays an address in a headless browser and writes, as JSON lines, which frame was shown when.
+// Plays an address in a headless browser (Chromium, or what BROWSER says: firefox) and writes, as JSON lines, which frame was shown when.
 //
 //   node play.mjs PLAYER URL SECONDS [MODULES]
 //
-// PLAYER is hlsjs, shaka, dashjs, websocket, whep, whep-tcp, whep-relay, video or page; or whip or publish, which send
-// pictures with the counter, or the browser's own test pictures. MODULES is the folder with node_modules. Each line is
+// PLAYER is hlsjs, shaka, dashjs, websocket, whep, whep-tcp, whep-relay, video or page; or whip (whip-vp8, whip-vp9,
+// whip-av1: by that codec alone) or publish, which send pictures with the counter, or the browser's own test pictures. MODULES is the folder with node_modules. Each line is
 // {"at": ms since 1970, "counter": burnt-in number, "time": media time, "frames": presented so far}; the last one is
 // {"end": true, "errors": […], "codecs": …, "delay": what the player says, "stalls": …}.
 
@@ -11,6 +11,7 @@ import { createServer } from 'node:http';
 import { createReadStream } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
+import { pathToFileURL } from 'node:url';
 
 const [player, url, seconds, modules] = process.argv.slice(2);
 const require = createRequire(path.join(modules ?? '.', 'x.js'));
@@ -174,6 +175,20 @@ const players = {
     delay = async () => { details.statistics = await publisher.statistics(); publisher.stop(); return null; };
     publisher.start();
   },
+  // The same by one codec.
+  ...Object.fromEntries(['vp8', 'vp9', 'av1'].map((codec) => ['whip-' + codec, (url) => {
+    const add = RTCPeerConnection.prototype.addTransceiver;
+    RTCPeerConnection.prototype.addTransceiver = function (track, options) {
+      const transceiver = add.call(this, track, options);
+      if (track.kind === 'video') {
+        const wanted = ['video/' + codec, 'video/rtx'];
+        transceiver.setCodecPreferences(RTCRtpSender.getCapabilities('video').codecs.filter(
+          (c) => wanted.includes(c.mimeType.toLowerCase())));
+      }
+      return transceiver;
+    };
+    return players.whip(url);
+  }])),
   // Pictures of another site may only be looked at if it allows that.
   video(url) { video.crossOrigin = 'anonymous'; video.src = url; },
 };
@@ -188,7 +203,12 @@ const server = createServer((request, response) => {
 });
 await new Promise((ready) => server.listen(0, '127.0.0.1', ready));
 
-const browser = await chromium.launch({
+async function firefox() {
+  const { default: puppeteer } = await import(pathToFileURL(require.resolve('puppeteer-core')));
+  return puppeteer.launch({ browser: 'firefox', executablePath: '/usr/bin/firefox-esr', headless: true,
+    extraPrefsFirefox: { 'media.autoplay.default': 0 } });
+}
+const browser = process.env.BROWSER === 'firefox' ? await firefox() : await chromium.launch({
   executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
   args: ['--no-sandbox', '--autoplay-policy=no-user-gesture-required', '--disable-gpu',
     '--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream'],

@@ -80,6 +80,15 @@ pub fn missing() -> Option<String> {
     modules().is_none().then(|| "the players are not installed; scripts/test does that".into())
 }
 
+/// Why Firefox cannot be tried here, if it cannot.
+pub fn firefox_missing() -> Option<String> {
+    if !std::path::Path::new("/usr/bin/firefox-esr").exists() {
+        return Some("firefox-esr is not installed".into());
+    }
+    let driver = modules().is_some_and(|folder| folder.join("node_modules/puppeteer-core").is_dir());
+    (!driver).then(|| "puppeteer-core is not installed; scripts/test does that".into())
+}
+
 /// A player at work.
 pub struct Playing {
     child: Child,
@@ -90,8 +99,14 @@ impl Playing {
     /// Starts a player (`hlsjs`, `shaka`, `dashjs`, `websocket`, `whep`, `whep-tcp`, `video`) for so many seconds. Only where [`missing`] says
     /// nothing.
     pub fn start(player: &str, url: &str, seconds: u64) -> Self {
+        Self::start_in("chromium", player, url, seconds)
+    }
+
+    /// The same in `firefox`; only where [`firefox_missing`] says nothing.
+    pub fn start_in(browser: &str, player: &str, url: &str, seconds: u64) -> Self {
         let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("players/play.mjs");
         let mut child = Command::new("node")
+            .env("BROWSER", browser)
             .arg(script)
             .args([player, url, &seconds.to_string()])
             .arg(modules().unwrap())

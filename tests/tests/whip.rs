@@ -12,7 +12,7 @@ use str0m::media::Direction;
 use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::http::request;
 use stream_manager_tests::media::{assert_contiguous, check, counters, files};
-use stream_manager_tests::player::{Playing, missing};
+use stream_manager_tests::player::{Playing, firefox_missing, missing};
 use stream_manager_tests::program::{Server, finish, tool, webrtcbin};
 use stream_manager_tests::relay::Relay;
 use stream_manager_tests::wait_until;
@@ -291,6 +291,53 @@ fn a_browser_publishes() {
     let recorded: Vec<u32> = files.iter().flat_map(|file| counters(file)).collect();
     assert!(recorded.windows(2).all(|pair| pair[0] <= pair[1]), "{recorded:?}");
     assert!(recorded.len() > 250, "{}", recorded.len());
+}
+
+/// What one browser sends by a codec, the others show as it is.
+fn shown_by_browsers(codec: &str) {
+    if let Some(reason) = missing() {
+        println!("SKIPPED: {reason}");
+        return;
+    }
+    // Firefox does not use the loopback.
+    let (_folder, server, _camera) = with("[webrtc]\nlisten = \"0.0.0.0:0\"\n");
+    let publishing = Playing::start(&format!("whip-{codec}"), &whip(&server), 600);
+    wait_until("frames", Duration::from_secs(60), || {
+        server.stream("yard/phone")["frames"].as_u64() > Some(50)
+    });
+    assert_eq!(server.stream("yard/phone")["tracks"][0]["codec"], codec);
+    for browser in ["chromium", "firefox"] {
+        if let Some(reason) = firefox_missing().filter(|_| browser == "firefox") {
+            println!("SKIPPED: {reason}");
+            continue;
+        }
+        let playing = Playing::start_in(browser, "whep", &server.url("/webrtc/yard/phone/whep"), 600);
+        wait_until(browser, Duration::from_secs(90), || playing.so_far().shown.len() >= 60);
+        let played = playing.so_far();
+        assert!(played.errors().is_empty(), "{browser}: {played:?}");
+        let live: Vec<u32> = played.shown.iter().skip(15).map(|shown| shown.counter).collect();
+        // At a low rate, a block is now and then not as black or white as it was.
+        let ordered = live.windows(2).filter(|pair| pair[0] <= pair[1] && pair[1] - pair[0] < 25).count();
+        assert!(ordered * 10 >= live.len() * 7, "{browser}: {live:?}");
+    }
+    assert!(publishing.so_far().errors().is_empty());
+    drop(publishing);
+    server.stop();
+}
+
+#[test]
+fn browsers_show_vp8() {
+    shown_by_browsers("vp8");
+}
+
+#[test]
+fn browsers_show_vp9() {
+    shown_by_browsers("vp9");
+}
+
+#[test]
+fn browsers_show_av1() {
+    shown_by_browsers("av1");
 }
 
 /// The page, with the browser's own test picture as a camera.

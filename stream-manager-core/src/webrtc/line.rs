@@ -119,7 +119,8 @@ impl Line {
         // One that is known to be thin is watched more closely: its queue is to be found before it overflows.
         let slack = if self.limit.is_some() { LATE / 2 } else { LATE };
         let late = round_trip.zip(self.base).is_some_and(|(now, base)| now > base + slack.max(base / 2));
-        let refused = remb.is_some_and(|estimate| estimate < rate * REFUSED);
+        // Some speak of the picture alone, and what is sent has sound in it as well.
+        let refused = remb.is_some_and(|estimate| estimate < (rate * REFUSED).min(wanted));
         let settles = self.too_much.is_some_and(|(at, _)| now.saturating_duration_since(at) < SETTLING);
         let is_bad = (loss > LOSS || late || refused) && !settles;
         self.bad = if is_bad { self.bad + 1 } else { 0 };
@@ -178,6 +179,19 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As Firefox has it: sound is most of what is sent, and its estimate knows of the picture only.
+    #[test]
+    fn an_estimate_of_the_picture_alone_does_not_make_a_line_thin() {
+        let now = Instant::now();
+        let mut line = Line::new(now);
+        for second in 0..10u32 {
+            let now = now + Duration::from_secs(second.into());
+            line.estimated(now, 4100.0);
+            assert_eq!(line.look(now, u64::from(second) * 10_000, 3200.0), Verdict::Fine);
+        }
+        assert_eq!(line.limit(), None);
+    }
 
     /// A line with a queue, and a sender that keeps to the limit.
     struct Net {
