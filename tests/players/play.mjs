@@ -213,6 +213,8 @@ const browser = process.env.BROWSER === 'firefox' ? await firefox() : await chro
   args: ['--no-sandbox', '--autoplay-policy=no-user-gesture-required', '--disable-gpu',
     '--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream'],
 });
+// Whoever has seen enough says so.
+process.on('SIGTERM', async () => { await browser.close(); process.exit(0); });
 try {
   const tab = await browser.newPage();
   const logged = [];

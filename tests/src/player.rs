@@ -152,6 +152,14 @@ impl Playing {
 
 impl Drop for Playing {
     fn drop(&mut self) {
+        // Asked first, so that its browser ends with it.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            super::program::signal(&self.child, "TERM");
+            let asked = std::time::Instant::now();
+            while matches!(self.child.try_wait(), Ok(None)) && asked.elapsed() < Duration::from_secs(10) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

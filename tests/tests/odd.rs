@@ -49,7 +49,7 @@ impl Studio {
         let context =
             RecorderContext::new(DiskPool::new(1).unwrap(), "cam").index(index.clone()).place(place);
         let (recorder, mut sink) = RecorderSink::new(recording, context, true).unwrap();
-        let hub = Hub::new(HubOptions { gop_max_bytes: 128 << 20 });
+        let hub = Hub::new(HubOptions { gop_max_bytes: 128 << 20, ..HubOptions::default() });
         let reader = hub.subscribe("recorder", ReaderOptions::default());
         let task = tokio::spawn(async move { sink.run(reader, CancellationToken::new()).await.unwrap() });
         hub.writer().begin_session();

@@ -32,6 +32,12 @@ pub struct Defaults {
     pub gop_max_size: BytesText,
     /// Whether a second publisher takes over from the first.
     pub override_publisher: bool,
+    /// Whether sources are connected to only while somebody reads.
+    pub on_demand: bool,
+    /// How long those who ask for a stream wait for its first frame.
+    pub start_timeout: DurationText,
+    /// How long after its last reader a stream on demand lets go of its source.
+    pub close_after: DurationText,
     /// How streams are recorded.
     pub recording: RecordingDefaults,
     /// How streams are analysed.
@@ -55,6 +61,9 @@ impl Default for Defaults {
             retry_reset: secs(30),
             gop_max_size: BytesText(32 << 20),
             override_publisher: true,
+            on_demand: false,
+            start_timeout: secs(10),
+            close_after: secs(10),
             recording: RecordingDefaults::default(),
             inference: StreamInferenceConfig::default(),
             hls: StreamHlsConfig::default(),
@@ -135,6 +144,15 @@ pub struct StreamConfig {
     /// Whether a second publisher takes over from the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub override_publisher: Option<bool>,
+    /// Whether it is connected to only while somebody reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_demand: Option<bool>,
+    /// How long those who ask for it wait for its first frame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_timeout: Option<DurationText>,
+    /// How long after its last reader it lets go of its source, on demand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub close_after: Option<DurationText>,
     /// How RTP travels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transport: Option<RtspTransport>,
@@ -226,6 +244,10 @@ pub struct ResolvedStream {
     pub enabled: bool,
     /// Whether a second publisher takes over from the first.
     pub override_publisher: bool,
+    /// How long it goes on without readers, if it is connected to only while there are some.
+    pub on_demand: Option<Duration>,
+    /// How long those who ask for it wait for its first frame.
+    pub start_timeout: Duration,
     /// How RTP travels.
     pub transport: RtspTransport,
     /// How long connecting may take.
@@ -281,6 +303,9 @@ impl StreamConfig {
             source_url: source_url.into(),
             enabled: None,
             override_publisher: None,
+            on_demand: None,
+            start_timeout: None,
+            close_after: None,
             transport: None,
             connect_timeout: None,
             silence_timeout: None,
@@ -306,6 +331,11 @@ impl StreamConfig {
             source_url: self.source_url.clone(),
             enabled: self.enabled.unwrap_or(defaults.enabled),
             override_publisher: self.override_publisher.unwrap_or(defaults.override_publisher),
+            on_demand: self
+                .on_demand
+                .unwrap_or(defaults.on_demand)
+                .then_some(self.close_after.unwrap_or(defaults.close_after).0),
+            start_timeout: self.start_timeout.unwrap_or(defaults.start_timeout).0,
             transport: self.transport.unwrap_or(defaults.transport),
             connect_timeout: self.connect_timeout.unwrap_or(defaults.connect_timeout).0,
             silence_timeout: self.silence_timeout.unwrap_or(defaults.silence_timeout).0,

@@ -33,7 +33,7 @@ use queue::Consumer;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use timeline::Timeline;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// What a reader gets, in order.
 #[derive(Clone, Debug)]
@@ -119,12 +119,14 @@ pub enum HubError {
 pub struct HubOptions {
     /// The most that is kept of a GOP; a larger one is not kept at all.
     pub gop_max_bytes: usize,
+    /// How long those who ask for the stream wait for its tracks.
+    pub start_timeout: Duration,
 }
 
 impl Default for HubOptions {
-    /// 32 MiB.
+    /// 32 MiB, ten seconds.
     fn default() -> Self {
-        Self { gop_max_bytes: 32 << 20 }
+        Self { gop_max_bytes: 32 << 20, start_timeout: Duration::from_secs(10) }
     }
 }
 
@@ -182,6 +184,8 @@ struct Shared {
     inner: Mutex<Inner>,
     first_frame: Notify,
     closing: Notify,
+    /// Whether anybody reads.
+    demand: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -232,7 +236,14 @@ impl Shared {
             }),
             first_frame: Notify::new(),
             closing: Notify::new(),
+            demand: watch::Sender::new(false),
         }
+    }
+
+    /// To be called whenever consumers come or go.
+    fn tell_demand(&self, inner: &Inner) {
+        let some = !inner.consumers.is_empty();
+        self.demand.send_if_modified(|demand| std::mem::replace(demand, some) != some);
     }
 }
 
@@ -268,6 +279,7 @@ impl Hub {
             consumer.close();
         } else {
             inner.consumers.push(consumer.clone());
+            self.shared.tell_demand(&inner);
         }
         HubReader { consumer, shared: self.shared.clone() }
     }
@@ -292,6 +304,25 @@ impl Hub {
     pub fn kept_since(&self) -> Option<(MediaTime, Instant)> {
         let inner = self.shared.inner.lock();
         inner.gop.first().map(|frame| frame.dts).zip(inner.gop_since)
+    }
+
+    /// How long those who ask for the stream wait for its tracks.
+    pub fn start_timeout(&self) -> Duration {
+        self.shared.options.start_timeout
+    }
+
+    /// Whether anybody reads, now and whenever that changes: what runs only while it is wanted goes by this.
+    pub fn demand(&self) -> watch::Receiver<bool> {
+        self.shared.demand.subscribe()
+    }
+
+    /// The source is let go until somebody reads again: what is known of it may not be true then, and what is kept is old.
+    pub fn rest(&self) {
+        let mut inner = self.shared.inner.lock();
+        inner.session_has_frame = false;
+        if !inner.tracks.is_empty() {
+            inner.tracks_changed(Arc::new([]));
+        }
     }
 
     /// How far the source's last two keyframes were apart, if there have been two.
@@ -570,7 +601,9 @@ impl HubReader {
 impl Drop for HubReader {
     fn drop(&mut self) {
         self.consumer.close();
-        self.shared.inner.lock().consumers.retain(|c| c.id != self.consumer.id);
+        let mut inner = self.shared.inner.lock();
+        inner.consumers.retain(|c| c.id != self.consumer.id);
+        self.shared.tell_demand(&inner);
     }
 }
 

@@ -109,7 +109,7 @@ fn a_new_session_is_a_gap_once_it_delivers() {
 
 #[test]
 fn a_gop_over_the_limit_is_not_kept() {
-    let hub = Hub::new(HubOptions { gop_max_bytes: 30 });
+    let hub = Hub::new(HubOptions { gop_max_bytes: 30, ..HubOptions::default() });
     let writer = hub.writer();
     writer.set_tracks([video(4)]);
     (0..3).for_each(|n| push(&writer, n, 100));

@@ -10,6 +10,8 @@ use crate::source::{PUBLISHER, SourceOptions, from_url_with};
 use crate::storage::retention::StreamLimits;
 use std::time::Duration;
 
+/// Nobody waits longer for a stream.
+const MAX_START_TIMEOUT: Duration = Duration::from_secs(120);
 /// Forwards of one stream.
 const MAX_FORWARDS: usize = 16;
 
@@ -147,7 +149,19 @@ pub(super) fn make_stream(
         stream = stream.substream(source);
     }
     let gop_max_bytes = usize::try_from(config.gop_max_bytes).unwrap_or(usize::MAX);
-    Ok(stream.retry(retry).hub(HubOptions { gop_max_bytes }).boxed_source(source))
+    if !(Duration::from_secs(1)..=MAX_START_TIMEOUT).contains(&config.start_timeout) {
+        let problem = format!("it is {:?}; expected 1s to 2m", config.start_timeout);
+        return Err(fail("start_timeout", problem));
+    }
+    if let Some(close_after) = config.on_demand {
+        if source.publish_slot().is_some() {
+            let problem = "a published stream comes when its publisher does; expected an address".to_owned();
+            return Err(fail("on_demand", problem));
+        }
+        stream = stream.on_demand(close_after);
+    }
+    let hub = HubOptions { gop_max_bytes, start_timeout: config.start_timeout };
+    Ok(stream.retry(retry).hub(hub).boxed_source(source))
 }
 
 /// How long a stream's recordings are kept.

@@ -249,6 +249,7 @@ impl StreamManager {
                         // What becomes of it is told by the analysis; the stream's own state is another one.
                         events: EventBus::new(1).for_stream(id.shared()),
                         state,
+                        on_demand: stream.on_demand,
                         cancel: cancel.clone(),
                     };
                     substream = Some(tokio::spawn(supervisor.run()));
@@ -265,6 +266,7 @@ impl StreamManager {
             connects: self.inner.connects.clone(),
             events,
             state: sender,
+            on_demand: stream.on_demand,
             cancel: cancel.clone(),
         };
         let supervisor = tokio::spawn(supervisor.run());

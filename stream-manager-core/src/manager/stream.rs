@@ -56,6 +56,8 @@ pub struct Stream<S = Box<dyn Source>> {
     pub(super) hls: HlsSettings,
     pub(super) forwards: Vec<(ForwardHandle, Box<dyn Sink>)>,
     pub(super) built: Option<ResolvedStream>,
+    /// How long it goes on without readers, if it runs only for them.
+    pub(super) on_demand: Option<Duration>,
 }
 
 impl Stream<NoSource> {
@@ -77,6 +79,7 @@ impl Stream<NoSource> {
             hls: HlsSettings::default(),
             forwards: Vec::new(),
             built: None,
+            on_demand: None,
         }
     }
 
@@ -88,7 +91,7 @@ impl Stream<NoSource> {
     /// The same for a source that is boxed already, as [`from_url`](crate::source::from_url) makes them.
     pub fn boxed_source(self, source: Box<dyn Source>) -> Stream {
         let Self { id, recording, record, retry, hub, sinks, limits, directory, paused, built, .. } = self;
-        let Self { analysis, substream, hls, forwards, .. } = self;
+        let Self { analysis, substream, hls, forwards, on_demand, .. } = self;
         Stream {
             id,
             source,
@@ -105,6 +108,7 @@ impl Stream<NoSource> {
             hls,
             forwards,
             built,
+            on_demand,
         }
     }
 }
@@ -123,6 +127,14 @@ impl<S> Stream<S> {
     pub fn record_on_demand(mut self, recording: Recording) -> Self {
         self.recording = Some(recording);
         self.record = false;
+        self
+    }
+
+    /// Connects to the source only while somebody reads, and lets go of it so long after the last one: viewers by any protocol,
+    /// the recording, the analysis, forwards, and sinks that keep their reader.
+    #[must_use]
+    pub fn on_demand(mut self, close_after: Duration) -> Self {
+        self.on_demand = Some(close_after);
         self
     }
 

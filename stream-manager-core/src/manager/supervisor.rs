@@ -8,6 +8,9 @@
 //! any ── cancelled, or the source has an end ─► Stopped
 //! ```
 //!
+//! A stream on demand is `Idle` while nobody reads, and goes back there some time after its last reader; what has failed is not
+//! tried again for nobody.
+//!
 //! A source that has to be waited for, such as a publisher, leaves the stream in `Idle` until it is there, and
 //! brings it back there when it leaves.
 
@@ -25,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a source may take to come back after it was cancelled before it is dropped.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long sinks may take to say that they want nothing.
+const SETTLES: Duration = Duration::from_millis(200);
 /// How often the watchdog looks.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -65,6 +70,8 @@ pub(super) struct Supervisor {
     pub(super) connects: Connects,
     pub(super) events: EventSender,
     pub(super) state: watch::Sender<StateInfo>,
+    /// How long it goes on without readers, if it runs only for them.
+    pub(super) on_demand: Option<Duration>,
     pub(super) cancel: CancellationToken,
 }
 
@@ -72,7 +79,21 @@ enum Outcome {
     Cancelled,
     Finished,
     Waiting,
+    /// Nobody reads any more.
+    Unwanted,
     Failed(SourceError),
+}
+
+/// Waits until nobody has read for so long.
+async fn unwanted(demand: &mut watch::Receiver<bool>, close_after: Option<Duration>) {
+    let Some(close_after) = close_after else { return std::future::pending().await };
+    loop {
+        // The sender lives as long as the hub, of which we hold one.
+        let _ = demand.wait_for(|demand| !demand).await;
+        if tokio::time::timeout(close_after, demand.wait_for(|demand| *demand)).await.is_err() {
+            return;
+        }
+    }
 }
 
 impl Supervisor {
@@ -80,7 +101,22 @@ impl Supervisor {
     pub(super) async fn run(mut self) -> Result<(), SourceError> {
         let mut backoff = Backoff::new(self.policy);
         let mut failing_since: Option<Instant> = None;
+        let mut demand = self.hub.demand();
+        if self.on_demand.is_some() {
+            // Sinks that want nothing yet let go of the readers that they have been given.
+            let _ = self.cancel.run_until_cancelled(tokio::time::sleep(SETTLES)).await;
+        }
         let result = loop {
+            if self.on_demand.is_some() && !*demand.borrow_and_update() {
+                self.hub.rest();
+                backoff.reset();
+                failing_since = None;
+                self.set(StreamState::Idle, "waiting for a reader", None);
+                if self.cancel.run_until_cancelled(demand.wait_for(|demand| *demand)).await.is_none() {
+                    self.set(StreamState::Stopped, "stopped by request", None);
+                    break Ok(());
+                }
+            }
             if let Some(outcome) = self.wait_until_ready().await {
                 let reason = match outcome {
                     Outcome::Cancelled => "stopped by request",
@@ -105,6 +141,7 @@ impl Supervisor {
                     backoff.reset();
                     continue;
                 }
+                Outcome::Unwanted => continue,
                 Outcome::Failed(error) => error,
             };
             if ran_for.is_some() {
@@ -130,7 +167,13 @@ impl Supervisor {
             }
             let wait = backoff.next();
             self.fail(&error, wait);
-            if self.cancel.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+            let waits = async {
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = unwanted(&mut demand, self.on_demand) => {}
+                }
+            };
+            if self.cancel.run_until_cancelled(waits).await.is_none() {
                 self.set(StreamState::Stopped, "stopped by request", None);
                 break Ok(());
             }
@@ -178,6 +221,8 @@ impl Supervisor {
         // A panic in a user's source must not take the stream's supervisor with it.
         let mut run = AssertUnwindSafe(self.source.run(&writer, cancel.clone())).catch_unwind();
         let mut watch = Watch::new(hub, events, policy, permit);
+        let mut demand = hub.demand();
+        let mut unwanted = std::pin::pin!(unwanted(&mut demand, self.on_demand));
         let result = loop {
             tokio::select! {
                 result = &mut run => break result,
@@ -192,6 +237,11 @@ impl Supervisor {
                         let _ = tokio::time::timeout(CANCEL_TIMEOUT, &mut run).await;
                         return (Outcome::Failed(SourceError::Silent { silence }), watch.ran_for());
                     }
+                }
+                () = &mut unwanted => {
+                    cancel.cancel();
+                    let _ = tokio::time::timeout(CANCEL_TIMEOUT, &mut run).await;
+                    return (Outcome::Unwanted, watch.ran_for());
                 }
                 () = self.cancel.cancelled() => {
                     let _ = tokio::time::timeout(CANCEL_TIMEOUT, &mut run).await;

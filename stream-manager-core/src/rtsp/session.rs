@@ -254,7 +254,8 @@ impl Session {
             }
             false
         };
-        match tokio::time::timeout(self.shared.options.start_timeout, tracks).await {
+        let limit = self.shared.options.start_timeout.max(stream.hub.start_timeout());
+        match tokio::time::timeout(limit, tracks).await {
             Ok(true) => Ok(stream),
             Ok(false) => Err(not_found()),
             Err(_) => Err(Answer::new(503, "Service Unavailable: the stream's source sends nothing")),

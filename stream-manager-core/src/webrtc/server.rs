@@ -40,8 +40,6 @@ use tokio_util::task::TaskTracker;
 
 /// More workers than this do not make it faster: what is left is the system's own work.
 const MAX_WORKERS: usize = 8;
-/// How long a client waits for a stream that has no tracks yet.
-const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long is waited for a first picture, which tells whether there are B frames.
 pub(super) const LOOK_TIMEOUT: Duration = Duration::from_millis(300);
 /// How long ending may take.
@@ -560,5 +558,5 @@ pub(super) async fn tracks(hub: &Hub) -> Option<Arc<[crate::frame::Track]>> {
         }
         None
     };
-    tokio::time::timeout(START_TIMEOUT, wait).await.ok().flatten()
+    tokio::time::timeout(hub.start_timeout(), wait).await.ok().flatten()
 }

@@ -3,10 +3,11 @@
 use super::super::ApiState;
 use super::super::access::{Refused, authorize, header_text, later, peer, user_agent};
 use super::super::problem::Problem;
+use super::Wanted;
 use super::viewers::{Client, Found, Viewer, sweep_all};
-use super::{START_TIMEOUT, Wanted};
 use crate::auth::Action;
 use crate::hls::{NotReady, Packager, Presentation};
+use crate::manager::StreamHandle;
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use std::net::IpAddr;
@@ -88,25 +89,28 @@ fn not_ready(error: NotReady, wait: u64) -> Refused {
     if status == StatusCode::SERVICE_UNAVAILABLE { later(problem, wait) } else { problem.into() }
 }
 
+/// A stream that runs.
+fn running(state: &ApiState, stream: &str) -> Result<StreamHandle, Refused> {
+    // Who may watch learns whether a stream is there; nobody learns more than by RTSP.
+    state.manager.running(stream).map_err(|error| Refused::from(Problem::from(error)))
+}
+
 /// The packager of a stream that runs.
 pub(super) fn packager(state: &ApiState, stream: &str) -> Result<Packager, Refused> {
-    let handle = state.manager.running(stream).map_err(|error| {
-        // Who may watch learns whether a stream is there; nobody learns more than by RTSP.
-        Refused::from(Problem::from(error))
-    })?;
-    Ok(handle.packager().clone())
+    Ok(running(state, stream)?.packager().clone())
 }
 
 /// What is packaged of a stream, begun if need be.
 pub(super) async fn presentation(state: &ApiState, stream: &str) -> Result<Arc<Presentation>, Refused> {
-    let packager = packager(state, stream)?;
+    let handle = running(state, stream)?;
+    let packager = handle.packager();
     // Only those who wait count as waiting.
     if let Some(presentation) = packager.now().filter(|p| p.has_begun() && packager.settings().enabled) {
         return Ok(presentation);
     }
     let max = state.manager.config().hls.max_waiting;
     let _place = state.viewers.wait(max).ok_or_else(busy)?;
-    packager.present(START_TIMEOUT).await.map_err(|error| not_ready(error, 2))
+    packager.present(handle.hub().start_timeout()).await.map_err(|error| not_ready(error, 2))
 }
 
 /// What is packaged of a stream at the moment.

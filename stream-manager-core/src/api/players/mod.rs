@@ -34,10 +34,6 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How long a player waits for a stream that is only just connecting.
-const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What pages of other sites may do.
 const CORS: Cors = Cors {
