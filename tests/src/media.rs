@@ -125,3 +125,13 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
     files.sort();
     files
 }
+
+/// The codecs of its tracks, by their names in ffmpeg.
+pub fn codecs(path: &Path) -> Vec<String> {
+    describe(path)["streams"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| s["codec_name"].as_str().unwrap().to_owned())
+        .collect()
+}

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use stream_manager_tests::camera::{Camera, Feed};
-use stream_manager_tests::media::{assert_contiguous, check, counters, describe};
+use stream_manager_tests::media::{assert_contiguous, check, codecs, counters};
 use stream_manager_tests::program::{finish, stream_manager};
 
 fn record(url: &str, path: &Path, duration: &str) {
@@ -16,15 +16,6 @@ fn record(url: &str, path: &Path, duration: &str) {
     command.args(["record", url, "--duration", duration, "--log", "warn", "-o"]).arg(path);
     let output = finish(command, Duration::from_secs(60));
     assert!(output.status.success(), "{url}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn codecs(path: &Path) -> Vec<String> {
-    describe(path)["streams"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|s| s["codec_name"].as_str().unwrap().to_owned())
-        .collect()
 }
 
 #[test]

@@ -90,7 +90,8 @@ async fn probe(
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail).at(pointer)
     };
     let scheme = request.url.trim_start();
-    if scheme.starts_with("gst:") || scheme.starts_with("file:") || !scheme.contains("://") {
+    let of_this_machine = ["gst:", "exec:", "file:", "sdp:", "v4l2:"];
+    if of_this_machine.iter().any(|kind| scheme.starts_with(kind)) || !scheme.contains("://") {
         let shown: String = redact_url(&request.url).chars().take(200).collect();
         let detail =
             format!("\"{shown}\" cannot be looked at through the API; expected rtsp://, http:// or test://");

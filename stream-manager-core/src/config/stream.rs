@@ -136,7 +136,9 @@ pub struct StreamConfig {
     #[schemars(length(min = 1, max = 200), regex(pattern = r"^[A-Za-z0-9._~*-]+(/[A-Za-z0-9._~*-]+)*$"))]
     pub id: String,
     /// Where it comes from.
-    #[schemars(regex(pattern = r"^((rtsps?|https?|wheps?|file|test)://.+|gst:.+|publisher)$"))]
+    #[schemars(regex(
+        pattern = r"^((rtsps?|https?|wheps?|file|test|udp|srt|rtmps?|sdp|v4l2)://.+|(gst|exec):.+|publisher)$"
+    ))]
     pub source_url: String,
     /// Whether it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]

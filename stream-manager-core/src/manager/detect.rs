@@ -88,7 +88,23 @@ impl DetectInput {
             return Ok(Self::Video(text.to_owned()));
         }
         let is_address = text.split_once(':').is_some_and(|(scheme, _)| {
-            matches!(scheme, "rtsp" | "rtsps" | "whep" | "wheps" | "test" | "gst" | "publisher")
+            matches!(
+                scheme,
+                "rtsp"
+                    | "rtsps"
+                    | "whep"
+                    | "wheps"
+                    | "test"
+                    | "gst"
+                    | "publisher"
+                    | "udp"
+                    | "srt"
+                    | "rtmp"
+                    | "rtmps"
+                    | "sdp"
+                    | "v4l2"
+                    | "exec"
+            )
         });
         if is_address {
             return crate::source::from_url_with(text, options).map(Self::Live).map_err(|e| e.to_string());

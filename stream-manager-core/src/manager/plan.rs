@@ -208,10 +208,12 @@ impl<'a> Plan<'a> {
     ) -> Result<StreamConfig, ManagerError> {
         restore_password(&mut config, old)?;
         let addresses = [Some(&config.source_url), config.inference.source_url.as_ref()];
-        let launches = |url: &&String| url.trim_start().starts_with("gst:");
-        if self.options.untrusted && addresses.iter().flatten().any(launches) {
-            // A launch line can read and write any file: that is for who may edit the configuration.
-            return Err(ManagerError::Untrusted("gst:"));
+        // These read and write any file, or do anything at all: that is for who may edit the configuration.
+        for kind in ["gst:", "exec:"] {
+            let is_one = |url: &&String| url.trim_start().starts_with(kind);
+            if self.options.untrusted && addresses.iter().flatten().any(is_one) {
+                return Err(ManagerError::Untrusted(kind));
+            }
         }
         check_stream(&config, &self.config)?;
         Ok(config)

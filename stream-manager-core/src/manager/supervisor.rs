@@ -204,8 +204,13 @@ impl Supervisor {
 
     /// One connection, from waiting for a turn to its end. Also says for how long frames came, if any did.
     async fn session(&mut self) -> (Outcome, Option<Duration>) {
-        self.set(StreamState::Connecting, "connecting", None);
-        let permit = if self.source.publish_slot().is_some() {
+        let waits = self.source.waits();
+        if waits {
+            self.set(StreamState::Idle, "waiting for somebody who sends", None);
+        } else {
+            self.set(StreamState::Connecting, "connecting", None);
+        }
+        let permit = if waits || self.source.publish_slot().is_some() {
             // It connects to us; how many do is not limited by how many cameras may be connected to at one time.
             None
         } else {
@@ -231,7 +236,7 @@ impl Supervisor {
                     change(state, events, StreamState::Running, "frames arrive", None);
                 }
                 () = tokio::time::sleep(WATCH_INTERVAL) => {
-                    if let Some(silence) = watch.silent() {
+                    if let Some(silence) = watch.silent().filter(|_| !waits || watch.running()) {
                         cancel.cancel();
                         // Cancelled sources return at once; one that does not is dropped.
                         let _ = tokio::time::timeout(CANCEL_TIMEOUT, &mut run).await;

@@ -1,6 +1,9 @@
 //! From an address to the source that can open it.
 
-use super::{LaunchSource, PublishSource, RtspSource, RtspTransport, Source, TestSource, UriSource};
+use super::{
+    ExecSource, LaunchSource, NetworkSource, PublishSource, RtspSource, RtspTransport, Source, TestSource,
+    UriSource,
+};
 use crate::config::IceConfig;
 use crate::error::redact_url;
 use crate::pipeline::PipelineError;
@@ -8,8 +11,7 @@ use std::time::Duration;
 use url::Url;
 
 /// The forms of address there are, for error messages.
-const FORMS: &str =
-    "rtsp://, rtsps://, http://, https://, file://, test://, whep://, wheps://, gst: or publisher";
+const FORMS: &str = "rtsp://, rtsps://, http://, https://, file://, udp://, srt://, rtmp://, rtmps://, sdp://, v4l2://, test://, whep://, wheps://, gst:, exec: or publisher";
 /// Instead of an address: the stream is published to us.
 pub(crate) const PUBLISHER: &str = "publisher";
 
@@ -123,6 +125,9 @@ pub fn from_url_with(address: &str, options: &SourceOptions) -> Result<Box<dyn S
     if let Some(line) = address.strip_prefix("gst:") {
         return Ok(Box::new(LaunchSource::new(line)?));
     }
+    if let Some(command) = address.strip_prefix("exec:") {
+        return Ok(Box::new(ExecSource::new(command)?));
+    }
     let url = Url::parse(address)
         .map_err(|e| AddressError::NotAUrl { address: redact_url(address), problem: e.to_string() })?;
     match url.scheme() {
@@ -133,6 +138,7 @@ pub fn from_url_with(address: &str, options: &SourceOptions) -> Result<Box<dyn S
                 None => source,
             }))
         }
+        "udp" | "srt" | "rtmp" | "rtmps" | "sdp" | "v4l2" => Ok(Box::new(NetworkSource::from_url(url)?)),
         "http" | "https" | "file" => Ok(Box::new(UriSource::from_url(url)?)),
         #[cfg(feature = "webrtc")]
         "whep" | "wheps" => Ok(Box::new(crate::webrtc::WhepSource::from_url(&url)?.ice(&options.ice))),

@@ -9,6 +9,9 @@
 //! | `rtsp://` | [`RtspSource`]: the retina client, without GStreamer; codecs it cannot do go through `rtspsrc` |
 //! | `rtsps://` | [`RtspSource`] through `rtspsrc` |
 //! | `http://`, `https://`, `file://` | [`UriSource`]: GStreamer, demuxed and parsed, never decoded |
+//! | `file:///videos/` | [`UriSource`]: the files of a folder, one behind the other |
+//! | `udp://`, `srt://`, `rtmp://`, `sdp://`, `v4l2://` | [`NetworkSource`]: MPEG-TS by UDP and SRT, RTMP, RTP by an SDP, devices |
+//! | `exec:` command | [`ExecSource`]: a program that writes media to its output |
 //! | `test://smpte`, `test://ball` | [`TestSource`]: a picture with a clock and a frame counter, and a tone |
 //! | `whep://`, `wheps://` | [`WhepSource`](crate::webrtc::WhepSource): another server's stream by WebRTC (feature `webrtc`) |
 //! | `publisher` | [`PublishSource`]: waits for somebody who publishes the stream |
@@ -39,8 +42,11 @@
 //! ```
 
 mod address;
+mod exec;
+mod folder;
 mod gst_source;
 mod launch;
+mod network;
 mod publish;
 mod reach;
 mod rtsp;
@@ -51,7 +57,9 @@ mod uri;
 
 pub(crate) use address::PUBLISHER;
 pub use address::{AddressError, SourceOptions, from_url, from_url_with};
+pub use exec::ExecSource;
 pub use launch::LaunchSource;
+pub use network::NetworkSource;
 pub use publish::{Publication, PublishError, PublishSlot, PublishSource};
 pub use rtsp::{RtspSource, RtspTransport};
 pub use test_pattern::{TestPattern, TestSource, read_counter};
@@ -89,6 +97,12 @@ pub trait Source: Send + 'static {
 
     /// Where it comes from, for people; without secrets.
     fn address(&self) -> String;
+
+    /// Whether [`run`](Self::run) may wait as long as it likes for its first frame, since somebody has to come with it. The stream is
+    /// idle meanwhile.
+    fn waits(&self) -> bool {
+        false
+    }
 
     /// The place for a publisher, if that is what it waits for.
     fn publish_slot(&self) -> Option<PublishSlot> {

@@ -29,7 +29,7 @@ pub struct UriSource {
 }
 
 impl UriSource {
-    /// From an address. A file may be looped with `?loop=true`.
+    /// From an address. A file may be looped with `?loop=true`; a folder is its files, one behind the other.
     ///
     /// # Errors
     /// If the address has no host (HTTP) or an unknown parameter (file).
@@ -49,10 +49,15 @@ impl UriSource {
         Ok(Self { url, looped })
     }
 
+    /// The folder that it is, if it is one.
+    fn folder(&self) -> Option<std::path::PathBuf> {
+        let path = self.url.to_file_path().ok().filter(|_| self.url.scheme() == "file")?;
+        path.is_dir().then_some(path)
+    }
+
     fn file_error(&self) -> Option<SourceError> {
         let path = self.url.to_file_path().ok().filter(|_| self.url.scheme() == "file")?;
         let problem = match std::fs::metadata(&path) {
-            Ok(meta) if meta.is_dir() => "is a folder, not a file".to_owned(),
             Ok(meta) if meta.len() == 0 => "is empty".to_owned(),
             Ok(_) => return None,
             Err(error) => error.to_string(),
@@ -65,6 +70,10 @@ impl UriSource {
 impl Source for UriSource {
     async fn run(&mut self, hub: &HubWriter, cancel: CancellationToken) -> Result<SourceEnd, SourceError> {
         pipeline::init()?;
+        let this = self.clone();
+        if let Ok(Some(folder)) = tokio::task::spawn_blocking(move || this.folder()).await {
+            return super::folder::play(folder, self.looped, hub, &cancel).await;
+        }
         let this = self.clone();
         if let Ok(Some(error)) = tokio::task::spawn_blocking(move || this.file_error()).await {
             return Err(error);

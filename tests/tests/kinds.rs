@@ -1,0 +1,215 @@
+//! Sources of all kinds, from ffmpeg as a sender: each picture once, in its order.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use serde_json::json;
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+use stream_manager_tests::camera::{Camera, Feed};
+use stream_manager_tests::media::{assert_contiguous, check, codecs, counters};
+use stream_manager_tests::program::{Server, finish, run, stream_manager};
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// ffmpeg as long as it is held.
+struct Sender(Child);
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Some seconds of a camera with sound, as ffmpeg reads them without a doubt about their times.
+fn clip() -> &'static Path {
+    static CLIP: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    let made = CLIP.get_or_init(|| {
+        let camera = Camera::start(Feed::with_audio(false));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("clip.mp4");
+        let (status, said) =
+            run(&["record", &camera.url(), "-o", path.to_str().unwrap(), "--duration", "12s"], folder.path());
+        assert_eq!(status, 0, "{said}");
+        (folder, path)
+    });
+    &made.1
+}
+
+fn send(arguments: &[&str]) -> Sender {
+    let child = Command::new("ffmpeg")
+        .args(["-v", "error", "-re", "-i"])
+        .arg(clip())
+        .args(["-c", "copy"])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    Sender(child)
+}
+
+fn free() -> u16 {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn record(url: &str, path: &Path) {
+    let mut command = stream_manager();
+    command.args(["record", url, "-o"]).arg(path).args(["--duration", "4s"]);
+    let output = finish(command, Duration::from_secs(60));
+    assert!(output.status.success(), "{url}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// What was recorded: the camera's pictures from some keyframe on, and its sound.
+fn is_whole(path: &Path, name: &str) {
+    assert_eq!(codecs(path), ["h264", "aac"], "{name}");
+    check(path);
+    let numbers = counters(path);
+    assert!(numbers.len() >= 75, "{name}: {}", numbers.len());
+    assert_contiguous(&numbers, name);
+}
+
+#[test]
+fn mpegts_by_udp() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free();
+    let _sender = send(&["-f", "mpegts", &format!("udp://127.0.0.1:{port}?pkt_size=1316")]);
+    let path = folder.path().join("udp.mp4");
+    record(&format!("udp://127.0.0.1:{port}"), &path);
+    is_whole(&path, "udp");
+    // A group, by the loopback alone.
+    let port = free();
+    let group = format!("udp://239.255.42.42:{port}?pkt_size=1316&localaddr=127.0.0.1&ttl=0");
+    let _sender = send(&["-f", "mpegts", &group]);
+    let path = folder.path().join("group.mp4");
+    record(&format!("udp://@239.255.42.42:{port}?interface=lo"), &path);
+    is_whole(&path, "multicast");
+}
+
+#[test]
+fn srt_both_ways() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free();
+    let secret = "passphrase=geheim-geheim&pbkeylen=16";
+    let _listener = send(&["-f", "mpegts", &format!("srt://127.0.0.1:{port}?mode=listener&{secret}")]);
+    let path = folder.path().join("caller.mp4");
+    record(&format!("srt://127.0.0.1:{port}?{secret}"), &path);
+    is_whole(&path, "srt, calling");
+    // Others come to us, as encoders do.
+    let port = free();
+    let (_folder, server) = Server::alone(&format!(
+        "[[streams]]\nid = \"in\"\nsource_url = \"srt://127.0.0.1:{port}?mode=listener&{secret}\"\n\
+         retry_max = \"1s\"\nconnect_timeout = \"60s\"\n"
+    ));
+    for _ in 0..2 {
+        let before = server.stream("in")["frames"].as_u64().unwrap();
+        let caller = send(&["-f", "mpegts", &format!("srt://127.0.0.1:{port}?{secret}")]);
+        server.wait_for("in", "frames", SOON, |s| s["frames"].as_u64() > Some(before + 100));
+        drop(caller);
+        server.wait_for("in", "its end", SOON, |s| s["state"] != "running");
+    }
+    let shown = server.stream("in").to_string() + &server.log();
+    assert!(!shown.contains("geheim"), "{shown}");
+    server.stop();
+}
+
+#[test]
+fn rtp_that_an_sdp_describes() {
+    let folder = tempfile::tempdir().unwrap();
+    let sdp = folder.path().join("camera.sdp");
+    let _sender = send(&[
+        "-an",
+        "-f",
+        "rtp",
+        "-sdp_file",
+        sdp.to_str().unwrap(),
+        &format!("rtp://127.0.0.1:{}", free() & !1),
+    ]);
+    stream_manager_tests::wait_until("the SDP", SOON, || {
+        std::fs::read_to_string(&sdp).is_ok_and(|text| text.contains("sprop-parameter-sets"))
+    });
+    let path = folder.path().join("rtp.mp4");
+    record(&format!("sdp://{}", sdp.display()), &path);
+    assert_eq!(codecs(&path), ["h264"]);
+    let numbers = counters(&path);
+    assert!(numbers.len() >= 75, "{}", numbers.len());
+    assert_contiguous(&numbers, "rtp");
+}
+
+#[test]
+fn programs_that_write_media() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, format) in
+        [("ts", "mpegts"), ("fmp4", "mp4 -movflags empty_moov+frag_keyframe+default_base_moof")]
+    {
+        let path = folder.path().join(format!("{name}.mp4"));
+        let line = format!("exec:ffmpeg -v error -re -i {} -c copy -f {format} -", clip().display());
+        record(&line, &path);
+        is_whole(&path, name);
+    }
+    // None of them is left behind.
+    let alive =
+        Command::new("pgrep").args(["-f", &format!("^ffmpeg.*{}.* -$", clip().display())]).output().unwrap();
+    assert!(alive.stdout.is_empty(), "{}", String::from_utf8_lossy(&alive.stdout));
+    for (line, words) in [
+        ("exec:echo no camera here >&2; exit 3", "exit status: 3): no camera here"),
+        ("exec:echo this is no media at all", "the program has"),
+        ("exec:nosuchprogram --x", "not found"),
+        ("exec:", "expected a program"),
+    ] {
+        let (status, said) = run(&["record", line, "-o", "x.mp4", "--duration", "1s"], folder.path());
+        assert!(status != 0 && said.contains(words), "{line}: {said}");
+    }
+    let (_folder, server) = Server::alone("");
+    for url in ["exec:true", " exec:true"] {
+        let (status, answer) =
+            server.call("POST", "/api/streams", Some(&json!({"id": "x", "source_url": url})));
+        assert!(status == 422 || status == 403, "{answer}");
+        assert_eq!(server.call("GET", "/api/streams/x", None).0, 404);
+    }
+    server.stop();
+}
+
+/// The files of a folder are one stream without an end; one that is no media is left out.
+#[test]
+fn a_folder_is_a_play_list() {
+    let camera = Camera::start(Feed::with_audio(false));
+    let folder = tempfile::tempdir().unwrap();
+    let clips = folder.path().join("clips");
+    std::fs::create_dir(&clips).unwrap();
+    let (status, said) = run(&["record", "file:///nowhere/x/", "-o", "x.mp4"], folder.path());
+    assert!(status != 0 && said.contains("No such file"), "{said}");
+    let url = format!("file://{}/", clips.display());
+    let (status, said) = run(&["record", &url, "-o", "x.mp4"], folder.path());
+    assert!(status != 0 && said.contains("no media in this folder"), "{said}");
+    for name in ["a.mp4", "c.mp4"] {
+        let path = clips.join(name);
+        let (status, said) =
+            run(&["record", &camera.url(), "-o", path.to_str().unwrap(), "--duration", "2s"], folder.path());
+        assert_eq!(status, 0, "{said}");
+    }
+    std::fs::write(clips.join("b.mp4"), "no media at all").unwrap();
+    let path = folder.path().join("all.mp4");
+    let (status, said) = run(&["record", &url, "-o", path.to_str().unwrap()], folder.path());
+    assert_eq!(status, 0, "{said}");
+    let wanted: Vec<u32> = ["a.mp4", "c.mp4"].iter().flat_map(|name| counters(&clips.join(name))).collect();
+    assert_eq!(counters(&path), wanted);
+    check(&path);
+}
+
+/// HLS and MP4 over HTTP, from a server of ours.
+#[test]
+fn streams_over_http() {
+    let camera = Camera::start(Feed::with_audio(false));
+    let (_folder, other) =
+        Server::alone(&format!("[[streams]]\nid = \"cam\"\nsource_url = \"{}\"\n", camera.url()));
+    other.wait_for("cam", "frames", SOON, |s| s["frames"].as_u64() > Some(30));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mp4.mp4");
+    record(&other.url("/api/streams/cam/live.mp4"), &path);
+    is_whole(&path, "MP4 over HTTP");
+    other.stop();
+}
