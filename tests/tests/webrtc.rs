@@ -348,6 +348,13 @@ fn what_is_wrong_with_an_offer_is_said() {
     for (kind, text, status, code) in [
         ("application/sdp", "rubbish".to_owned(), 400, "invalid_offer"),
         ("application/sdp", String::new(), 400, "invalid_offer"),
+        // The parser of these takes what is behind an attribute for media, and panics.
+        (
+            "application/sdp",
+            "v=0\r\no=- 1 2 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=x\r\nc=IN IP4 0.0.0.0\r\n".to_owned(),
+            400,
+            "invalid_offer",
+        ),
         ("application/sdp", offer.replace("a=fingerprint", "a=thumbprint"), 400, "invalid_offer"),
         ("application/sdp", offer.replace("a=recvonly", "a=inactive"), 400, "invalid_offer"),
         ("application/sdp", offer.replace("a=mid:", "a=mid:long"), 400, "invalid_offer"),

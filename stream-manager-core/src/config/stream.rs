@@ -194,8 +194,8 @@ pub struct StreamConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ForwardConfig {
-    /// The server's address: WHIP by HTTP or HTTPS.
-    #[schemars(regex(pattern = r"^whips?://.+$"))]
+    /// The other server's address: RTMP, SRT, MPEG-TS by UDP, or WHIP by HTTP or HTTPS.
+    #[schemars(regex(pattern = r"^(rtmps?|srt|udp|whips?)://.+$"))]
     pub url: String,
 }
 

@@ -10,6 +10,7 @@ mod elements;
 mod picture;
 #[cfg(any(feature = "hls", feature = "webrtc"))]
 pub(crate) mod sound;
+mod srt;
 
 #[cfg(feature = "inference")]
 pub(crate) use elements::check_decoder;
@@ -17,8 +18,8 @@ pub(crate) use elements::installed;
 pub use elements::{ELEMENTS, ElementNeed, GstreamerReport, missing_elements};
 #[cfg(feature = "http")]
 pub(crate) use picture::picture;
+pub(crate) use srt::{listens, set_srt_address};
 
-#[cfg(any(feature = "inference", feature = "webrtc"))]
 use crate::frame::{Frame, MediaTime};
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -194,8 +195,7 @@ pub(crate) fn link_first(decoder: &gst::Element, behind: &gst::Element) {
     });
 }
 
-/// A frame for a decoder, with its times counted from `origin`.
-#[cfg(any(feature = "inference", feature = "webrtc"))]
+/// A frame for a decoder or a muxer, with its times counted from `origin`.
 pub(crate) fn buffer_of(frame: &Frame, origin: MediaTime) -> gst::Buffer {
     let relative = |time: MediaTime| gst::ClockTime::try_from(time.saturating_since(origin)).ok();
     let mut buffer = gst::Buffer::from_slice(frame.data.clone());

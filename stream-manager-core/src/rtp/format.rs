@@ -280,7 +280,7 @@ pub fn describe(tracks: &[Track], host: std::net::IpAddr, name: &str) -> String 
 /// # Errors
 /// If it is none, has no tracks, or has one of a codec that is not known.
 pub fn parse(sdp: &[u8]) -> Result<Vec<Description>, SdpError> {
-    let session = Session::parse(sdp).map_err(|e| SdpError::Malformed(e.to_string()))?;
+    let session = super::read_sdp(sdp).map_err(SdpError::Malformed)?;
     if session.medias.is_empty() {
         return Err(SdpError::NoTracks);
     }

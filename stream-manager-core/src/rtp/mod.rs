@@ -27,6 +27,7 @@ pub mod packetize;
 mod receiver;
 mod reorder;
 pub mod rtcp;
+mod sdp;
 
 pub(crate) use depacketize::shrink;
 pub use depacketize::{AccessUnit, DepacketizeError, Depacketizer};
@@ -34,6 +35,7 @@ pub use packet::{HEADER_BYTES, INTERLEAVED_BYTES, PacketError, Packets, RtpPacke
 pub use packetize::{PacketizeError, Packetizer, PacketizerOptions};
 pub use receiver::{Receiver, ReceiverStats};
 pub use reorder::Reorder;
+pub(crate) use sdp::read_sdp;
 
 /// Whether so many frames that could not be packetized are worth a line in the log: the first, and then each time there are
 /// ten times as many.

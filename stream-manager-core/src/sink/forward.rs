@@ -4,11 +4,14 @@ use super::Sink;
 use crate::config::IceConfig;
 use crate::event::{EventKind, EventSender};
 use crate::frame::WallTime;
+use crate::hub::Hub;
 use crate::source::AddressError;
 use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 /// Where a forward stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -126,11 +129,65 @@ impl ForwardHandle {
     }
 }
 
-/// Makes the sink that sends a stream on to an address: `whip://` and `whips://` (feature `webrtc`).
+/// Attempts are apart by this, doubled each time.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// What has gone well for so long begins with the first wait again.
+const WENT_WELL: Duration = Duration::from_secs(30);
+
+/// Makes one attempt after the other until the stream ends or `cancel`; an attempt gives why it ended, and is told when it has to.
+pub(crate) async fn keep_sending<F>(
+    hub: &Hub,
+    handle: &ForwardHandle,
+    cancel: &CancellationToken,
+    mut attempt: impl FnMut(CancellationToken) -> F,
+) where
+    F: Future<Output = Result<String, String>>,
+{
+    let mut wait = RETRY.0;
+    loop {
+        let begun = Instant::now();
+        handle.set(ForwardState::Connecting, "connecting");
+        // The stream's end is no reason to leave without a goodbye.
+        let stop = cancel.child_token();
+        let ended = {
+            let mut attempt = std::pin::pin!(attempt(stop.clone()));
+            tokio::select! {
+                ended = &mut attempt => ended,
+                () = hub.closed() => {
+                    stop.cancel();
+                    attempt.await
+                }
+            }
+        };
+        if stop.is_cancelled() {
+            break;
+        }
+        let reason = ended.unwrap_or_else(|error| error);
+        if begun.elapsed() >= WENT_WELL {
+            wait = RETRY.0;
+        }
+        handle.set(ForwardState::Backoff, reason);
+        // Not all at once when a server comes back.
+        let jittered = wait.mul_f64(0.75 + 0.5 * fastrand::f64());
+        wait = (wait * 2).min(RETRY.1);
+        tokio::select! {
+            () = cancel.cancelled() => break,
+            () = hub.closed() => break,
+            () = tokio::time::sleep(jittered) => {}
+        }
+    }
+    handle.set(ForwardState::Stopped, "the stream has ended");
+}
+
+/// Makes the sink that sends a stream on to an address: `rtmp://`, `rtmps://`, `srt://`, `udp://`, and with the
+/// feature `webrtc` `whip://` and `whips://`.
 ///
 /// # Errors
 /// If there is no way to send anything there.
-pub fn forward_to(address: &str, ice: &IceConfig) -> Result<(ForwardHandle, Box<dyn Sink>), AddressError> {
+pub fn forward_to(
+    address: &str,
+    #[cfg_attr(not(feature = "webrtc"), expect(unused_variables))] ice: &IceConfig,
+) -> Result<(ForwardHandle, Box<dyn Sink>), AddressError> {
     let shown = crate::error::redact_url(address);
     let url = url::Url::parse(address)
         .map_err(|e| AddressError::NotAUrl { address: shown.clone(), problem: e.to_string() })?;
@@ -140,6 +197,11 @@ pub fn forward_to(address: &str, ice: &IceConfig) -> Result<(ForwardHandle, Box<
             let sink = crate::webrtc::WhipForward::from_url(&url)?.ice(ice);
             Ok((sink.handle(), Box::new(sink)))
         }
-        scheme => Err(AddressError::NoForward { address: shown, scheme: scheme.to_owned() }),
+        #[cfg(not(feature = "webrtc"))]
+        "whip" | "whips" => Err(AddressError::NoForward { address: shown, scheme: url.scheme().to_owned() }),
+        _ => {
+            let sink = super::GstForward::from_url(url)?;
+            Ok((sink.handle(), Box::new(sink)))
+        }
     }
 }

@@ -4,6 +4,9 @@
 //! nothing else: not the source, not each other. One that fails or is slow changes nothing for the rest.
 
 pub mod forward;
+mod gst_forward;
+
+pub use gst_forward::GstForward;
 
 use crate::hub::HubReader;
 use tokio_util::sync::CancellationToken;

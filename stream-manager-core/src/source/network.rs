@@ -123,7 +123,7 @@ impl NetworkSource {
             Kind::Srt { .. } => {
                 let pipeline = parse_pipeline(&format!("srtsrc name=source ! {DEMUX}"))?;
                 if let Some(source) = pipeline.by_name("source") {
-                    self.set_srt(&source);
+                    pipeline::set_srt_address(&source, &self.url);
                 }
                 Ok(pipeline)
             }
@@ -152,28 +152,6 @@ impl NetworkSource {
                 }
                 Ok(pipeline)
             }
-        }
-    }
-
-    /// In properties, so that no message of the element's has the passphrase in it.
-    fn set_srt(&self, source: &gst::Element) {
-        let mut bare = self.url.clone();
-        // Whose address it is depends on that.
-        bare.set_query(matches!(self.kind, Kind::Srt { listens: true }).then_some("mode=listener"));
-        source.set_property("uri", bare.as_str());
-        for (name, value) in self.url.query_pairs() {
-            match &*name {
-                "mode" if value != "listener" => source.set_property_from_str("mode", &value),
-                "streamid" => source.set_property("streamid", value.as_ref()),
-                "passphrase" => source.set_property("passphrase", value.as_ref()),
-                "pbkeylen" => source.set_property_from_str("pbkeylen", &value),
-                "latency" => source.set_property("latency", value.parse().unwrap_or(125i32)),
-                _ => {}
-            }
-        }
-        // The supervisor connects again, and says so.
-        if source.find_property("auto-reconnect").is_some() {
-            source.set_property("auto-reconnect", false);
         }
     }
 }
@@ -218,13 +196,9 @@ fn udp(url: &Url) -> Result<Kind, AddressError> {
 fn srt(url: &Url) -> Result<Kind, AddressError> {
     only(url, &SRT_PARAMETERS)?;
     port_of(url)?;
-    let mut listens = url.host_str().is_none_or(str::is_empty);
     for (name, value) in url.query_pairs() {
         let expected = match &*name {
-            "mode" if ["caller", "listener", "rendezvous"].contains(&&*value) => {
-                listens |= value == "listener";
-                continue;
-            }
+            "mode" if ["caller", "listener", "rendezvous"].contains(&&*value) => continue,
             "mode" => "caller, listener or rendezvous",
             "passphrase" if (10..=79).contains(&value.len()) => continue,
             // The passphrase itself is not shown.
@@ -239,7 +213,7 @@ fn srt(url: &Url) -> Result<Kind, AddressError> {
         };
         return Err(parameter_error(url, &name, &value, expected));
     }
-    Ok(Kind::Srt { listens })
+    Ok(Kind::Srt { listens: pipeline::listens(url) })
 }
 
 fn rtmp(url: &Url) -> Result<Kind, AddressError> {
@@ -284,7 +258,7 @@ async fn read_sdp(path: &std::path::Path) -> Result<String, SourceError> {
         })
     };
     let text = read.await.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
-    match sdp_types::Session::parse(text.as_bytes()) {
+    match crate::rtp::read_sdp(text.as_bytes()) {
         Ok(session) if session.medias.is_empty() => Err(failed("it describes no media".into())),
         Ok(_) => Ok(text),
         Err(error) => Err(failed(format!("it is no SDP (RFC 8866): {error}"))),

@@ -4,6 +4,7 @@
 
 use super::{LeftOut, reasons};
 use crate::frame::{AudioCodec, Codec, CodecParameters, Track, TrackId, VideoCodec, VideoParameters};
+use crate::rtp::read_sdp;
 use sdp_types::{Media, Session};
 use std::borrow::Cow;
 use str0m::format as rtc;
@@ -314,7 +315,7 @@ pub(super) fn parse(offer: &str) -> Result<Session, NegotiationError> {
     if offer.len() > MAX_OFFER_BYTES {
         return Err(bad(format!("it has {} bytes; expected {MAX_OFFER_BYTES} at most", offer.len())));
     }
-    let session = Session::parse(offer.as_bytes()).map_err(|e| bad(e.to_string()))?;
+    let session = read_sdp(offer.as_bytes()).map_err(bad)?;
     if session.medias.len() > MAX_MEDIA {
         return Err(bad(format!(
             "it has {} media sections; expected {MAX_MEDIA} at most",

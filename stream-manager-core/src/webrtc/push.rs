@@ -12,21 +12,17 @@ use crate::error::redact_url;
 use crate::frame::{AudioCodec, CodecParameters, Track, VideoCodec};
 use crate::hub::{Hub, HubReader};
 use crate::session::{SessionKind, SessionState};
-use crate::sink::forward::{ForwardHandle, ForwardState};
+use crate::sink::forward::{ForwardHandle, ForwardState, keep_sending};
 use crate::sink::{Sink, SinkError};
 use crate::source::AddressError;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use str0m::RtcConfig;
 use str0m::format::{Codec, CodecConfig, CodecSpec, FormatParams, PayloadParams};
 use str0m::media::{Direction, Frequency, MediaKind, Mid, Pt};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-/// Attempts are apart by this, doubled each time.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// What has gone well for so long begins with the first wait again.
-const WENT_WELL: Duration = Duration::from_secs(30);
 /// How often its counters are looked at.
 const LOOK: Duration = Duration::from_millis(500);
 /// What may wait for the other server.
@@ -221,40 +217,9 @@ impl Sink for WhipForward {
     async fn run(&mut self, reader: HubReader, cancel: CancellationToken) -> Result<(), SinkError> {
         let hub = reader.hub();
         drop(reader);
-        let mut wait = RETRY.0;
-        loop {
-            let begun = Instant::now();
-            self.handle.set(ForwardState::Connecting, "connecting");
-            // The stream's end is no reason to leave without a goodbye.
-            let stop = cancel.child_token();
-            let ended = {
-                let mut attempt = std::pin::pin!(self.attempt(&hub, &stop));
-                tokio::select! {
-                    ended = &mut attempt => ended,
-                    () = hub.closed() => {
-                        stop.cancel();
-                        attempt.await
-                    }
-                }
-            };
-            if stop.is_cancelled() {
-                break;
-            }
-            let reason = ended.unwrap_or_else(|error| error);
-            if begun.elapsed() >= WENT_WELL {
-                wait = RETRY.0;
-            }
-            self.handle.set(ForwardState::Backoff, reason);
-            // Not all at once when a server comes back.
-            let jittered = wait.mul_f64(0.75 + 0.5 * fastrand::f64());
-            wait = (wait * 2).min(RETRY.1);
-            tokio::select! {
-                () = cancel.cancelled() => break,
-                () = hub.closed() => break,
-                () = tokio::time::sleep(jittered) => {}
-            }
-        }
-        self.handle.set(ForwardState::Stopped, "the stream has ended");
+        let this = &*self;
+        let (hub_of, handle) = (&hub, &self.handle);
+        keep_sending(&hub, handle, &cancel, |stop| async move { this.attempt(hub_of, &stop).await }).await;
         Ok(())
     }
 

@@ -58,7 +58,8 @@ impl Endpoint {
         // Schemes of these kinds cannot be set one for the other.
         let rest = address.as_str().split_once(':')?.1;
         let mut url = Url::parse(&format!("{scheme}:{rest}")).ok()?;
-        let decoded = |text: &str| percent_decoded(text);
+        let decoded =
+            |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
         let (name, password) = (decoded(url.username()), url.password().map(decoded));
         let authorization = match (name.as_str(), password) {
             ("", None) => None,
@@ -146,25 +147,6 @@ impl Endpoint {
             tracing::debug!(address = %redact_url(session.as_str()), "a session could not be ended");
         }
     }
-}
-
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, behind)) = rest.split_first() {
-        let digits = behind.get(..2).and_then(|d| std::str::from_utf8(d).ok());
-        match digits.filter(|_| *first == b'%').and_then(|d| u8::from_str_radix(d, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &behind[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = behind;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn refused(url: &Url, status: StatusCode, text: &str) -> SourceError {

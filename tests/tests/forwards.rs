@@ -1,0 +1,121 @@
+//! Streams sent on to other servers by RTMP, SRT and MPEG-TS: each picture once, in its order, and again after the other side
+//! was away.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use serde_json::{Value, json};
+use std::net::UdpSocket;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use stream_manager_tests::camera::{Camera, Feed};
+use stream_manager_tests::media::{assert_contiguous, codecs, counters};
+use stream_manager_tests::program::{Server, signal, wait};
+use stream_manager_tests::wait_until;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// ffmpeg looks at MPEG-TS for five seconds before it begins, otherwise.
+const BRIEFLY: [&str; 4] = ["-analyzeduration", "1M", "-probesize", "200k"];
+
+fn free() -> u16 {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn forwarding(camera: &Camera, urls: &[&str]) -> (tempfile::TempDir, Server) {
+    let mut config = format!("[[streams]]\nid = \"cam\"\nsource_url = \"{}\"\n", camera.url());
+    for url in urls {
+        config += &format!("[[streams.forward]]\nurl = \"{url}\"\n");
+    }
+    Server::alone(&config)
+}
+
+fn forward(server: &Server, number: usize) -> Value {
+    server.stream("cam")["forwards"][number].clone()
+}
+
+/// ffmpeg takes what comes at an address until there is enough of it.
+fn taken(arguments: &[&str], url: &str, path: &Path, enough: impl Fn() -> bool) {
+    let mut ffmpeg = Command::new("ffmpeg")
+        .args(["-v", "error", "-y"])
+        .args(arguments)
+        .args(["-i", url, "-c", "copy"])
+        .arg(path)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("enough of it", Duration::from_secs(60), || {
+        assert!(ffmpeg.try_wait().unwrap().is_none(), "ffmpeg has ended");
+        enough()
+    });
+    signal(&ffmpeg, "INT");
+    wait(&mut ffmpeg, Duration::from_secs(20));
+}
+
+fn is_whole(path: &Path, name: &str) {
+    assert_eq!(codecs(path), ["h264", "aac"], "{name}");
+    let numbers = counters(path);
+    assert!(numbers.len() >= 75, "{name}: {}", numbers.len());
+    assert_contiguous(&numbers, name);
+}
+
+#[test]
+fn by_rtmp() {
+    let camera = Camera::start(Feed::with_audio(false));
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("rtmp://127.0.0.1:{}/live/geheim", free());
+    // Nobody is there yet.
+    let (_folder, server) = forwarding(&camera, &[&url]);
+    wait_until("it is told", SOON, || forward(&server, 0)["state"] == "backoff");
+    let path = folder.path().join("rtmp.mp4");
+    let enough =
+        || forward(&server, 0)["state"] == "running" && forward(&server, 0)["bytes"].as_u64() > Some(100_000);
+    taken(&["-listen", "1"], &url, &path, enough);
+    is_whole(&path, "rtmp");
+    let shown = server.stream("cam")["forwards"].to_string();
+    assert!(shown.contains("/live/***") && !shown.contains("geheim"), "{shown}");
+    server.stop();
+}
+
+#[test]
+fn by_srt_and_udp() {
+    let camera = Camera::start(Feed::with_audio(false));
+    let folder = tempfile::tempdir().unwrap();
+    let secret = "passphrase=geheim-geheim&pbkeylen=16";
+    let (srt, udp) = (free(), free());
+    let (_folder, server) =
+        forwarding(&camera, &[&format!("srt://127.0.0.1:{srt}?{secret}"), &format!("udp://127.0.0.1:{udp}")]);
+    let path = folder.path().join("srt.mp4");
+    taken(&BRIEFLY, &format!("srt://127.0.0.1:{srt}?mode=listener&{secret}"), &path, || {
+        let now = forward(&server, 0);
+        now["state"] == "running" && now["bytes"].as_u64() > Some(100_000)
+    });
+    is_whole(&path, "srt");
+    // A listener that has gone is told, and called again.
+    wait_until("it is told", SOON, || forward(&server, 0)["last_error"].is_string());
+    let path = folder.path().join("udp.mp4");
+    let before = forward(&server, 1)["bytes"].as_u64();
+    taken(&BRIEFLY, &format!("udp://127.0.0.1:{udp}"), &path, || {
+        forward(&server, 1)["bytes"].as_u64() > before.map(|bytes| bytes + 100_000)
+    });
+    is_whole(&path, "udp");
+    let log = server.stop();
+    assert!(!log.contains("geheim"), "{log}");
+}
+
+/// What a protocol does not carry is left out and said; if nothing is left, that is the reason.
+#[test]
+fn what_is_not_carried_is_said() {
+    let camera = Camera::start(Feed::with_audio(true));
+    let (_folder, server) = forwarding(&camera, &[&format!("udp://127.0.0.1:{}", free())]);
+    wait_until("it goes", SOON, || forward(&server, 0)["state"] == "running");
+    let left_out = forward(&server, 0)["left_out"].to_string();
+    assert!(left_out.contains("pcmu: MPEG-TS does not carry it"), "{left_out}");
+    for url in ["rtmp:///x", "srt://host", "rtmps://", "nothing", "gopher://h/x"] {
+        let body = json!({"id": "x", "source_url": "test://ball", "forward": [{"url": url}]});
+        let (status, answer) = server.call("POST", "/api/streams", Some(&body));
+        assert!(status == 422 && answer["pointer"] == "/forward", "{url}: {answer}");
+    }
+    server.stop();
+}
