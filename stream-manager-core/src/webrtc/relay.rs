@@ -37,10 +37,13 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
 const BUFFER_BYTES: usize = 64 << 10;
 
+/// A datagram, and where it goes or comes from.
+type Addressed = (SocketAddr, Vec<u8>);
+
 /// The allocations of a session, by their addresses.
 #[derive(Debug, Default)]
 pub(super) struct Relays {
-    queues: RwLock<HashMap<SocketAddr, mpsc::Sender<(SocketAddr, Vec<u8>)>>>,
+    queues: RwLock<HashMap<SocketAddr, mpsc::Sender<Addressed>>>,
 }
 
 impl Relays {
@@ -54,7 +57,7 @@ impl Relays {
     }
 
     /// Makes room for what goes by way of an allocation.
-    pub(super) fn add(&self, allocated: SocketAddr) -> mpsc::Receiver<(SocketAddr, Vec<u8>)> {
+    pub(super) fn add(&self, allocated: SocketAddr) -> mpsc::Receiver<Addressed> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         self.queues.write().insert(allocated, sender);
         receiver
@@ -133,11 +136,8 @@ pub(super) struct Allocation {
     peers: HashSet<IpAddr>,
     channels: HashSet<SocketAddr>,
     /// For peers that may not be sent to yet.
-    waiting: VecDeque<(SocketAddr, Vec<u8>)>,
+    waiting: VecDeque<Addressed>,
 }
-
-/// What has arrived.
-type Arrived = (SocketAddr, Vec<u8>);
 
 impl Allocation {
     /// Asks a server for an address.
@@ -221,7 +221,7 @@ impl Allocation {
     }
 
     /// Takes what the server has sent.
-    fn arrived(&mut self, data: &[u8]) -> Vec<Arrived> {
+    fn arrived(&mut self, data: &[u8]) -> Vec<Addressed> {
         let (now, transport) = (self.now(), self.client.transport());
         let mut all = Vec::new();
         let transmit = Transmit::new(data, transport, self.server, self.local);
@@ -264,7 +264,7 @@ impl Allocation {
     /// Carries what is sent and what arrives until nothing more is to be sent, then gives the address back.
     pub(super) async fn run(
         mut self,
-        mut outgoing: mpsc::Receiver<(SocketAddr, Vec<u8>)>,
+        mut outgoing: mpsc::Receiver<Addressed>,
         deliver: impl Fn(SocketAddr, Vec<u8>),
     ) -> io::Result<()> {
         let mut buffer = vec![0; BUFFER_BYTES];
@@ -276,7 +276,7 @@ impl Allocation {
                         let waiting = std::mem::take(&mut self.waiting);
                         let (now, later) = waiting.into_iter().partition(|(to, _)| to.ip() == ip);
                         self.waiting = later;
-                        let now: VecDeque<(SocketAddr, Vec<u8>)> = now;
+                        let now: VecDeque<Addressed> = now;
                         for (to, data) in now {
                             self.send(to, data).await?;
                         }
