@@ -395,6 +395,7 @@ fn it_is_switched_and_set_live_and_remembered() {
     let server = looking(&folder, here.path(), &camera.url(), "");
     let running = |v: &Value| v["state"] == "running" && v["analysed"].as_u64() > Some(3);
     server.wait_until(INFERENCE, "it runs", LIMIT, running);
+    server.wait_for("door", "its recording", LIMIT, |stream| stream["recording"]["file"].is_string());
     let since = server.stream("door")["since"].clone();
     let file = server.stream("door")["recording"]["file"].clone();
 

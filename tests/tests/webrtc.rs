@@ -348,10 +348,10 @@ fn what_is_wrong_with_an_offer_is_said() {
     for (kind, text, status, code) in [
         ("application/sdp", "rubbish".to_owned(), 400, "invalid_offer"),
         ("application/sdp", String::new(), 400, "invalid_offer"),
-        // The parser of these takes what is behind an attribute for media, and panics.
+        // The parser takes what is behind such a line for media, and panics.
         (
             "application/sdp",
-            "v=0\r\no=- 1 2 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=x\r\nc=IN IP4 0.0.0.0\r\n".to_owned(),
+            "v=0\r\no=- 1 2 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\nrubbish\r\nc=IN IP4 0.0.0.0\r\n".to_owned(),
             400,
             "invalid_offer",
         ),

@@ -7,7 +7,6 @@ use url::Url;
 /// Whether we wait for others to come, as an address says.
 pub(crate) fn listens(url: &Url) -> bool {
     url.query_pairs().any(|(name, value)| name == "mode" && value == "listener")
-        || url.host_str().is_none_or(str::is_empty)
 }
 
 /// Sets an element's address: in properties, so that no message of the element's has the passphrase in it.

@@ -313,7 +313,7 @@ mod tests {
             "udp://@239.1.1.1:5000",
             "udp://0.0.0.0:5000",
             "udp://[ff02::1]:5000",
-            "srt://:9000?mode=listener&passphrase=0123456789",
+            "srt://0.0.0.0:9000?mode=listener&passphrase=0123456789",
             "srt://camera:9000?latency=200&streamid=door",
             "rtmp://camera/live/door",
             "sdp:///etc/camera.sdp",
