@@ -135,6 +135,15 @@ impl Server {
         (folder, server)
     }
 
+    /// The same with WebRTC at all addresses: some clients do not use the loopback where there is something else.
+    pub fn reachable(config: &str) -> (tempfile::TempDir, Self) {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Self::start_with(folder.path(), Some(config), |command| {
+            command.env("STREAM_MANAGER_WEBRTC__LISTEN", "0.0.0.0:0");
+        });
+        (folder, server)
+    }
+
     /// As [`start`](Self::start); `change` may change how it is started.
     pub fn start_with(folder: &Path, config: Option<&str>, change: impl FnOnce(&mut Command)) -> Self {
         let mut command = stream_manager();

@@ -677,8 +677,9 @@ fn aiortc_plays_it() {
 #[test]
 fn webrtcbin_plays_it() {
     let camera = Camera::start(Feed::with_audio(false));
-    // It does not use the loopback where there is something else.
-    let (_folder, server) = with(&camera, "[webrtc]\nlisten = \"0.0.0.0:0\"\n");
+    let (_folder, server) =
+        Server::reachable(&format!("[[streams]]\nid = \"yard/cam\"\nsource_url = \"{}\"\n", camera.url()));
+    server.wait_for("yard/cam", "frames", SOON, |stream| stream["frames"].as_u64() > Some(30));
     let Some(command) = webrtcbin(&["whep", &whep(&server), "120"]) else { return };
     let output = finish(command, Duration::from_secs(90));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

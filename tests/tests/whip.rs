@@ -23,8 +23,12 @@ const SOON: Duration = Duration::from_secs(30);
 
 /// With a stream to publish, and a camera whose pictures can be.
 fn with(more: &str) -> (tempfile::TempDir, Server, Camera) {
+    by(Server::alone, more)
+}
+
+fn by(start: fn(&str) -> (tempfile::TempDir, Server), more: &str) -> (tempfile::TempDir, Server, Camera) {
     let camera = Camera::start(Feed::h264());
-    let (folder, server) = Server::alone(&format!(
+    let (folder, server) = start(&format!(
         "{more}\n[[streams]]\nid = \"cam\"\nsource_url = \"{}\"\n\
          [[streams]]\nid = \"yard/phone\"\nsource_url = \"publisher\"\nrecording = {{ enabled = true }}\n",
         camera.url()
@@ -138,8 +142,7 @@ fn ffmpeg_publishes() {
 /// Its certificates have RSA keys, and its sections go along with the first one (`a=bundle-only`).
 #[test]
 fn webrtcbin_publishes() {
-    // It does not use the loopback where there is something else.
-    let (folder, server, _camera) = with("[webrtc]\nlisten = \"0.0.0.0:0\"\n");
+    let (folder, server, _camera) = by(Server::reachable, "");
     let Some(command) = webrtcbin(&["whip", &whip(&server), "8"]) else { return };
     publishes(command, folder.path(), server, "webrtcbin");
 }
@@ -299,8 +302,7 @@ fn shown_by_browsers(codec: &str) {
         println!("SKIPPED: {reason}");
         return;
     }
-    // Firefox does not use the loopback.
-    let (_folder, server, _camera) = with("[webrtc]\nlisten = \"0.0.0.0:0\"\n");
+    let (_folder, server, _camera) = by(Server::reachable, "");
     let publishing = Playing::start(&format!("whip-{codec}"), &whip(&server), 600);
     wait_until("frames", Duration::from_secs(60), || {
         server.stream("yard/phone")["frames"].as_u64() > Some(50)
