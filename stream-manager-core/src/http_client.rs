@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper_rustls::HttpsConnector;
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use std::sync::{Arc, OnceLock};
@@ -14,7 +14,6 @@ pub(crate) type Client = hyper_util::client::legacy::Client<HttpsConnector<HttpC
 
 /// Trusts what the system does.
 pub(crate) fn client() -> Client {
-    // Certificates are read once.
     static CONNECTOR: OnceLock<HttpsConnector<HttpConnector>> = OnceLock::new();
     hyper_util::client::legacy::Client::builder(TokioExecutor::new())
         .pool_idle_timeout(Duration::from_secs(30))
@@ -23,29 +22,27 @@ pub(crate) fn client() -> Client {
 }
 
 fn connector() -> HttpsConnector<HttpConnector> {
-    let builder = hyper_rustls::HttpsConnectorBuilder::new();
-    let provider = ring();
-    let connector = match builder.with_provider_and_native_roots(provider.clone()) {
-        Ok(builder) => builder,
-        Err(error) => {
-            // Without any certificate authority https cannot be trusted, but http can be used.
-            tracing::warn!(%error, "no certificate authorities are installed; requests to https:// will fail");
-            hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(no_roots(provider))
-        }
-    };
-    connector.https_or_http().enable_http1().build()
+    let config = rustls::ClientConfig::clone(&tls_config());
+    let builder = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(config);
+    builder.https_or_http().enable_http1().build()
 }
 
-/// For TLS connections of other kinds; trusts what the system does.
-#[cfg(feature = "webrtc")]
+/// For TLS connections of all kinds; trusts what the system does.
 pub(crate) fn tls_config() -> Arc<rustls::ClientConfig> {
-    use hyper_rustls::ConfigBuilderExt as _;
+    // Certificates are read once.
     static CONFIG: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
     let make = || {
         let builder =
             rustls::ClientConfig::builder_with_provider(ring()).with_safe_default_protocol_versions();
-        let trusting = builder.ok().and_then(|builder| builder.with_native_roots().ok());
-        Arc::new(trusting.map_or_else(|| no_roots(ring()), |builder| builder.with_no_client_auth()))
+        let trusting = builder.map_err(std::io::Error::other).and_then(ConfigBuilderExt::with_native_roots);
+        Arc::new(match trusting {
+            Ok(builder) => builder.with_no_client_auth(),
+            Err(error) => {
+                // Without any certificate authority TLS cannot be trusted, but http can be used.
+                tracing::warn!(%error, "no certificate authorities are installed; requests to https:// will fail");
+                no_roots(ring())
+            }
+        })
     };
     CONFIG.get_or_init(make).clone()
 }

@@ -139,10 +139,8 @@ impl GstForward {
         };
         let pipeline = parse_pipeline(line)?;
         let missing = |name: &str| PipelineError::Parse(format!("no element {name}"));
-        let to = pipeline
-            .by_name("to")
-            .or_else(|| pipeline.children().into_iter().next())
-            .ok_or_else(|| missing("to"))?;
+        let to = pipeline.by_name("to").ok_or_else(|| missing("to"))?;
+        let mux = pipeline.by_name("mux").ok_or_else(|| missing("mux"))?;
         match self.way {
             Way::Rtmp => to.set_property("location", self.url.as_str()),
             Way::Srt => {
@@ -155,8 +153,7 @@ impl GstForward {
                 to.set_property("port", i32::from(self.url.port().unwrap_or_default()));
             }
         }
-        let into = pipeline.by_name("mux").unwrap_or(to);
-        Ok((pipeline, into))
+        Ok((pipeline, mux))
     }
 
     /// A source for a track, linked into the pipeline.
