@@ -79,8 +79,9 @@ fn newest(playing: &Playing) -> u32 {
 fn survives(player: &str) -> Played {
     let mut camera = Camera::start(Feed::h264());
     let (_folder, server) = server(&camera, "retry_initial = \"500ms\"\nsilence_timeout = \"2s\"\n");
-    let playing = start(&server, player, 40);
-    wait_until("the first pictures", Duration::from_secs(15), || playing.so_far().shown.len() > 10);
+    // Longer than all that is waited for below.
+    let playing = start(&server, player, 180);
+    wait_until("the first pictures", Duration::from_secs(40), || playing.so_far().shown.len() > 10);
     camera.kill();
     std::thread::sleep(Duration::from_secs(2));
     let before = camera.counter();

@@ -98,6 +98,8 @@ impl Presentation {
     pub(super) fn raise_targets(&self, segment: Duration, part: Duration) {
         // EXTINF rounded to the nearest second must not be more than this (RFC 8216 section 4.3.3.1).
         let segment = Duration::from_secs((segment.as_secs_f64().round() as u64).max(1));
+        // As exactly as playlists say it: three times what they say is what they promise to hold back.
+        let part = Duration::from_micros(part.as_nanos().div_ceil(10_000) as u64 * 10);
         let mut targets = self.targets.lock();
         *targets = Targets { segment: targets.segment.max(segment), part: targets.part.max(part) };
     }
