@@ -267,6 +267,13 @@ pub enum EventKind {
         /// Why, in words.
         reason: String,
     },
+    /// Another input of a stream is let in: what stands in for its source, or the source again. Or what is to stand in fails.
+    FallbackState {
+        /// Whether what stands in is what readers get.
+        active: bool,
+        /// Why, in words.
+        reason: String,
+    },
     /// A forward of a stream changed state.
     ForwardState {
         /// Where it goes, without secrets.
@@ -327,6 +334,8 @@ impl EventKind {
         "state_damaged",
         "detections",
         "inference_state",
+        "fallback_state",
+        "forward_state",
         "model_state",
         "test",
     ];
@@ -364,6 +373,7 @@ impl EventKind {
             Self::StateDamaged { .. } => "state_damaged",
             Self::Detections(_) => "detections",
             Self::InferenceState { .. } => "inference_state",
+            Self::FallbackState { .. } => "fallback_state",
             Self::ForwardState { .. } => "forward_state",
             Self::ModelState { .. } => "model_state",
             Self::Test { .. } => "test",
@@ -544,6 +554,15 @@ mod tests {
     fn a_kind_s_name_is_the_one_it_is_written_with() {
         let kind = EventKind::StreamState { state: StreamState::Idle, reason: String::new() };
         assert_eq!(serde_json::to_value(&kind).unwrap()["kind"], kind.name());
-        assert!(EventKind::NAMES.contains(&kind.name()));
+        // Each arm of `name` gives one that is in the list, and there are no others.
+        let arms = include_str!("event.rs").lines().filter_map(|line| {
+            let name = line.trim().strip_prefix("Self::")?.split_once(" } => \"")?.1;
+            name.strip_suffix("\",")
+        });
+        let mut arms: Vec<&str> = arms.chain(["detections"]).collect();
+        let mut names = EventKind::NAMES.to_vec();
+        arms.sort_unstable();
+        names.sort_unstable();
+        assert_eq!(arms, names);
     }
 }

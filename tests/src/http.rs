@@ -84,3 +84,25 @@ pub fn join(base: &str, relative: &str) -> String {
     }
     format!("{scheme}://{host}/{}", parts.join("/"))
 }
+
+/// Reads server-sent events until there are `number` of them. Gives their ids and their data.
+pub fn sse(address: &str, path: &str, number: usize) -> (Vec<u64>, Vec<serde_json::Value>) {
+    use std::io::{BufRead, BufReader, Write};
+    let mut socket = std::net::TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(40))).unwrap();
+    write!(socket, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let (mut ids, mut data) = (Vec::new(), Vec::new());
+    for line in BufReader::new(socket).lines() {
+        let line = line.unwrap();
+        if let Some(id) = line.strip_prefix("id: ") {
+            ids.push(id.parse().unwrap());
+        }
+        if let Some(json) = line.strip_prefix("data: ") {
+            data.push(serde_json::from_str(json).unwrap());
+        }
+        if data.len() == number {
+            break;
+        }
+    }
+    (ids, data)
+}

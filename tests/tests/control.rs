@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::disk::Disk;
+use stream_manager_tests::http::sse;
 use stream_manager_tests::media::{assert_contiguous, check, counters, files};
 use stream_manager_tests::program::{Server, run, signal, wait};
 
@@ -211,7 +212,7 @@ fn a_bad_configuration_changes_nothing_and_says_why() {
     // The old address still serves what it served: a listener that cannot move stays.
     let probe = Command::new("ffprobe").args(["-v", "error", &server.rtsp_url("a")]).output().unwrap();
     assert!(String::from_utf8_lossy(&probe.stderr).contains("404"), "{probe:?}");
-    let (_, events) = sse(&server, "/api/events?after=0&kind=config_rejected", 7);
+    let (_, events) = sse(server.address(), "/api/events?after=0&kind=config_rejected", 7);
     assert_eq!(events.len(), 7);
     // A file that is gone is no configuration.
     std::fs::remove_file(&path).unwrap();
@@ -222,28 +223,6 @@ fn a_bad_configuration_changes_nothing_and_says_why() {
     let (_, status) = server.call("GET", "/api/config/status", None);
     assert_eq!(status["problem"], Value::Null);
     assert!(server.stop().contains("the new configuration is refused"));
-}
-
-/// Reads server-sent events until there are `number` of them. Gives their ids and their data.
-fn sse(server: &Server, path: &str, number: usize) -> (Vec<u64>, Vec<Value>) {
-    use std::io::{BufRead, BufReader, Write};
-    let mut socket = std::net::TcpStream::connect(server.address()).unwrap();
-    socket.set_read_timeout(Some(LIMIT)).unwrap();
-    write!(socket, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    let (mut ids, mut data) = (Vec::new(), Vec::new());
-    for line in BufReader::new(socket).lines() {
-        let line = line.unwrap();
-        if let Some(id) = line.strip_prefix("id: ") {
-            ids.push(id.parse().unwrap());
-        }
-        if let Some(json) = line.strip_prefix("data: ") {
-            data.push(serde_json::from_str(json).unwrap());
-        }
-        if data.len() == number {
-            break;
-        }
-    }
-    (ids, data)
 }
 
 #[test]
@@ -440,7 +419,7 @@ fn a_database_in_trouble() {
     let server = Server::start(folder.path(), None);
     let (_, page) = server.call("GET", "/api/streams", None);
     assert_eq!(page["total"], 2, "{}", server.log());
-    let (_, events) = sse(&server, "/api/events?after=0&kind=state_damaged", 1);
+    let (_, events) = sse(server.address(), "/api/events?after=0&kind=state_damaged", 1);
     assert_eq!(events[0]["restored_streams"], 2);
     assert!(folder.path().join(events[0]["kept_as"].as_str().unwrap()).is_file());
     server.stop();
@@ -544,7 +523,7 @@ fn a_disk_that_refuses_and_a_clock_that_jumps() {
         assert_eq!(server.call("DELETE", &format!("/api/streams/{what}"), None).0, 204);
     }
     // Two hours back: numbers of events and what is remembered for keys do not mind.
-    let (ids, _) = sse(&server, "/api/events?after=0&kind=stream_created", 3);
+    let (ids, _) = sse(server.address(), "/api/events?after=0&kind=stream_created", 3);
     let key = [("idempotency-key", "one")];
     assert_eq!(server.call_with("POST", "/api/streams", &key, Some(&stream("k"))).0, 201);
     trouble("clock -7200");
@@ -552,7 +531,7 @@ fn a_disk_that_refuses_and_a_clock_that_jumps() {
     assert_eq!((status, &again["id"]), (201, &json!("k")), "{again}");
     assert_eq!(server.call("POST", "/api/streams", Some(&stream("later"))).0, 201);
     let path = format!("/api/events?kind=stream_created&after={}", ids[2]);
-    let (more, events) = sse(&server, &path, 2);
+    let (more, events) = sse(server.address(), &path, 2);
     assert!(more[0] > ids[2] && more[1] > more[0], "{more:?}");
     assert_eq!((&events[0]["stream"], &events[1]["stream"]), (&json!("k"), &json!("later")));
     server.kill();

@@ -120,6 +120,31 @@ fn a_websocket_player_goes_on_after_a_reconnect_and_another_size() {
     }
 }
 
+/// A player goes on while a slate stands in for the camera, and with the camera again.
+#[test]
+fn hls_js_goes_on_over_a_fallback() {
+    if is_missing() {
+        return;
+    }
+    let mut camera = Camera::start(Feed::with_audio(false));
+    let more = "retry_initial = \"500ms\"\nsilence_timeout = \"2s\"\n\
+                [streams.fallback]\nslate = \"no signal\"\ntimeout = \"1s\"\nreturn_after = \"1s\"\n";
+    let (_folder, server) = server(&camera, more);
+    let playing = start(&server, "hlsjs", 180);
+    wait_until("the first pictures", Duration::from_secs(40), || playing.so_far().shown.len() > 10);
+    camera.kill();
+    let before = camera.counter();
+    // Black reads as the number 0.
+    let black = || playing.so_far().shown.iter().rev().take(10).all(|shown| shown.counter == 0);
+    wait_until("the slate", Duration::from_secs(40), black);
+    camera.revive();
+    wait_until("the camera again", Duration::from_secs(40), || newest(&playing) > before + 25);
+    // Where the one ends and the other begins there may be a hole of a moment.
+    let errors = playing.so_far().errors();
+    assert!(errors.iter().all(|error| error.contains("bufferSeekOverHole")), "{errors:?}");
+    server.stop();
+}
+
 /// Cameras with B frames, with a picture a second, with ten seconds between keyframes.
 #[test]
 fn odd_cameras_play() {

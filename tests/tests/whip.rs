@@ -83,9 +83,11 @@ fn what_is_published_is_recorded_and_seen() {
     publisher.send(&pictures[100..]);
     let seen = watching.join().unwrap();
     assert_contiguous(&seen, "seen");
-    assert!(line.unwrap().lost.load(Ordering::Relaxed) > 10);
+    assert!(line.as_ref().unwrap().lost.load(Ordering::Relaxed) > 10);
     assert_eq!(request("DELETE", &publisher.session, &[]).status, 200);
     publisher.until("goodbye", SOON, |p| p.closed);
+    // The goodbye comes by it too.
+    drop(line);
     wait_until("the session's end", SOON, || publishers(&server).is_empty());
     server.wait_for("yard/phone", "waiting", SOON, |stream| stream["state"] == "idle");
     server.stop();
@@ -296,6 +298,17 @@ fn a_browser_publishes() {
     assert!(recorded.len() > 250, "{}", recorded.len());
 }
 
+/// How many of these counters follow on each other, if those are left out that do not.
+fn in_order(counters: &[u32]) -> usize {
+    let mut longest: Vec<usize> = Vec::new();
+    for (index, counter) in counters.iter().enumerate() {
+        let follows = (0..index).filter(|i| counters[*i] <= *counter && counter - counters[*i] < 25);
+        let before = follows.map(|i| longest[i]).max().unwrap_or(0);
+        longest.push(before + 1);
+    }
+    longest.into_iter().max().unwrap_or(0)
+}
+
 /// What one browser sends by a codec, the others show as it is.
 fn shown_by_browsers(codec: &str) {
     if let Some(reason) = missing() {
@@ -319,8 +332,7 @@ fn shown_by_browsers(codec: &str) {
         assert!(played.errors().is_empty(), "{browser}: {played:?}");
         let live: Vec<u32> = played.shown.iter().skip(15).map(|shown| shown.counter).collect();
         // At a low rate, a block is now and then not as black or white as it was.
-        let ordered = live.windows(2).filter(|pair| pair[0] <= pair[1] && pair[1] - pair[0] < 25).count();
-        assert!(ordered * 10 >= live.len() * 7, "{browser}: {live:?}");
+        assert!(in_order(&live) * 10 >= live.len() * 7, "{browser}: {live:?}");
     }
     assert!(publishing.so_far().errors().is_empty());
     drop(publishing);

@@ -5,7 +5,7 @@ use super::query::{self, bad};
 use super::{ApiState, json};
 use crate::frame::WallTime;
 use crate::manager::ManagerError;
-use crate::storage::index::{RecordingItem, SegmentId, SegmentRow, TimeRange};
+use crate::storage::index::{Mark, RecordingItem, SegmentId, SegmentRow, TimeRange};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -30,9 +30,10 @@ pub(super) struct RecordingsQuery {
 enum View {
     Spans,
     Segments,
+    Marks,
 }
 
-/// A page of recordings: spans and gaps, or segments.
+/// A page of recordings: spans and gaps, or segments, or marks.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct RecordingsPage {
     items: Vec<RecordingsItem>,
@@ -45,6 +46,7 @@ pub(super) struct RecordingsPage {
 enum RecordingsItem {
     Item(ItemView),
     Segment(SegmentView),
+    Mark(Mark),
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -131,6 +133,17 @@ pub(super) async fn list(
                 })
                 .collect();
             let next = next.map(|time| time.as_unix_nanos().to_string());
+            Ok(json(StatusCode::OK, &RecordingsPage { items, next }))
+        }
+        View::Marks => {
+            if !cursor.is_empty() {
+                let from = cursor.parse().map(WallTime::from_unix_nanos).map_err(|_| no_cursor())?;
+                range.start = range.start.max(from);
+            }
+            let mut marks = state.manager.marks(id, range, limit + 1).await?;
+            let next = marks.get(limit).map(|mark| mark.time.as_unix_nanos().to_string());
+            marks.truncate(limit);
+            let items = marks.into_iter().map(RecordingsItem::Mark).collect();
             Ok(json(StatusCode::OK, &RecordingsPage { items, next }))
         }
         View::Segments => {

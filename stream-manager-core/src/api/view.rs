@@ -51,6 +51,8 @@ pub struct StreamView {
     hls: Option<crate::hls::PackagerStatus>,
     /// How what it is sent on to stands.
     forwards: Vec<crate::sink::forward::ForwardStatus>,
+    /// How what stands in for its source stands; none if there is nothing, or it does not run.
+    fallback: Option<crate::manager::FallbackStatus>,
     /// Where it can be had, by protocol.
     addresses: BTreeMap<String, String>,
     /// As it is configured, without secrets and without what is left to the defaults.
@@ -147,6 +149,9 @@ impl RecordingView {
 pub(super) fn shown(config: &StreamConfig) -> StreamConfig {
     let mut shown = StreamConfig { source_url: redact_url(&config.source_url), ..config.clone() };
     shown.inference.source_url = shown.inference.source_url.as_deref().map(redact_url);
+    if let Some(url) = &mut shown.fallback.url {
+        *url = redact_url(url);
+    }
     for forward in &mut shown.forward {
         forward.url = redact_url(&forward.url);
     }
@@ -192,6 +197,7 @@ impl StreamView {
             #[cfg(feature = "hls")]
             hls: None,
             forwards: Vec::new(),
+            fallback: None,
             addresses: BTreeMap::new(),
             config: None,
             created: None,
@@ -265,6 +271,7 @@ impl StreamView {
         self.last_error = status.state.last_error;
         self.recording = status.recording.into();
         self.forwards = status.forwards;
+        self.fallback = status.fallback;
         self.consumers = status
             .consumers
             .into_iter()

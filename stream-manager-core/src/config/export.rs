@@ -28,6 +28,9 @@ impl Config {
             if let Some(url) = stream.inference.source_url.as_ref().filter(|_| !secrets) {
                 value["streams"][index]["inference"]["source_url"] = crate::error::redact_url(url).into();
             }
+            if let Some(url) = stream.fallback.url.as_ref().filter(|_| !secrets) {
+                value["streams"][index]["fallback"]["url"] = crate::error::redact_url(url).into();
+            }
             for (number, forward) in stream.forward.iter().enumerate().filter(|_| !secrets) {
                 value["streams"][index]["forward"][number]["url"] =
                     crate::error::redact_url(&forward.url).into();

@@ -13,6 +13,7 @@
 //! ```
 
 mod export;
+mod fallback;
 mod hls;
 mod hooks;
 mod inference;
@@ -24,6 +25,7 @@ mod stream;
 mod units;
 mod webrtc;
 
+pub use fallback::{FallbackConfig, FallbackKind, FallbackSettings};
 pub use hls::{HlsConfig, HlsSettings, StreamHlsConfig};
 pub use hooks::{CommandConfig, EventsConfig, HooksConfig, MqttConfig, WebhookConfig};
 pub use inference::{

@@ -1,5 +1,6 @@
 //! A stream's configuration, the defaults behind it, and both together.
 
+use super::fallback::{FallbackConfig, FallbackSettings};
 use super::{
     AnalysisSettings, BytesText, DurationText, HlsSettings, StreamHlsConfig, StreamInferenceConfig, SyncText,
 };
@@ -46,6 +47,9 @@ pub struct Defaults {
     /// How streams are packaged for HLS, DASH and fMP4 players.
     #[serde(skip_serializing_if = "StreamHlsConfig::is_empty")]
     pub hls: StreamHlsConfig,
+    /// What stands in for sources that are silent.
+    #[serde(skip_serializing_if = "FallbackConfig::is_empty")]
+    pub fallback: FallbackConfig,
 }
 
 impl Default for Defaults {
@@ -67,6 +71,7 @@ impl Default for Defaults {
             recording: RecordingDefaults::default(),
             inference: StreamInferenceConfig::default(),
             hls: StreamHlsConfig::default(),
+            fallback: FallbackConfig::default(),
         }
     }
 }
@@ -185,6 +190,9 @@ pub struct StreamConfig {
     /// How it is packaged for HLS, DASH and fMP4 players.
     #[serde(default, skip_serializing_if = "StreamHlsConfig::is_empty")]
     pub hls: StreamHlsConfig,
+    /// What stands in for its source when that is silent.
+    #[serde(default, skip_serializing_if = "FallbackConfig::is_empty")]
+    pub fallback: FallbackConfig,
     /// Where it is sent on to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forward: Vec<ForwardConfig>,
@@ -270,6 +278,8 @@ pub struct ResolvedStream {
     pub inference: AnalysisSettings,
     /// How it is packaged.
     pub hls: HlsSettings,
+    /// What stands in for its source when that is silent.
+    pub fallback: Option<FallbackSettings>,
     /// Where it is sent on to.
     pub forward: Vec<ForwardConfig>,
 }
@@ -318,6 +328,7 @@ impl StreamConfig {
             recording: RecordingConfig::default(),
             inference: StreamInferenceConfig::default(),
             hls: StreamHlsConfig::default(),
+            fallback: FallbackConfig::default(),
             forward: Vec::new(),
         }
     }
@@ -358,6 +369,7 @@ impl StreamConfig {
             },
             inference: self.inference.resolve(&defaults.inference),
             hls: self.hls.resolve(&defaults.hls),
+            fallback: self.fallback.resolve(&defaults.fallback),
             forward: self.forward.clone(),
         }
     }

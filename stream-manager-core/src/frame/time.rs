@@ -136,6 +136,11 @@ impl WallTime {
         self.timestamp().strftime(pattern).to_string()
     }
 
+    /// Formatted by a `strftime` pattern in the machine's time zone.
+    pub fn format_local(self, pattern: &str) -> String {
+        self.timestamp().to_zoned_datetime(jiff::tz::TimeZone::system()).strftime(pattern).to_string()
+    }
+
     /// Reads what [`format_utc`](Self::format_utc) gave for the same pattern.
     pub fn parse_utc(pattern: &str, text: &str) -> Option<Self> {
         let broken_down = jiff::fmt::strtime::parse(pattern, text).ok()?;

@@ -80,6 +80,8 @@ impl Work {
                 self.interrupt();
             }
             HubItem::Frame(frame) => self.frame(frame).await,
+            // What that changes is told as tracks and as a discontinuity.
+            HubItem::Input(_) => {}
         }
     }
 

@@ -21,13 +21,18 @@
 //! ```
 
 mod dts;
+mod input;
 mod queue;
 mod timeline;
+mod writer;
 
+pub use input::Input;
 pub use queue::{ConsumerStats, QueueLimits};
+pub use writer::HubWriter;
 
 use crate::frame::{CodecParameters, Frame, MediaKind, MediaTime, Track, TrackId, WallTime};
 use bytes::Bytes;
+use input::Inputs;
 use parking_lot::Mutex;
 use queue::Consumer;
 use std::sync::Arc;
@@ -42,6 +47,8 @@ pub enum HubItem {
     Tracks(Arc<[Track]>),
     /// The next frame.
     Frame(Frame),
+    /// What comes from here on is of this input: of what stands in for the source, or of the source again.
+    Input(Input),
     /// The source was lost and has come back; there is a gap in time here.
     Discontinuity,
     /// This reader was too slow; frames are missing here.
@@ -186,6 +193,8 @@ struct Shared {
     closing: Notify,
     /// Whether anybody reads.
     demand: watch::Sender<bool>,
+    /// Which input is let in.
+    input: watch::Sender<Input>,
 }
 
 #[derive(Debug)]
@@ -203,6 +212,7 @@ struct Inner {
     consumers: Vec<Arc<Consumer>>,
     next_consumer: u64,
     stats: HubStats,
+    inputs: Inputs,
     session_has_frame: bool,
     discontinuity: bool,
     closed: bool,
@@ -230,6 +240,7 @@ impl Shared {
                 consumers: Vec::new(),
                 next_consumer: 0,
                 stats: HubStats::default(),
+                inputs: Inputs::default(),
                 session_has_frame: false,
                 discontinuity: false,
                 closed: false,
@@ -237,6 +248,7 @@ impl Shared {
             first_frame: Notify::new(),
             closing: Notify::new(),
             demand: watch::Sender::new(false),
+            input: watch::Sender::new(Input::Main),
         }
     }
 
@@ -255,7 +267,29 @@ impl Hub {
 
     /// The end a source writes to. There should be one source at a time.
     pub fn writer(&self) -> HubWriter {
-        HubWriter { shared: self.shared.clone() }
+        HubWriter::new(self.shared.clone(), Input::Main)
+    }
+
+    /// The end that writes in place of a source that has failed. What it writes waits, a GOP at most, until it is
+    /// [let in](Self::stand_in).
+    pub fn fallback_writer(&self) -> HubWriter {
+        HubWriter::new(self.shared.clone(), Input::Fallback)
+    }
+
+    /// Lets the fallback in, with the GOP that waits, or else as soon as there is a keyframe of it, if the source says nothing
+    /// until then. It is let in until the source has delivered for `return_after` without a pause and comes to a keyframe.
+    pub fn stand_in(&self, return_after: Duration) {
+        self.shared.stand_in(return_after);
+    }
+
+    /// Which input is let in, now and whenever that changes.
+    pub fn input(&self) -> watch::Receiver<Input> {
+        self.shared.input.subscribe()
+    }
+
+    /// The parameters of the source's own tracks, as it told them last, whichever input is let in.
+    pub fn source_tracks(&self) -> Vec<Arc<CodecParameters>> {
+        self.shared.inner.lock().inputs.of(Input::Main).tracks.clone()
     }
 
     /// A new consumer; `name` shows up in statistics and events.
@@ -266,6 +300,9 @@ impl Hub {
         let from_gop = options.start == StartAt::KeptGop && !inner.gop.is_empty();
         let wait_for_keyframe = inner.main_video.is_some() && !from_gop;
         let consumer = Arc::new(Consumer::new(id, name.into(), options.limits, wait_for_keyframe));
+        if inner.inputs.active() == Input::Fallback && !inner.closed {
+            consumer.push_item(HubItem::Input(Input::Fallback));
+        }
         if !inner.tracks.is_empty() && !inner.closed {
             consumer.push_item(HubItem::Tracks(inner.tracks.clone()));
         }
@@ -320,6 +357,10 @@ impl Hub {
     pub fn rest(&self) {
         let mut inner = self.shared.inner.lock();
         inner.session_has_frame = false;
+        let input = std::mem::take(&mut inner.inputs).active();
+        if input == Input::Fallback {
+            self.shared.tell_input(&inner);
+        }
         if !inner.tracks.is_empty() {
             inner.tracks_changed(Arc::new([]));
         }
@@ -348,10 +389,15 @@ impl Hub {
         }
     }
 
-    /// How long ago the last frame came, `None` if none has come in this session.
+    /// How long ago the source's last frame came, `None` if none has come in this session.
     pub fn silence(&self) -> Option<Duration> {
         let inner = self.shared.inner.lock();
-        inner.stats.last_frame.filter(|_| inner.session_has_frame).map(|at| at.elapsed())
+        inner.inputs.of(Input::Main).last.filter(|_| inner.session_has_frame).map(|at| at.elapsed())
+    }
+
+    /// When the source's last frame came, in this session or an earlier one.
+    pub fn last_source_frame(&self) -> Option<Instant> {
+        self.shared.inner.lock().inputs.of(Input::Main).last
     }
 
     /// Ends the stream: readers get what is queued and then `None`.
@@ -421,109 +467,6 @@ impl Inner {
         self.main_video = self.tracks.iter().find(|t| t.parameters.kind() == MediaKind::Video).map(|t| t.id);
         self.forget_gop();
         self.announce();
-    }
-}
-
-/// The end of a hub that a source writes to.
-#[derive(Clone, Debug)]
-pub struct HubWriter {
-    shared: Arc<Shared>,
-}
-
-impl HubWriter {
-    /// Begins a session: the source has (re)connected and its clock is a new one. The supervisor calls
-    /// this before every [`Source::run`](crate::source::Source::run).
-    pub fn begin_session(&self) {
-        let mut inner = self.shared.inner.lock();
-        inner.timeline.begin_session();
-        inner.discontinuity = inner.stats.frames > 0;
-        inner.stats.sessions += 1;
-        inner.session_has_frame = false;
-        inner.last_sync = None;
-        inner.forget_gop();
-    }
-
-    /// The source's clock starts anew without a gap, as when a file is played from its start again.
-    pub fn restart_clock(&self) {
-        self.shared.inner.lock().timeline.begin_session();
-    }
-
-    /// Announces the stream's tracks; their index is what [`RawFrame::track`] means.
-    pub fn set_tracks(&self, parameters: impl IntoIterator<Item = CodecParameters>) {
-        let mut inner = self.shared.inner.lock();
-        let tracks: Arc<[Track]> = (0..)
-            .zip(parameters)
-            .map(|(id, parameters)| Track { id: TrackId(id), parameters: Arc::new(parameters) })
-            .collect();
-        if tracks == inner.tracks {
-            return;
-        }
-        inner.timeline.set_tracks(tracks.iter().map(|t| &*t.parameters));
-        inner.tracks_changed(tracks);
-    }
-
-    /// Changes the parameters of one track in mid-stream. Frames pushed from now on carry them.
-    ///
-    /// # Errors
-    /// If there is no such track.
-    pub fn set_parameters(&self, track: u32, parameters: CodecParameters) -> Result<(), HubError> {
-        let mut inner = self.shared.inner.lock();
-        let Some(current) = inner.tracks.get(track as usize) else {
-            return Err(HubError::UnknownTrack { track, tracks: inner.tracks.len() });
-        };
-        if *current.parameters == parameters {
-            return Ok(());
-        }
-        inner.timeline.set_parameters(track as usize, &parameters);
-        let mut tracks = inner.tracks.to_vec();
-        tracks[track as usize].parameters = Arc::new(parameters);
-        inner.tracks_changed(tracks.into());
-        Ok(())
-    }
-
-    /// Puts a frame onto the timeline and hands it to every consumer. Never blocks on any of them.
-    ///
-    /// # Errors
-    /// If the frame's track was never announced.
-    pub fn push(&self, raw: RawFrame) -> Result<(), HubError> {
-        self.push_at(raw, Instant::now(), WallTime::now())
-    }
-
-    /// The same with the time of arrival given, for sources that know it better and for tests.
-    ///
-    /// # Errors
-    /// If the frame's track was never announced.
-    pub fn push_at(&self, raw: RawFrame, now: Instant, wall_clock: WallTime) -> Result<(), HubError> {
-        let mut inner = self.shared.inner.lock();
-        let unknown = HubError::UnknownTrack { track: raw.track, tracks: inner.tracks.len() };
-        let Some(parameters) = inner.tracks.get(raw.track as usize).map(|t| t.parameters.clone()) else {
-            return Err(unknown);
-        };
-        let (pts, dts) = (raw.pts.map(MediaTime::as_nanos), raw.dts.map(MediaTime::as_nanos));
-        let Some(placed) = inner.timeline.place(raw.track as usize, pts, dts, now) else {
-            return Err(unknown);
-        };
-        let frame = Frame {
-            track: TrackId(raw.track),
-            keyframe: raw.keyframe || parameters.kind() != MediaKind::Video,
-            parameters,
-            pts: placed.pts,
-            dts: placed.dts,
-            wall_clock,
-            ntp: raw.ntp,
-            data: raw.data,
-        };
-        inner.accept(&frame, now, self.shared.options.gop_max_bytes);
-        if !std::mem::replace(&mut inner.session_has_frame, true) {
-            drop(inner);
-            self.shared.first_frame.notify_waiters();
-        }
-        Ok(())
-    }
-
-    /// Counts packets that were lost between the camera and here.
-    pub fn report_loss(&self, packets: u64) {
-        self.shared.inner.lock().stats.packets_lost += packets;
     }
 }
 

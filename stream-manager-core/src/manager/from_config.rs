@@ -1,12 +1,14 @@
 //! From configuration to streams.
 
 use super::storage::DEFAULT_DIRECTORY;
-use super::{RetryPolicy, Stream, StreamPattern};
+use super::{Fallback, RetryPolicy, Stream, StreamPattern};
 use crate::auth::PathPattern;
-use crate::config::{Config, Defaults, IceConfig, ResolvedStream, StreamConfig};
+use crate::config::{
+    Config, Defaults, FallbackKind, FallbackSettings, IceConfig, ResolvedStream, StreamConfig,
+};
 use crate::hub::HubOptions;
 use crate::recording::{RecordError, Recording};
-use crate::source::{PUBLISHER, SourceOptions, from_url_with};
+use crate::source::{PUBLISHER, SourceOptions, UriSource, from_url_with};
 use crate::storage::retention::StreamLimits;
 use std::time::Duration;
 
@@ -87,10 +89,13 @@ pub(super) fn make_stream(
     let source =
         from_url_with(&config.source_url, &options).map_err(|e| fail("source_url", e.to_string()))?;
     let own = &config.recording;
+    let stands_in = config.fallback.as_ref().map(|f| fallback_of(f, config, &options)).transpose();
+    let stands_in = stands_in.map_err(|(key, problem)| fail(key, problem))?;
     let mut recording = Recording::new(own.format)
         .segment_duration(own.segment_duration)
         .part_duration(own.part_duration)
-        .sync(own.sync);
+        .sync(own.sync)
+        .fallback(config.fallback.as_ref().is_none_or(|f| f.record));
     if let Some(size) = own.segment_bytes {
         recording = recording.segment_bytes(size);
     }
@@ -130,6 +135,9 @@ pub(super) fn make_stream(
         ));
     }
     stream = stream.analyse(config.inference.clone()).package(config.hls.clone());
+    if let Some(fallback) = stands_in {
+        stream = stream.fallback(fallback);
+    }
     if config.forward.len() > MAX_FORWARDS {
         let problem = format!("there are {}; expected {MAX_FORWARDS} at most", config.forward.len());
         return Err(fail("forward", problem));
@@ -162,6 +170,43 @@ pub(super) fn make_stream(
     }
     let hub = HubOptions { gop_max_bytes, start_timeout: config.start_timeout };
     Ok(stream.retry(retry).hub(hub).boxed_source(source))
+}
+
+/// What stands in for a stream's source.
+fn fallback_of(
+    settings: &FallbackSettings,
+    stream: &ResolvedStream,
+    options: &SourceOptions,
+) -> Result<Fallback, (&'static str, String)> {
+    settings.check()?;
+    let fallback = match settings.kinds.first() {
+        Some(FallbackKind::Slate(text)) => Fallback::slate(text),
+        Some(FallbackKind::Image(path)) => Fallback::image(path),
+        Some(FallbackKind::File(path)) => {
+            let failed = |problem: String| ("fallback/file", problem);
+            let path = std::path::absolute(path).map_err(|e| failed(e.to_string()))?;
+            let url = url::Url::from_file_path(&path)
+                .map_err(|()| failed(format!("\"{}\" is no path of a file", path.display())))?;
+            let source = UriSource::from_url(url).map_err(|e| failed(e.to_string()))?;
+            Fallback::source(source.looped(true))
+        }
+        Some(FallbackKind::Url(url)) => {
+            let failed = |problem: String| ("fallback/url", problem);
+            if *url == stream.source_url {
+                let problem = "is the stream's own source; expected another one".to_owned();
+                return Err(failed(problem));
+            }
+            let options = SourceOptions { linger: None, ..options.clone() };
+            let source = from_url_with(url, &options).map_err(|e| failed(e.to_string()))?;
+            if source.publish_slot().is_some() {
+                let problem = "\"publisher\" cannot stand in; expected an address".to_owned();
+                return Err(failed(problem));
+            }
+            Fallback::boxed(source)
+        }
+        None => return Err(("fallback", "there is nothing that stands in".into())),
+    };
+    Ok(fallback.timeout(settings.timeout).return_after(settings.return_after))
 }
 
 /// How long a stream's recordings are kept.

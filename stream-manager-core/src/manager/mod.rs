@@ -36,6 +36,7 @@ mod definition;
 mod detect;
 mod error;
 mod events;
+mod fallback;
 mod from_config;
 mod fsck;
 mod history;
@@ -68,6 +69,7 @@ pub use definition::{Definition, Origin, RecordingWish};
 pub use detect::{AnalysedFrame, DetectInput, DetectJob, DetectReport};
 pub use error::ManagerError;
 pub use events::{EventFilter, EventListener, Heard};
+pub use fallback::{Fallback, FallbackStatus};
 pub use from_config::{BuildError, check_stream, check_streams, pattern_from_config, stream_from_config};
 pub use fsck::{FsckOptions, FsckReport, fsck};
 pub use history::{SAMPLE_INTERVAL, Sample};
@@ -225,7 +227,6 @@ impl StreamManager {
             sinks.push(Box::new(sink));
             packager
         };
-        #[cfg_attr(not(feature = "inference"), expect(unused_mut))]
         let mut sinks: Vec<_> = sinks.into_iter().map(|sink| spawn_sink(sink, &hub, &id)).collect();
         let (address, publish) = (stream.source.address(), stream.source.publish_slot());
         #[cfg_attr(not(feature = "inference"), expect(unused_mut))]
@@ -259,6 +260,21 @@ impl StreamManager {
             sinks.push(spawn_sink(Box::new(sink), &analysed, &id));
             (handle, state_of)
         };
+        let fallback = stream.fallback.map(|fallback| {
+            let context = fallback::Context {
+                id: id.clone(),
+                hub: hub.clone(),
+                events: events.clone(),
+                state: state.clone(),
+                on_demand: stream.on_demand.is_some(),
+                policy: stream.retry,
+                cancel: cancel.clone(),
+            };
+            let (handle, stand_in) = fallback::StandIn::new(fallback, context);
+            // It ends with the stream, as sinks do.
+            sinks.push(tokio::spawn(stand_in.run()));
+            handle
+        });
         let supervisor = Supervisor {
             source: stream.source,
             hub: hub.clone(),
@@ -286,6 +302,7 @@ impl StreamManager {
             #[cfg(feature = "hls")]
             packager,
             forwards,
+            fallback,
             by_pattern,
             built,
             history,

@@ -99,6 +99,10 @@ pub(super) fn restore_password(
         let known = old.and_then(|old| old.inference.source_url.as_deref().or(Some(&old.source_url)));
         restore_in(url, known, "/inference/source_url")?;
     }
+    if let Some(url) = &mut config.fallback.url {
+        let known = old.and_then(|old| old.fallback.url.as_deref());
+        restore_in(url, known, "/fallback/url")?;
+    }
     for (index, forward) in config.forward.iter_mut().enumerate() {
         let same =
             |known: &&crate::config::ForwardConfig| crate::error::redact_url(&known.url) == forward.url;

@@ -4,7 +4,7 @@ use super::{ManagerError, StreamId, StreamManager};
 use crate::event::RecordingState;
 use crate::frame::WallTime;
 use crate::recording::Recorder;
-use crate::storage::index::{Catalog, Index, RecordingItem, SegmentId, SegmentRow, TimeRange};
+use crate::storage::index::{Catalog, Index, Mark, RecordingItem, SegmentId, SegmentRow, TimeRange};
 use crate::storage::retention;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -127,6 +127,16 @@ impl StreamManager {
         let index = self.need_index()?;
         let id = self.known(&index, id).await?;
         Ok(index.recordings(&id, range, limit).await?)
+    }
+
+    /// What is marked in a stream's recordings, by time: where the clock was set, where something stood in for the source.
+    ///
+    /// # Errors
+    /// As [`recordings`](Self::recordings).
+    pub async fn marks(&self, id: &str, range: TimeRange, limit: usize) -> Result<Vec<Mark>, ManagerError> {
+        let index = self.need_index()?;
+        let id = self.known(&index, id).await?;
+        Ok(index.marks(&id, range, limit).await?)
     }
 
     /// The segments of a stream in a range, beginning after one if it is given.

@@ -1,6 +1,7 @@
 //! What a stream is made of, and the handle to one that runs.
 
 use super::backoff::RetryPolicy;
+use super::fallback::{Fallback, FallbackHandle, FallbackStatus};
 use super::history::History;
 use super::id::{InvalidStreamId, StreamId};
 use super::supervisor::StateInfo;
@@ -55,6 +56,7 @@ pub struct Stream<S = Box<dyn Source>> {
     pub(super) substream: Option<Box<dyn Source>>,
     pub(super) hls: HlsSettings,
     pub(super) forwards: Vec<(ForwardHandle, Box<dyn Sink>)>,
+    pub(super) fallback: Option<Fallback>,
     pub(super) built: Option<ResolvedStream>,
     /// How long it goes on without readers, if it runs only for them.
     pub(super) on_demand: Option<Duration>,
@@ -78,6 +80,7 @@ impl Stream<NoSource> {
             substream: None,
             hls: HlsSettings::default(),
             forwards: Vec::new(),
+            fallback: None,
             built: None,
             on_demand: None,
         }
@@ -91,7 +94,7 @@ impl Stream<NoSource> {
     /// The same for a source that is boxed already, as [`from_url`](crate::source::from_url) makes them.
     pub fn boxed_source(self, source: Box<dyn Source>) -> Stream {
         let Self { id, recording, record, retry, hub, sinks, limits, directory, paused, built, .. } = self;
-        let Self { analysis, substream, hls, forwards, on_demand, .. } = self;
+        let Self { analysis, substream, hls, forwards, fallback, on_demand, .. } = self;
         Stream {
             id,
             source,
@@ -107,6 +110,7 @@ impl Stream<NoSource> {
             substream,
             hls,
             forwards,
+            fallback,
             built,
             on_demand,
         }
@@ -181,6 +185,13 @@ impl<S> Stream<S> {
         self
     }
 
+    /// Says what readers get while the source is silent.
+    #[must_use]
+    pub fn fallback(mut self, fallback: Fallback) -> Self {
+        self.fallback = Some(fallback);
+        self
+    }
+
     /// Says how its pictures are analysed (feature `inference`); by default only when somebody asks for it.
     #[must_use]
     pub fn analyse(mut self, settings: AnalysisSettings) -> Self {
@@ -227,6 +238,8 @@ pub struct StreamStatus {
     pub recording: RecorderStatus,
     /// What it is sent on to.
     pub forwards: Vec<ForwardStatus>,
+    /// What stands in for its source, if there is something.
+    pub fallback: Option<FallbackStatus>,
 }
 
 /// A running stream. Clones are handles to the same one; dropping them changes nothing.
@@ -250,6 +263,7 @@ pub(super) struct StreamShared {
     #[cfg(feature = "hls")]
     pub(super) packager: crate::hls::Packager,
     pub(super) forwards: Vec<ForwardHandle>,
+    pub(super) fallback: Option<FallbackHandle>,
     /// Made because somebody published it.
     pub(super) by_pattern: bool,
     /// What it was made from, if that is a definition.
@@ -344,6 +358,7 @@ impl StreamHandle {
             consumers: shared.hub.consumers(),
             recording: shared.recorder.status(),
             forwards: shared.forwards.iter().map(ForwardHandle::status).collect(),
+            fallback: shared.fallback.as_ref().map(FallbackHandle::status),
         }
     }
 

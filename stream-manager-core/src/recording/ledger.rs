@@ -5,6 +5,7 @@
 
 use super::{RecorderContext, RecordingFormat};
 use crate::frame::{MediaTime, Track, TrackInfo, WallTime};
+use crate::hub::Input;
 use crate::storage::DiskPool;
 use crate::storage::index::{Change, GapReason, Index, Mark, NewSegment, SegmentEnd};
 use parking_lot::Mutex;
@@ -113,9 +114,26 @@ impl Ledger {
         self.pool.in_order(move || index.change(change));
     }
 
+    /// What is recorded from here on stands in for the source, or is the source's again.
+    pub(super) fn switched(&self, input: Input, at: WallTime) {
+        let fallback = input == Input::Fallback;
+        let text = if fallback {
+            "the source is lost; what follows stands in for it"
+        } else {
+            "what follows is the source's again"
+        };
+        let data = serde_json::json!({ "fallback": fallback });
+        self.mark(Mark { time: at, kind: "fallback".into(), text: text.into(), data });
+    }
+
+    fn mark(&self, mark: Mark) {
+        let Some(index) = self.index.clone() else { return };
+        let stream = self.stream.clone();
+        self.pool.in_order(move || index.change(Change::Mark(stream, mark)));
+    }
+
     /// The clock was set while a segment was being written.
     pub(super) fn clock_step(&self, at: WallTime, step: Duration, back: bool) {
-        let Some(index) = self.index.clone() else { return };
         let seconds = step.as_secs_f64();
         let direction = if back { "back" } else { "forward" };
         let mark = Mark {
@@ -124,8 +142,7 @@ impl Ledger {
             text: format!("the system clock was set {direction} by {seconds:.1} s"),
             data: serde_json::json!({"step_secs": if back { -seconds } else { seconds }}),
         };
-        let stream = self.stream.clone();
-        self.pool.in_order(move || index.change(Change::Mark(stream, mark)));
+        self.mark(mark);
     }
 }
 

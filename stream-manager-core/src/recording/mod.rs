@@ -135,6 +135,7 @@ pub struct Recording {
     pub(crate) limit: Option<Duration>,
     pub(crate) sync: SyncPolicy,
     pub(crate) stagger: Option<f64>,
+    pub(crate) fallback: bool,
 }
 
 /// What a recorder works with.
@@ -190,6 +191,7 @@ impl Recording {
             limit: None,
             sync: SyncPolicy::default(),
             stagger: None,
+            fallback: true,
         }
     }
 
@@ -278,6 +280,13 @@ impl Recording {
     #[must_use]
     pub fn destination(mut self, destination: Destination) -> Self {
         self.destination = Some(destination);
+        self
+    }
+
+    /// Whether what stands in for a source that has failed is recorded too, which is marked; by default it is.
+    #[must_use]
+    pub fn fallback(mut self, recorded: bool) -> Self {
+        self.fallback = recorded;
         self
     }
 

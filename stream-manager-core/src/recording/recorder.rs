@@ -16,7 +16,7 @@ use super::progress::Shared;
 use super::{RecordError, RecorderContext, Recording, RecordingFormat, Segment};
 use crate::event::{EventKind, RecordingState};
 use crate::frame::{Frame, MediaKind, MediaTime, Track};
-use crate::hub::{Hub, HubItem, HubReader, ReaderOptions, StartAt};
+use crate::hub::{Hub, HubItem, HubReader, Input, ReaderOptions, StartAt};
 use crate::sink::{Sink, SinkError};
 use crate::storage::index::GapReason;
 use std::path::PathBuf;
@@ -184,6 +184,9 @@ pub struct RecorderSink {
     commands_open: bool,
     writer: Box<dyn SegmentWriter>,
     tracks: Option<Arc<[Track]>>,
+    /// Whose frames come, and whether that is still to be marked.
+    input: Input,
+    marks: bool,
     retry_at: Option<Instant>,
     blocked_since: Option<Instant>,
     /// Blocked, but writing is being tried again.
@@ -231,6 +234,8 @@ impl RecorderSink {
             commands_open: true,
             writer,
             tracks: None,
+            input: Input::Main,
+            marks: false,
             retry_at: None,
             blocked_since: None,
             trying: false,
@@ -250,11 +255,18 @@ impl RecorderSink {
                     self.writer.tracks(tracks).await?;
                 }
             }
+            HubItem::Input(input) => self.switched(input).await?,
+            HubItem::Frame(_) if self.input == Input::Fallback && !self.recording.fallback => {}
             HubItem::Frame(frame) => match state {
                 RecordingState::Paused => self.writer.paused_frame(&frame),
                 RecordingState::Blocked if !self.trying => self.drop_frame(&frame),
                 _ if self.over_limit(&frame) => {}
-                _ => self.writer.frame(frame).await?,
+                _ => {
+                    if std::mem::take(&mut self.marks) {
+                        self.shared.ledger.switched(self.input, frame.wall_clock);
+                    }
+                    self.writer.frame(frame).await?;
+                }
             },
             HubItem::Discontinuity => {
                 self.writer.gap().await?;
@@ -270,6 +282,18 @@ impl RecorderSink {
             }
         }
         Ok(())
+    }
+
+    /// From here on comes what stands in for the source, or the source again.
+    async fn switched(&mut self, input: Input) -> Result<(), RecordError> {
+        if std::mem::replace(&mut self.input, input) == input {
+            return Ok(());
+        }
+        let state = self.shared.state();
+        let closed = if state == RecordingState::Recording { self.writer.gap().await } else { Ok(()) };
+        self.shared.interrupted(GapReason::Source, None);
+        self.marks = self.recording.fallback;
+        closed
     }
 
     /// Whether the frame lies beyond the recording's limit; ends the recording once the main track does.
@@ -321,6 +345,7 @@ impl RecorderSink {
             return;
         }
         // What is in the old queue is in the new one too, or lost.
+        self.begin_reading();
         let old = reader.replace(hub.subscribe(self.name(), ReaderOptions::default()));
         for item in old.into_iter().flat_map(|mut old| std::iter::from_fn(move || old.try_next())) {
             if let HubItem::Frame(frame) = item {
@@ -337,9 +362,16 @@ impl RecorderSink {
         self.writer = make_writer(&self.recording, &self.context, &self.shared);
     }
 
+    /// A new reader is told when it is not the source's frames that come.
+    fn begin_reading(&mut self) {
+        self.input = Input::Main;
+        self.marks = false;
+    }
+
     /// Reads from the kept GOP on, unless that is recorded already: then from the next keyframe on, if GOPs
     /// are so short that it is worth the wait.
-    fn subscribe_again(&self, hub: &Hub) -> HubReader {
+    fn subscribe_again(&mut self, hub: &Hub) -> HubReader {
+        self.begin_reading();
         let (kept, Some(end)) = (hub.kept_since(), self.shared.media_end()) else {
             return hub.subscribe(self.name(), ReaderOptions::default());
         };

@@ -317,7 +317,7 @@ impl Shared {
             HubItem::Frame(frame) => frame,
             HubItem::Tracks(tracks) if compatible(&self.tracks, &tracks) => return Ok(None),
             HubItem::Tracks(_) => return Err("the stream's tracks have changed"),
-            HubItem::Discontinuity | HubItem::Lagged { .. } => return Ok(None),
+            HubItem::Input(_) | HubItem::Discontinuity | HubItem::Lagged { .. } => return Ok(None),
         };
         let mut state = self.state.lock();
         state.follow_clock(&frame);

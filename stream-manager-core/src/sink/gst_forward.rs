@@ -275,7 +275,7 @@ impl GstForward {
                 None => return Ok(String::new()),
                 Some(HubItem::Frame(frame)) => frame,
                 Some(HubItem::Tracks(_)) => return Err("the stream's codecs have changed".into()),
-                Some(HubItem::Discontinuity | HubItem::Lagged { .. }) => continue,
+                Some(HubItem::Input(_) | HubItem::Discontinuity | HubItem::Lagged { .. }) => continue,
             };
             let Some((_, source)) = sources.iter().find(|(track, _)| *track == frame.track) else { continue };
             let (origin, since) = *begun.get_or_insert_with(|| (frame.dts, Instant::now()));

@@ -50,6 +50,7 @@ mod network;
 mod publish;
 mod reach;
 mod rtsp;
+mod still;
 mod test_pattern;
 #[cfg(feature = "webrtc")]
 mod transcode;
@@ -62,6 +63,7 @@ pub use launch::LaunchSource;
 pub use network::NetworkSource;
 pub use publish::{Publication, PublishError, PublishSlot, PublishSource};
 pub use rtsp::{RtspSource, RtspTransport};
+pub use still::{StillPicture, StillSource};
 pub use test_pattern::{TestPattern, TestSource, read_counter};
 #[cfg(feature = "webrtc")]
 pub use transcode::TranscodeSource;

@@ -49,6 +49,13 @@ impl UriSource {
         Ok(Self { url, looped })
     }
 
+    /// Whether its end leads back to its start.
+    #[must_use]
+    pub fn looped(mut self, looped: bool) -> Self {
+        self.looped = looped;
+        self
+    }
+
     /// The folder that it is, if it is one.
     fn folder(&self) -> Option<std::path::PathBuf> {
         let path = self.url.to_file_path().ok().filter(|_| self.url.scheme() == "file")?;

@@ -371,7 +371,7 @@ async fn run(mut work: Work, mut reader: HubReader) {
             Some(HubItem::Tracks(tracks)) if !compatible(&work.shared.tracks, &tracks) => {
                 break "the stream's tracks have changed";
             }
-            Some(HubItem::Tracks(_)) => {}
+            Some(HubItem::Tracks(_) | HubItem::Input(_)) => {}
             Some(HubItem::Discontinuity | HubItem::Lagged { .. }) => {
                 for line in &mut work.lines {
                     if let Some((_, encoder)) = &mut line.opus {

@@ -247,7 +247,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "/api/streams/{id}/recordings",
         "listRecordings",
         "recordings",
-        "What has been recorded: spans and gaps, or segments",
+        "What has been recorded: spans and gaps, or segments, or what is marked in it",
         &[
             START,
             END,
@@ -255,7 +255,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             query("after", r#"{"type":"string"}"#, "The \"next\" of the page before"),
             query(
                 "view",
-                r#"{"type":"string","enum":["spans","segments"],"default":"spans"}"#,
+                r#"{"type":"string","enum":["spans","segments","marks"],"default":"spans"}"#,
                 "What to list",
             ),
         ],

@@ -4,7 +4,7 @@ use super::thrift::Thrift;
 use super::{AnalysisState, Shared, slot_settings};
 use crate::config::AnalysisSettings;
 use crate::frame::{CodecParameters, Frame, MediaKind, MediaTime};
-use crate::hub::HubItem;
+use crate::hub::{HubItem, Input};
 use crate::inference::InferenceError;
 use crate::inference::decode::{Decoder, Pace};
 use crate::inference::models::ModelState;
@@ -54,6 +54,8 @@ pub(super) struct Work {
     /// When the decoder failed, and how often.
     failed: Option<(Instant, u32)>,
     waits_for_keyframe: bool,
+    /// Whose pictures come.
+    input: Input,
     keyframes: Keyframes,
     thrift: Thrift,
     /// Whether the stream has video, as far as is known.
@@ -72,6 +74,7 @@ impl Work {
             parameters: None,
             failed: None,
             waits_for_keyframe: true,
+            input: Input::Main,
             keyframes: Keyframes::default(),
             thrift: Thrift::new(Instant::now()),
             video: true,
@@ -95,7 +98,13 @@ impl Work {
 
     pub(super) async fn item(&mut self, item: HubItem) {
         match item {
+            // A picture that stands in for the stream's is none of the stream.
+            HubItem::Frame(_) if self.input == Input::Fallback => {}
             HubItem::Frame(frame) => self.frame(&frame).await,
+            HubItem::Input(input) => {
+                self.input = input;
+                self.waits_for_keyframe = true;
+            }
             HubItem::Discontinuity | HubItem::Lagged { .. } => self.waits_for_keyframe = true,
             HubItem::Tracks(tracks) => {
                 self.waits_for_keyframe = true;

@@ -261,6 +261,15 @@ impl Index {
         Ok((items, next))
     }
 
+    /// A stream's marks in a range, by time.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub async fn marks(&self, stream: &str, range: TimeRange, limit: usize) -> Result<Vec<Mark>, IndexError> {
+        let stream = stream.to_owned();
+        self.read(move |catalog| catalog.marks(&stream, range, limit)).await
+    }
+
     /// A stream's segments in a range. Segments that are being written show how far they are.
     ///
     /// # Errors
