@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use stream_manager_core::config::{BackendChoice, DurationText, Layout};
 use stream_manager_core::frame::WallTime;
 use stream_manager_core::recording::RecordingFormat;
-use stream_manager_core::source::RtspTransport;
+use stream_manager_core::source::SourceTransport;
 
 #[derive(Parser)]
 #[command(
@@ -197,8 +197,8 @@ pub(crate) struct RecordArgs {
     #[arg(long, value_parser = parse_format, value_name = "fmp4|mp4|mkv|ts")]
     pub(crate) format: Option<RecordingFormat>,
     /// How RTP travels
-    #[arg(long, value_parser = parse_transport, default_value = "tcp", value_name = "tcp|udp")]
-    pub(crate) transport: RtspTransport,
+    #[arg(long, value_parser = parse_transport, default_value = "auto", value_name = "auto|tcp|udp")]
+    pub(crate) transport: SourceTransport,
     /// How long a source that has been lost is tried again; 0s for not at all
     #[arg(long, value_name = "DURATION", default_value = "1m")]
     pub(crate) reconnect_for: DurationText,
@@ -224,8 +224,8 @@ pub(crate) struct ProbeArgs {
     #[arg(long, short, value_name = "DURATION", default_value = "3s")]
     pub(crate) duration: DurationText,
     /// How RTP travels
-    #[arg(long, value_parser = parse_transport, default_value = "tcp", value_name = "tcp|udp")]
-    pub(crate) transport: RtspTransport,
+    #[arg(long, value_parser = parse_transport, default_value = "auto", value_name = "auto|tcp|udp")]
+    pub(crate) transport: SourceTransport,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -292,8 +292,8 @@ pub(crate) struct DetectArgs {
     #[arg(long)]
     pub(crate) show_fps: bool,
     /// How RTP travels
-    #[arg(long, value_parser = parse_transport, default_value = "tcp", value_name = "tcp|udp")]
-    pub(crate) transport: RtspTransport,
+    #[arg(long, value_parser = parse_transport, default_value = "auto", value_name = "auto|tcp|udp")]
+    pub(crate) transport: SourceTransport,
     /// What to log: error, warn, info, debug, trace
     #[arg(long, value_name = "LEVEL", default_value = "error")]
     pub(crate) log: String,
@@ -351,10 +351,11 @@ fn parse_layout(text: &str) -> Result<Layout, String> {
     value.map_err(|_| "expected yolox, yolov5, yolov8, yolov10, rt-detr, ssd, softmax or logits".into())
 }
 
-fn parse_transport(text: &str) -> Result<RtspTransport, String> {
+fn parse_transport(text: &str) -> Result<SourceTransport, String> {
     match text {
-        "tcp" => Ok(RtspTransport::Tcp),
-        "udp" => Ok(RtspTransport::Udp),
-        _ => Err("expected tcp or udp".into()),
+        "auto" => Ok(SourceTransport::Auto),
+        "tcp" => Ok(SourceTransport::Tcp),
+        "udp" => Ok(SourceTransport::Udp),
+        _ => Err("expected auto, tcp or udp".into()),
     }
 }

@@ -16,6 +16,8 @@ pub struct Feed {
     /// The launch line, with payloaders `pay0`, `pay1`, … An `identity name=stamp` on I420 video gets the
     /// frame counter.
     pub launch: String,
+    /// It travels by UDP alone: SETUP for TCP is answered with 461.
+    pub only_udp: bool,
 }
 
 impl Feed {
@@ -26,14 +28,12 @@ impl Feed {
 
     /// The same with additional elements behind the encoder and properties of the payloader.
     pub fn h264_with(behind: &str, pay: &str) -> Self {
-        Self {
-            launch: format!(
-                "( videotestsrc is-live=true pattern=black ! videoscale ! capsfilter name=size \
+        Self::custom(format!(
+            "( videotestsrc is-live=true pattern=black ! videoscale ! capsfilter name=size \
                  caps=video/x-raw,format=I420,width=384,height=240,framerate=25/1 ! identity name=stamp \
                  ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=25 bitrate=300 ! valve name=gate \
                  {behind} ! rtph264pay name=pay0 pt=96 config-interval=-1 {pay} )"
-            ),
-        }
+        ))
     }
 
     /// H.264 with sound (AAC, or PCMU if `pcmu`).
@@ -44,12 +44,12 @@ impl Feed {
         } else {
             "audiotestsrc is-live=true ! audio/x-raw,rate=48000,channels=2 ! audioconvert ! avenc_aac ! aacparse ! rtpmp4gpay name=pay1 pt=97"
         };
-        Self { launch: format!("{} {audio} )", video.trim_end_matches(')')) }
+        Self::custom(format!("{} {audio} )", video.trim_end_matches(')')))
     }
 
     /// Anything else.
     pub fn custom(launch: impl Into<String>) -> Self {
-        Self { launch: launch.into() }
+        Self { launch: launch.into(), only_udp: false }
     }
 }
 
@@ -107,6 +107,24 @@ impl Camera {
             .expect("openssl is not installed");
         let pem = String::from_utf8(output.stdout).unwrap();
         Self::start_with(HashMap::from([("/live".to_owned(), feed)]), None, Some(pem))
+    }
+
+    /// The same with a certificate and its key, both PEM.
+    pub fn with_certificate(feed: Feed, pem: String) -> Self {
+        Self::start_with(HashMap::from([("/live".to_owned(), feed)]), None, Some(pem))
+    }
+
+    /// The SHA-256 hash of its certificate, in hexadecimal digits.
+    pub fn fingerprint(&self) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("camera.pem");
+        std::fs::write(&path, self.tls.as_ref().unwrap()).unwrap();
+        let output = std::process::Command::new("openssl")
+            .args(["x509", "-noout", "-fingerprint", "-sha256", "-in"])
+            .arg(&path)
+            .output()
+            .expect("openssl is not installed");
+        String::from_utf8(output.stdout).unwrap().trim().split_once('=').unwrap().1.to_owned()
     }
 
     fn start_with(feeds: HashMap<String, Feed>, auth: Option<Auth>, tls: Option<String>) -> Self {
@@ -248,6 +266,9 @@ fn make_factory(
     let factory = rtsp::RTSPMediaFactory::new();
     factory.set_launch(&feed.launch);
     factory.set_shared(true);
+    if feed.only_udp {
+        factory.set_property_from_str("protocols", "udp");
+    }
     if let Some(user) = auth.map(|a| a.user.clone()).or_else(|| tls.then(|| "anonymous".to_owned())) {
         factory.add_role_from_structure(
             &gst::Structure::builder(user)

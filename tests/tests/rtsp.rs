@@ -283,7 +283,7 @@ async fn first_rtp(client: &mut Client) -> Vec<u8> {
 async fn a_reader_begins_with_the_kept_gop() {
     // A keyframe every ten seconds: whoever waits for the next one would notice.
     let camera =
-        Camera::start(Feed { launch: Feed::h264().launch.replace("key-int-max=25", "key-int-max=250") });
+        Camera::start(Feed::custom(Feed::h264().launch.replace("key-int-max=25", "key-int-max=250")));
     let folder = tempfile::tempdir().unwrap();
     let server = server(folder.path(), "", &camera.url());
     server.wait_for("cam", "some frames", LIMIT, |s| s["frames"].as_u64() > Some(30));
@@ -310,7 +310,7 @@ async fn a_reader_begins_with_the_kept_gop() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paced_start_takes_its_time() {
     let camera =
-        Camera::start(Feed { launch: Feed::h264().launch.replace("key-int-max=25", "key-int-max=500") });
+        Camera::start(Feed::custom(Feed::h264().launch.replace("key-int-max=25", "key-int-max=500")));
     let folder = tempfile::tempdir().unwrap();
     let server = server(folder.path(), "[rtsp]\nstart = \"paced\"\n", &camera.url());
     server.wait_for("cam", "some frames", LIMIT, |s| s["frames"].as_u64() > Some(75));

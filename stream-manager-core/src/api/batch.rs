@@ -5,7 +5,6 @@ use super::idempotency::Key;
 use super::problem::Problem;
 use super::query;
 use super::streams::{DeleteWhat, done_name, with_id};
-use super::view::shown;
 use super::{ApiState, json};
 use crate::config::StreamConfig;
 use crate::manager::{ChangeOptions, Done, ManagerError, Operation, Outcome};
@@ -229,7 +228,7 @@ fn done(outcome: &Outcome) -> ItemResult {
         status: status.as_u16(),
         done: Some(done_name(outcome.done)),
         revision: outcome.definition.as_ref().map(|d| d.revision),
-        config: outcome.definition.as_ref().map(|d| shown(&d.config)),
+        config: outcome.definition.as_ref().map(|d| d.config.shown()),
         error: None,
     }
 }

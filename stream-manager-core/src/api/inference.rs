@@ -58,7 +58,7 @@ pub(super) fn get(state: &Arc<ApiState>, id: &str) -> Result<Response, Problem> 
     let info = state.manager.info(id)?;
     let status =
         info.handle().map(|handle| (handle.analysis().settings().enabled, handle.analysis().status()));
-    let config = info.definition.as_ref().map(|d| super::view::shown(&d.config).inference);
+    let config = info.definition.as_ref().map(|d| d.config.shown().inference);
     let configured = info
         .definition
         .as_ref()

@@ -230,7 +230,7 @@ pub(super) fn done_name(done: Done) -> &'static str {
 }
 
 fn dry(outcome: Outcome) -> Response {
-    let config = outcome.definition.as_ref().map(|d| super::view::shown(&d.config));
+    let config = outcome.definition.as_ref().map(|d| d.config.shown());
     json(StatusCode::OK, &DryRun { dry_run: true, done: done_name(outcome.done), id: outcome.id, config })
 }
 

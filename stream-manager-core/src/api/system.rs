@@ -7,7 +7,7 @@ use super::{ApiState, json};
 use crate::config::DurationText;
 use crate::error::redact_url;
 use crate::manager::{ProbeReport, probe_with};
-use crate::source::{RtspTransport, SourceError, SourceOptions, from_url_with};
+use crate::source::{SourceError, SourceOptions, SourceTransport, from_url_with};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -49,7 +49,7 @@ pub(super) struct ProbeRequest {
     url: String,
     /// How RTP travels.
     #[serde(default)]
-    transport: RtspTransport,
+    transport: SourceTransport,
     /// For how long to look at it.
     #[serde(default = "three_seconds")]
     duration: DurationText,

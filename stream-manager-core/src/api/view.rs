@@ -145,19 +145,6 @@ impl RecordingView {
     }
 }
 
-/// A configuration that may be shown.
-pub(super) fn shown(config: &StreamConfig) -> StreamConfig {
-    let mut shown = StreamConfig { source_url: redact_url(&config.source_url), ..config.clone() };
-    shown.inference.source_url = shown.inference.source_url.as_deref().map(redact_url);
-    if let Some(url) = &mut shown.fallback.url {
-        *url = redact_url(url);
-    }
-    for forward in &mut shown.forward {
-        forward.url = redact_url(&forward.url);
-    }
-    shown
-}
-
 impl StreamView {
     pub(super) fn id(&self) -> &str {
         &self.id
@@ -214,7 +201,7 @@ impl StreamView {
         (self.state, self.reason) = (state, reason.into());
         self.revision = Some(definition.revision);
         self.source_url = redact_url(&definition.config.source_url);
-        self.config = Some(shown(&definition.config));
+        self.config = Some(definition.config.shown());
         self.created = Some(definition.created);
         self.changed = Some(definition.changed);
         self

@@ -18,23 +18,8 @@ impl Config {
         let mut value = serde_json::to_value(self).unwrap_or_default();
         let default = serde_json::to_value(Self::default()).unwrap_or_default();
         without(&mut value, &default);
-        for (index, stream) in self.streams.iter().enumerate() {
-            let shown = if secrets {
-                stream.source_url.clone()
-            } else {
-                crate::error::redact_url(&stream.source_url)
-            };
-            value["streams"][index]["source_url"] = shown.into();
-            if let Some(url) = stream.inference.source_url.as_ref().filter(|_| !secrets) {
-                value["streams"][index]["inference"]["source_url"] = crate::error::redact_url(url).into();
-            }
-            if let Some(url) = stream.fallback.url.as_ref().filter(|_| !secrets) {
-                value["streams"][index]["fallback"]["url"] = crate::error::redact_url(url).into();
-            }
-            for (number, forward) in stream.forward.iter().enumerate().filter(|_| !secrets) {
-                value["streams"][index]["forward"][number]["url"] =
-                    crate::error::redact_url(&forward.url).into();
-            }
+        for (index, stream) in self.streams.iter().enumerate().filter(|_| !secrets) {
+            value["streams"][index] = serde_json::to_value(stream.shown()).unwrap_or_default();
         }
         if secrets {
             for (index, user) in self.auth.users.iter().enumerate() {

@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(config.server.max_connects, 4);
         assert_eq!(config.storage.min_free.to_string(), "5%");
         assert_eq!(config.storage.max_size.unwrap().0, 1_000_000_000);
-        assert_eq!(config.defaults.transport, crate::source::RtspTransport::Udp);
+        assert_eq!(config.defaults.transport, crate::source::SourceTransport::Udp);
         assert!(config.defaults.recording.enabled);
         let keys: Vec<String> = source.operator_keys(&source.written().unwrap()).into_iter().collect();
         assert_eq!(

@@ -112,6 +112,12 @@ impl Config {
                 self.server.max_connects
             ));
         }
+        if self.server.max_connects_per_host == 0 || self.server.max_connects_per_host > 100_000 {
+            return Err(format!(
+                "server.max_connects_per_host: it is {}; expected 1 to 100000",
+                self.server.max_connects_per_host
+            ));
+        }
         if self.events.journal_size == 0 || self.events.journal_size > 100_000_000 {
             return Err(format!(
                 "events.journal_size: it is {}; expected 1 to 100000000",

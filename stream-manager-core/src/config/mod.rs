@@ -21,6 +21,7 @@ mod layers;
 mod load;
 mod policy;
 mod schema;
+mod source;
 mod stream;
 mod units;
 mod webrtc;
@@ -38,6 +39,7 @@ pub use load::{ConfigError, Overrides};
 pub(crate) use load::{explain, suggest, unknown_kind};
 pub use policy::{MinFreeText, SyncText};
 pub use schema::json_schema;
+pub use source::{Password, TlsConfig};
 pub use stream::{
     Defaults, ForwardConfig, RecordingConfig, RecordingDefaults, ResolvedRecording, ResolvedStream,
     RetentionConfig, StreamConfig,
@@ -95,6 +97,8 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// How many sources may be connecting at one time.
     pub max_connects: usize,
+    /// How many of them to one host.
+    pub max_connects_per_host: usize,
     /// Whether the configuration file is read again when it changes.
     pub reload_on_change: bool,
 }
@@ -102,7 +106,7 @@ pub struct ServerConfig {
 impl Default for ServerConfig {
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 3000));
-        Self { listen, max_connects: 16, reload_on_change: true }
+        Self { listen, max_connects: 16, max_connects_per_host: 8, reload_on_change: true }
     }
 }
 

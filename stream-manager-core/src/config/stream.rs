@@ -1,14 +1,17 @@
 //! A stream's configuration, the defaults behind it, and both together.
 
 use super::fallback::{FallbackConfig, FallbackSettings};
+use super::source::{Password, TlsConfig};
 use super::{
     AnalysisSettings, BytesText, DurationText, HlsSettings, StreamHlsConfig, StreamInferenceConfig, SyncText,
 };
+use crate::frame::MediaKind;
 use crate::recording::RecordingFormat;
-use crate::source::RtspTransport;
+use crate::source::SourceTransport;
 use crate::storage::SyncPolicy;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// `[defaults]`
@@ -18,7 +21,7 @@ pub struct Defaults {
     /// Whether streams run.
     pub enabled: bool,
     /// How RTP travels from cameras.
-    pub transport: RtspTransport,
+    pub transport: SourceTransport,
     /// How long connecting may take.
     pub connect_timeout: DurationText,
     /// How long a connected source may be silent.
@@ -57,7 +60,7 @@ impl Default for Defaults {
         let secs = |s| DurationText(Duration::from_secs(s));
         Self {
             enabled: true,
-            transport: RtspTransport::Tcp,
+            transport: SourceTransport::Auto,
             connect_timeout: secs(10),
             silence_timeout: secs(10),
             retry_initial: secs(1),
@@ -160,9 +163,27 @@ pub struct StreamConfig {
     /// How long after its last reader it lets go of its source, on demand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub close_after: Option<DurationText>,
+    /// The user, if it is not in the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The user's password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Password>,
+    /// How the camera shows who it is.
+    #[serde(default, skip_serializing_if = "TlsConfig::is_empty")]
+    pub tls: TlsConfig,
+    /// What we say we are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<String>,
+    /// The address that connections come from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_address: Option<IpAddr>,
+    /// The kinds of tracks that are taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracks: Option<Vec<MediaKind>>,
     /// How RTP travels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub transport: Option<RtspTransport>,
+    pub transport: Option<SourceTransport>,
     /// How long connecting may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect_timeout: Option<DurationText>,
@@ -258,8 +279,18 @@ pub struct ResolvedStream {
     pub on_demand: Option<Duration>,
     /// How long those who ask for it wait for its first frame.
     pub start_timeout: Duration,
+    /// User and password, if they are not in the address.
+    pub credentials: Option<(String, Password)>,
+    /// How the camera shows who it is.
+    pub tls: TlsConfig,
+    /// What we say we are.
+    pub user_agent: Option<String>,
+    /// The address that connections come from.
+    pub local_address: Option<IpAddr>,
+    /// The kinds of tracks that are taken; all if none is said.
+    pub tracks: Vec<MediaKind>,
     /// How RTP travels.
-    pub transport: RtspTransport,
+    pub transport: SourceTransport,
     /// How long connecting may take.
     pub connect_timeout: Duration,
     /// How long it may be silent.
@@ -318,6 +349,12 @@ impl StreamConfig {
             on_demand: None,
             start_timeout: None,
             close_after: None,
+            user: None,
+            password: None,
+            tls: TlsConfig::default(),
+            user_agent: None,
+            local_address: None,
+            tracks: None,
             transport: None,
             connect_timeout: None,
             silence_timeout: None,
@@ -331,6 +368,15 @@ impl StreamConfig {
             fallback: FallbackConfig::default(),
             forward: Vec::new(),
         }
+    }
+
+    /// User and password, if one of them is said.
+    fn credentials(&self) -> Option<(String, Password)> {
+        if self.user.is_none() && self.password.is_none() {
+            return None;
+        }
+        let password = self.password.clone().unwrap_or_else(|| Password::new(""));
+        Some((self.user.clone().unwrap_or_default(), password))
     }
 
     /// Fills in what it leaves to the defaults.
@@ -349,6 +395,11 @@ impl StreamConfig {
                 .unwrap_or(defaults.on_demand)
                 .then_some(self.close_after.unwrap_or(defaults.close_after).0),
             start_timeout: self.start_timeout.unwrap_or(defaults.start_timeout).0,
+            credentials: self.credentials(),
+            tls: self.tls.clone(),
+            user_agent: self.user_agent.clone(),
+            local_address: self.local_address,
+            tracks: self.tracks.clone().unwrap_or_default(),
             transport: self.transport.unwrap_or(defaults.transport),
             connect_timeout: self.connect_timeout.unwrap_or(defaults.connect_timeout).0,
             silence_timeout: self.silence_timeout.unwrap_or(defaults.silence_timeout).0,

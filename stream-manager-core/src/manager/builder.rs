@@ -22,6 +22,7 @@ pub struct StreamManagerBuilder {
     directories: BTreeMap<String, PathBuf>,
     retention: RetentionPolicy,
     max_connects: usize,
+    max_connects_per_host: usize,
     disk_threads: usize,
     streams: Vec<Stream>,
     patterns: Vec<StreamPattern>,
@@ -39,6 +40,7 @@ impl StreamManagerBuilder {
             directories: BTreeMap::new(),
             retention: RetentionPolicy::default(),
             max_connects: 16,
+            max_connects_per_host: 8,
             disk_threads: 2,
             streams: Vec::new(),
             patterns: Vec::new(),
@@ -95,6 +97,13 @@ impl StreamManagerBuilder {
     #[must_use]
     pub fn max_connects(mut self, number: usize) -> Self {
         self.max_connects = number.max(1);
+        self
+    }
+
+    /// Sets how many of them may be connecting to one host; 8 by default.
+    #[must_use]
+    pub fn max_connects_per_host(mut self, number: usize) -> Self {
+        self.max_connects_per_host = number.max(1);
         self
     }
 
@@ -185,7 +194,11 @@ impl StreamManagerBuilder {
             StreamManager::with_settings(self.source.as_ref(), self.config, remembered.settings).await;
         let mut defined = remembered.defined;
         defined.set_file(&config.streams);
-        let max_connects = if self.source.is_some() { config.server.max_connects } else { self.max_connects };
+        let (connects, per_host) = if self.source.is_some() {
+            (config.server.max_connects, config.server.max_connects_per_host)
+        } else {
+            (self.max_connects, self.max_connects_per_host)
+        };
         if let Some(keeper) = storage.keeper().filter(|_| self.source.is_some()) {
             keeper.change_policy(|policy| *policy = settings::retention_of(&config));
         }
@@ -206,7 +219,7 @@ impl StreamManagerBuilder {
             inner: Arc::new(Inner {
                 storage,
                 control,
-                connects: Connects::new(max_connects),
+                connects: Connects::new(connects, per_host),
                 sessions: Sessions::new(events.clone()),
                 events,
                 #[cfg(feature = "inference")]

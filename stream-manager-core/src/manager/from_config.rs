@@ -4,11 +4,11 @@ use super::storage::DEFAULT_DIRECTORY;
 use super::{Fallback, RetryPolicy, Stream, StreamPattern};
 use crate::auth::PathPattern;
 use crate::config::{
-    Config, Defaults, FallbackKind, FallbackSettings, IceConfig, ResolvedStream, StreamConfig,
+    Config, Defaults, FallbackKind, FallbackSettings, IceConfig, ResolvedStream, StreamConfig, TlsConfig,
 };
 use crate::hub::HubOptions;
 use crate::recording::{RecordError, Recording};
-use crate::source::{PUBLISHER, SourceOptions, UriSource, from_url_with};
+use crate::source::{AddressError, PUBLISHER, SourceOptions, SourceTransport, UriSource, from_url_with};
 use crate::storage::retention::StreamLimits;
 use std::time::Duration;
 
@@ -81,13 +81,24 @@ pub(super) fn make_stream(
     stream.checked_id().map_err(|e| fail("id", e.to_string()))?;
     let options = SourceOptions {
         transport: config.transport,
+        credentials: config.credentials.clone().map(|(user, password)| (user, password.reveal().to_owned())),
+        user_agent: config.user_agent.clone(),
+        local_address: config.local_address,
+        tracks: config.tracks.clone(),
+        tls: config.tls.clone(),
         connect_timeout: Some(config.connect_timeout),
         override_publisher: config.override_publisher,
         linger,
         ice: ice.clone(),
     };
-    let source =
-        from_url_with(&config.source_url, &options).map_err(|e| fail("source_url", e.to_string()))?;
+    let source = from_url_with(&config.source_url, &options).map_err(|e| match e {
+        AddressError::Tls { .. } => fail("tls", e.to_string()),
+        AddressError::Credentials { .. } => fail("user", e.to_string()),
+        e => fail("source_url", e.to_string()),
+    })?;
+    check_source(config).map_err(|(key, problem)| fail(key, problem))?;
+    // The others are other cameras, or may be.
+    let options = SourceOptions { credentials: None, ..options };
     let own = &config.recording;
     let stands_in = config.fallback.as_ref().map(|f| fallback_of(f, config, &options)).transpose();
     let stands_in = stands_in.map_err(|(key, problem)| fail(key, problem))?;
@@ -170,6 +181,29 @@ pub(super) fn make_stream(
     }
     let hub = HubOptions { gop_max_bytes, start_timeout: config.start_timeout };
     Ok(stream.retry(retry).hub(hub).boxed_source(source))
+}
+
+/// Whether what is said of a source beside its address applies to it.
+fn check_source(config: &ResolvedStream) -> Result<(), (&'static str, String)> {
+    let scheme = config.source_url.split_once(':').map_or(config.source_url.as_str(), |(scheme, _)| scheme);
+    let rtsp = matches!(scheme, "rtsp" | "rtsps");
+    let only = |key, said: bool, applies: bool, to: &str| match said && !applies {
+        true => {
+            Err((key, format!("it is only for {to}, and the source is \"{scheme}\"; expected nothing here")))
+        }
+        false => Ok(()),
+    };
+    only("user_agent", config.user_agent.is_some(), rtsp, "rtsp:// and rtsps://")?;
+    only("tracks", !config.tracks.is_empty(), rtsp, "rtsp:// and rtsps://")?;
+    only("local_address", config.local_address.is_some(), rtsp, "rtsp:// and rtsps://")?;
+    only("tls", config.tls != TlsConfig::default(), scheme == "rtsps", "rtsps://")?;
+    if config.local_address.is_some() && config.transport == SourceTransport::Udp {
+        return Err((
+            "local_address",
+            "it is for TCP alone; expected transport = \"tcp\" or \"auto\"".into(),
+        ));
+    }
+    Ok(())
 }
 
 /// What stands in for a stream's source.

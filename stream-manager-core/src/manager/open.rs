@@ -81,6 +81,7 @@ impl StreamManagerBuilder {
         let mut builder = StreamManager::builder()
             .data_dir(&config.storage.data_dir)
             .max_connects(config.server.max_connects)
+            .max_connects_per_host(config.server.max_connects_per_host)
             .disk_threads(config.storage.disk_threads)
             .retention(retention_of(config))
             .config(config.clone());

@@ -1,7 +1,7 @@
 //! Patches of a stream's configuration, and what stands in them for something else.
 
 use super::{Definition, ManagerError};
-use crate::config::StreamConfig;
+use crate::config::{Password, StreamConfig};
 use serde_json::Value;
 
 /// Applies a JSON merge patch, RFC 7396, to a stream's configuration.
@@ -35,7 +35,8 @@ pub(super) fn patched(config: &StreamConfig, patch: &Value) -> Result<StreamConf
 pub(crate) const NO_ARRAY: &str = "it is an array; expected something else here";
 
 /// The only keys of a stream that are arrays.
-const ARRAYS: [&str; 4] = ["/forward", "/hls/variants", "/inference/classes", "/inference/motion/mask"];
+const ARRAYS: [&str; 5] =
+    ["/forward", "/hls/variants", "/inference/classes", "/inference/motion/mask", "/tracks"];
 
 /// Where a value has an array that is none of the few that there are, as a JSON pointer: serde would take an array for an
 /// object whose values come in its own order.
@@ -94,6 +95,15 @@ pub(super) fn restore_password(
 ) -> Result<(), ManagerError> {
     let old = old.map(|old| &old.config);
     restore_in(&mut config.source_url, old.map(|old| old.source_url.as_str()), "/source_url")?;
+    if config.password.as_ref().is_some_and(Password::is_hidden) {
+        // Of the same user at the same camera: else it would go to whoever asks for it.
+        let place = |config: &StreamConfig| {
+            let url = url::Url::parse(&config.source_url).ok();
+            (config.user.clone(), url.map(|url| (url.host_str().map(str::to_owned), url.port())))
+        };
+        let known = old.filter(|old| place(old) == place(config)).and_then(|old| old.password.clone());
+        config.password = Some(known.ok_or_else(|| not_known("/password"))?);
+    }
     if let Some(url) = &mut config.inference.source_url {
         // The smaller stream's password may also be known as the stream's own.
         let known = old.and_then(|old| old.inference.source_url.as_deref().or(Some(&old.source_url)));
@@ -131,12 +141,16 @@ fn restore_in(address: &mut String, old: Option<&str>, pointer: &str) -> Result<
         *address = url.into();
         return Ok(());
     }
-    Err(ManagerError::Invalid {
+    Err(not_known(pointer))
+}
+
+fn not_known(pointer: &str) -> ManagerError {
+    ManagerError::Invalid {
         pointer: pointer.into(),
         problem: "*** stands for a password that is known already, and there is none for this user at this address; \
                   expected the password"
             .into(),
-    })
+    }
 }
 
 #[cfg(test)]

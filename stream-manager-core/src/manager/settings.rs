@@ -301,7 +301,7 @@ impl StreamManager {
                 self.inner.models.set(new.inference.models.clone());
             }
         }
-        self.inner.connects.set_limit(new.server.max_connects);
+        self.inner.connects.set_limits(new.server.max_connects, new.server.max_connects_per_host);
         if let Some(journal) = &control.journal {
             journal.set_length(new.events.journal_size);
         }

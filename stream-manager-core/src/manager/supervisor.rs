@@ -22,6 +22,7 @@ use crate::hub::Hub;
 use crate::source::{Source, SourceEnd, SourceError};
 use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,8 @@ use tokio_util::sync::CancellationToken;
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long sinks may take to say that they want nothing.
 const SETTLES: Duration = Duration::from_millis(200);
+/// How long a source that is connecting keeps others waiting.
+const TURN: Duration = Duration::from_secs(3);
 /// How often the watchdog looks.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -214,9 +217,10 @@ impl Supervisor {
             // It connects to us; how many do is not limited by how many cameras may be connected to at one time.
             None
         } else {
-            match self.cancel.run_until_cancelled(self.connects.turn()).await {
+            let host = host_of(&self.source.address());
+            match self.cancel.run_until_cancelled(self.connects.turn(host.as_ref())).await {
                 None => return (Outcome::Cancelled, None),
-                Some(turn) => turn,
+                turn => turn,
             }
         };
         let writer = self.hub.writer();
@@ -281,6 +285,12 @@ impl Supervisor {
     }
 }
 
+/// The host of an address, if it has one.
+fn host_of(address: &str) -> Option<Arc<str>> {
+    let url = url::Url::parse(address).ok()?;
+    url.host_str().filter(|host| !host.is_empty()).map(Into::into)
+}
+
 fn change(
     sender: &watch::Sender<StateInfo>,
     events: &EventSender,
@@ -334,6 +344,9 @@ impl<'a> Watch<'a> {
 
     /// For how long nothing has come, if that is too long. Reports packet loss on the way.
     fn silent(&mut self) -> Option<Duration> {
+        if self.started.elapsed() >= TURN {
+            self.permit = None;
+        }
         let lost = self.hub.stats().packets_lost;
         if lost > self.lost {
             self.events.emit(EventKind::PacketsLost { packets: lost - self.lost });

@@ -2,6 +2,7 @@
 
 use super::message::Answer;
 use super::session::bad;
+use crate::source::percent_decoded;
 use rtsp_types::Request;
 
 /// What an address asks for.
@@ -25,14 +26,8 @@ pub(super) fn target(
     is_control: impl Fn(&str) -> bool,
 ) -> Result<Target, Answer> {
     let url = request.request_uri().ok_or_else(|| bad("this method needs the address of a stream"))?;
-    let decode = |text: &str| -> String {
-        // Ids have no characters that are encoded; some clients encode others, such as ~.
-        url::form_urlencoded::parse(format!("x={}", text.replace('+', "%2B")).as_bytes())
-            .next()
-            .map(|(_, value)| value.into_owned())
-            .unwrap_or_default()
-    };
-    let mut path = decode(url.path());
+    // Ids have no characters that are encoded; some clients encode others, such as ~.
+    let mut path = percent_decoded(url.path());
     let mut query = url.query().map(str::to_owned);
     let mut control = None;
     let mut split = |text: &mut String| {

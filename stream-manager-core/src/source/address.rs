@@ -1,12 +1,15 @@
 //! From an address to the source that can open it.
 
 use super::{
-    ExecSource, LaunchSource, NetworkSource, PublishSource, RtspSource, RtspTransport, Source, TestSource,
+    ExecSource, LaunchSource, NetworkSource, PublishSource, RtspSource, Source, SourceTransport, TestSource,
     UriSource,
 };
-use crate::config::IceConfig;
+use crate::config::{IceConfig, TlsConfig};
 use crate::error::redact_url;
+use crate::frame::MediaKind;
 use crate::pipeline::PipelineError;
+use percent_encoding::NON_ALPHANUMERIC;
+use std::net::IpAddr;
 use std::time::Duration;
 use url::Url;
 
@@ -44,6 +47,22 @@ pub enum AddressError {
         address: String,
         /// The scheme.
         scheme: String,
+    },
+    /// What is said of TLS makes no sense.
+    #[error("\"{address}\": tls {problem}")]
+    Tls {
+        /// The address, without secrets.
+        address: String,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+    /// User and password are said twice, or of something that takes none.
+    #[error("\"{address}\" {problem}")]
+    Credentials {
+        /// The address, without secrets.
+        address: String,
+        /// What is wrong and what would be right.
+        problem: &'static str,
     },
     /// It lacks the host.
     #[error("\"{address}\" has no host")]
@@ -87,7 +106,17 @@ pub fn from_url(address: &str) -> Result<Box<dyn Source>, AddressError> {
 #[derive(Clone, Debug)]
 pub struct SourceOptions {
     /// How RTP travels (RTSP).
-    pub transport: RtspTransport,
+    pub transport: SourceTransport,
+    /// User and password, for those who do not have them in the address.
+    pub credentials: Option<(String, String)>,
+    /// What we say we are (RTSP); the program's name if not set.
+    pub user_agent: Option<String>,
+    /// The address that connections come from (RTSP).
+    pub local_address: Option<IpAddr>,
+    /// The kinds of tracks that are taken (RTSP); all if none is said.
+    pub tracks: Vec<MediaKind>,
+    /// How a camera shows who it is (`rtsps://`).
+    pub tls: TlsConfig,
     /// How long connecting may take (RTSP); the source's own default if not set.
     pub connect_timeout: Option<Duration>,
     /// Whether a second publisher takes over from the first (`publisher`).
@@ -101,7 +130,12 @@ pub struct SourceOptions {
 impl Default for SourceOptions {
     fn default() -> Self {
         Self {
-            transport: RtspTransport::default(),
+            transport: SourceTransport::default(),
+            credentials: None,
+            user_agent: None,
+            local_address: None,
+            tracks: Vec::new(),
+            tls: TlsConfig::default(),
             connect_timeout: None,
             override_publisher: true,
             linger: None,
@@ -130,14 +164,9 @@ pub fn from_url_with(address: &str, options: &SourceOptions) -> Result<Box<dyn S
     }
     let url = Url::parse(address)
         .map_err(|e| AddressError::NotAUrl { address: redact_url(address), problem: e.to_string() })?;
+    let url = with_credentials(url, options)?;
     match url.scheme() {
-        "rtsp" | "rtsps" => {
-            let source = RtspSource::from_url(url)?.transport(options.transport);
-            Ok(Box::new(match options.connect_timeout {
-                Some(timeout) => source.timeout(timeout),
-                None => source,
-            }))
-        }
+        "rtsp" | "rtsps" => Ok(Box::new(rtsp(url, options)?)),
         "udp" | "srt" | "rtmp" | "rtmps" | "sdp" | "v4l2" => Ok(Box::new(NetworkSource::from_url(url)?)),
         "http" | "https" | "file" => Ok(Box::new(UriSource::from_url(url)?)),
         #[cfg(feature = "webrtc")]
@@ -147,6 +176,49 @@ pub fn from_url_with(address: &str, options: &SourceOptions) -> Result<Box<dyn S
             Err(AddressError::UnknownScheme { address: redact_url(address), scheme: scheme.to_owned() })
         }
     }
+}
+
+/// The address with user and password in it.
+fn with_credentials(mut url: Url, options: &SourceOptions) -> Result<Url, AddressError> {
+    let Some((user, password)) = &options.credentials else { return Ok(url) };
+    let failed =
+        |url: &Url, problem| AddressError::Credentials { address: redact_url(url.as_str()), problem };
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(failed(
+            &url,
+            "has a user in it, and there is another one beside it; expected one of them",
+        ));
+    }
+    // A URL leaves what looks like an escape as it is.
+    let escaped = |text: &str| percent_encoding::utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    if url.set_username(&escaped(user)).and_then(|()| url.set_password(Some(&escaped(password)))).is_err() {
+        return Err(failed(&url, "takes no user and password; expected an address with a host"));
+    }
+    Ok(url)
+}
+
+fn rtsp(url: Url, options: &SourceOptions) -> Result<RtspSource, AddressError> {
+    let mut source =
+        RtspSource::from_url(url)?.transport(options.transport).tracks(options.tracks.iter().copied());
+    if let Some(timeout) = options.connect_timeout {
+        source = source.timeout(timeout);
+    }
+    if let Some(user_agent) = &options.user_agent {
+        source = source.user_agent(user_agent);
+    }
+    if let Some(address) = options.local_address {
+        source = source.local_address(address);
+    }
+    #[cfg(feature = "rtsp")]
+    {
+        source = source.tls(&options.tls)?;
+    }
+    Ok(source)
+}
+
+/// The text of a URL's part, without its escapes.
+pub(crate) fn percent_decoded(text: &str) -> String {
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 /// The value of a query parameter, parsed; `Err` names parameter, value and what was expected.

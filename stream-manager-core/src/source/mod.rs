@@ -42,6 +42,7 @@
 //! ```
 
 mod address;
+mod connect;
 mod exec;
 mod folder;
 mod gst_source;
@@ -52,17 +53,22 @@ mod reach;
 mod rtsp;
 mod still;
 mod test_pattern;
+#[cfg(feature = "rtsp")]
+mod tls;
 #[cfg(feature = "webrtc")]
 mod transcode;
+mod tunnel;
 mod uri;
 
+#[cfg(any(feature = "rtsp", feature = "webrtc"))]
+pub(crate) use address::percent_decoded;
 pub(crate) use address::PUBLISHER;
 pub use address::{AddressError, SourceOptions, from_url, from_url_with};
 pub use exec::ExecSource;
 pub use launch::LaunchSource;
 pub use network::NetworkSource;
 pub use publish::{Publication, PublishError, PublishSlot, PublishSource};
-pub use rtsp::{RtspSource, RtspTransport};
+pub use rtsp::{RtspSource, RtspTransport, SourceTransport};
 pub use still::{StillPicture, StillSource};
 pub use test_pattern::{TestPattern, TestSource, read_counter};
 #[cfg(feature = "webrtc")]
@@ -132,6 +138,14 @@ pub enum SourceError {
         /// The system's words.
         problem: String,
     },
+    /// No TLS with it, or none that can be trusted.
+    #[error("TLS with {address}: {problem}")]
+    Tls {
+        /// Host and port.
+        address: String,
+        /// What went wrong.
+        problem: String,
+    },
     /// The server wants other credentials.
     #[error("{address} refuses the credentials (401); put the right user and password into the address")]
     Unauthorized {
@@ -155,6 +169,12 @@ pub enum SourceError {
     /// Connected, but there is no track.
     #[error("{address} offers no video or audio")]
     NoTracks {
+        /// The address.
+        address: String,
+    },
+    /// There are tracks, but none of those that are wanted.
+    #[error("{address} offers none of the tracks that are asked for; take fewer limits in \"tracks\"")]
+    NoWantedTracks {
         /// The address.
         address: String,
     },

@@ -1,31 +1,41 @@
 //! RTSP cameras (RFC 2326): by retina straight into the hub, or by `rtspsrc` where that cannot do it.
 //!
-//! retina is chosen for `rtsp://` when it can depacketize every video and audio track that the camera
-//! offers. Otherwise, and for `rtsps://` (retina has no TLS), GStreamer's `rtspsrc` takes over, which costs
-//! about eight times as much. The choice is made anew at every connection.
+//! retina is chosen when it can depacketize every video and audio track that the camera offers. Otherwise GStreamer's
+//! `rtspsrc` takes over, which costs about eight times as much. The choice is made anew at every connection. Neither of them
+//! knows TLS as we want it, or local addresses: for these both go by a [tunnel](super::tunnel). (Without the feature `rtsp`, which
+//! has TLS, `rtsps://` is `rtspsrc`'s.)
 
+use super::address::percent_decoded;
+use super::connect;
 use super::gst_source::{self, GstOptions};
-use super::reach;
+use super::tunnel::{self, Tunnel, TunnelOptions};
 use super::{AddressError, SUPPORTED_CODECS, Source, SourceEnd, SourceError};
 use crate::error::redact_url;
-use crate::frame::{CodecParameters, MediaTime, WallTime};
+use crate::frame::{CodecParameters, MediaKind, MediaTime, WallTime};
 use crate::hub::{HubWriter, RawFrame};
 use crate::pipeline::{self, make_element};
 use crate::rtp::format::translate_retina;
 use crate::rtp::shrink;
 use bytes::Bytes;
 use futures_util::StreamExt;
+use gstreamer as gst;
 use gstreamer::prelude::*;
 use retina::client::{
     Credentials, Demuxed, InitialTimestampPolicy, PlayOptions, Session, SessionOptions, SetupOptions,
     TcpTransportOptions, Transport, UdpTransportOptions,
 };
 use retina::codec::{CodecItem, FrameFormat};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-/// How RTP travels.
+/// How long nothing may come by one transport before the other is tried.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How RTP travels between us and those who read or publish.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
@@ -34,23 +44,46 @@ pub enum RtspTransport {
     /// Interleaved in the RTSP connection.
     #[default]
     Tcp,
-    /// UDP, for cameras that can do nothing else; for the local network.
+    /// UDP.
+    Udp,
+}
+
+/// How RTP travels from a camera.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceTransport {
+    /// By TCP if the camera can do that and sends something, else by UDP; what has worked is tried first the next time.
+    #[default]
+    Auto,
+    /// Interleaved in the RTSP connection.
+    Tcp,
+    /// UDP, for the local network.
     Udp,
 }
 
 /// An RTSP camera or server.
 ///
 /// ```
-/// # use stream_manager_core::source::{RtspSource, RtspTransport};
-/// let source = RtspSource::new("rtsp://admin:secret@192.0.2.7/stream1").unwrap().transport(RtspTransport::Udp);
+/// # use stream_manager_core::source::{RtspSource, SourceTransport};
+/// let source = RtspSource::new("rtsp://admin:secret@192.0.2.7/stream1").unwrap().transport(SourceTransport::Udp);
 /// ```
 #[derive(Clone, Debug)]
 pub struct RtspSource {
     /// Without credentials.
     url: Url,
     credentials: Option<Credentials>,
-    transport: RtspTransport,
+    transport: SourceTransport,
     timeout: Duration,
+    user_agent: String,
+    local: Option<IpAddr>,
+    /// The kinds of tracks that are taken; all if none.
+    tracks: Vec<MediaKind>,
+    #[cfg(feature = "rtsp")]
+    tls: super::tls::TlsOptions,
+    /// What is tried first if that is ours to choose.
+    udp_first: bool,
 }
 
 impl RtspSource {
@@ -77,18 +110,29 @@ impl RtspSource {
             return Err(AddressError::NoHost { address: redact_url(url.as_str()) });
         }
         let credentials = (!url.username().is_empty()).then(|| Credentials {
-            username: decode(url.username()),
-            password: decode(url.password().unwrap_or_default()),
+            username: percent_decoded(url.username()),
+            password: percent_decoded(url.password().unwrap_or_default()),
         });
         // Both can only fail for URLs without a host.
         let _ = url.set_username("");
         let _ = url.set_password(None);
-        Ok(Self { url, credentials, transport: RtspTransport::Tcp, timeout: Duration::from_secs(10) })
+        Ok(Self {
+            url,
+            credentials,
+            transport: SourceTransport::default(),
+            timeout: Duration::from_secs(10),
+            user_agent: concat!("stream-manager/", env!("CARGO_PKG_VERSION")).into(),
+            local: None,
+            tracks: Vec::new(),
+            #[cfg(feature = "rtsp")]
+            tls: super::tls::TlsOptions::default(),
+            udp_first: false,
+        })
     }
 
-    /// Sets how RTP travels; TCP by default.
+    /// Sets how RTP travels; what works by default, TCP first.
     #[must_use]
-    pub fn transport(mut self, transport: RtspTransport) -> Self {
+    pub fn transport(mut self, transport: SourceTransport) -> Self {
         self.transport = transport;
         self
     }
@@ -100,27 +144,122 @@ impl RtspSource {
         self
     }
 
+    /// Sets user and password, instead of those in the address.
+    #[must_use]
+    pub fn credentials(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.credentials = Some(Credentials { username: user.into(), password: password.into() });
+        self
+    }
+
+    /// Sets what we say we are.
+    #[must_use]
+    pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
+        self.user_agent = user_agent.into();
+        self
+    }
+
+    /// Sets the local address that connections come from. Media travels by TCP then.
+    #[must_use]
+    pub fn local_address(mut self, address: IpAddr) -> Self {
+        self.local = Some(address);
+        self
+    }
+
+    /// Takes only tracks of these kinds; the others are not even asked for.
+    #[must_use]
+    pub fn tracks(mut self, kinds: impl IntoIterator<Item = MediaKind>) -> Self {
+        self.tracks = kinds.into_iter().collect();
+        self
+    }
+
+    /// Says how the camera has to show who it is (`rtsps://`); by default it does not have to.
+    ///
+    /// # Errors
+    /// If the fingerprint is none, or there is also an authority.
+    #[cfg(feature = "rtsp")]
+    pub fn tls(mut self, config: &crate::config::TlsConfig) -> Result<Self, AddressError> {
+        self.tls = super::tls::TlsOptions::from_config(config)
+            .map_err(|problem| AddressError::Tls { address: self.shown(), problem })?;
+        Ok(self)
+    }
+
+    /// The way to the camera, if it is none that clients know.
+    fn tunnel(&self) -> Option<TunnelOptions> {
+        #[cfg(feature = "rtsp")]
+        {
+            let tls = (self.url.scheme() == "rtsps").then(|| self.tls.clone());
+            (tls.is_some() || self.local.is_some()).then_some(TunnelOptions { local: self.local, tls })
+        }
+        #[cfg(not(feature = "rtsp"))]
+        self.local.filter(|_| self.url.scheme() == "rtsp").map(|local| TunnelOptions { local: Some(local) })
+    }
+
+    /// Where a client has to connect, and what has to live as long as it does.
+    async fn reach(&self) -> Result<(Url, Option<Tunnel>), SourceError> {
+        let at = |address: SocketAddr| {
+            let mut url = self.url.clone();
+            // These can only fail for URLs without a host.
+            let _ = url.set_ip_host(address.ip());
+            let _ = url.set_port(Some(address.port()));
+            url
+        };
+        if let Some(options) = self.tunnel() {
+            let tunnel = tunnel::open(&self.url, self.port(), &options).await?;
+            let mut url = at(tunnel.address);
+            let _ = url.set_scheme("rtsp");
+            return Ok((url, Some(tunnel)));
+        }
+        let addresses = connect::addresses(&self.url, self.port()).await?;
+        if addresses.len() < 2 {
+            return Ok((self.url.clone(), None));
+        }
+        // Which of them answers; clients would wait for one after the other.
+        let host = connect::host_and_port(&self.url, self.port());
+        let answers = connect::connect(&host, &addresses, None).await?;
+        let address = answers.peer_addr().map_err(|e| SourceError::Other(e.to_string()))?;
+        Ok((at(address), None))
+    }
+
+    /// Whether tracks of this kind of media, as SDP calls it, are taken.
+    fn wants(&self, media: &str) -> bool {
+        let kind = match media {
+            "video" | "image" => MediaKind::Video,
+            "audio" => MediaKind::Audio,
+            _ => MediaKind::Data,
+        };
+        self.tracks.is_empty() || self.tracks.contains(&kind)
+    }
+
     fn shown(&self) -> String {
         redact_url(self.url.as_str())
     }
 
-    async fn connect(&self) -> Result<Connection, SourceError> {
-        reach::resolve(&self.url, self.port()).await?;
-        let options = SessionOptions::default()
-            .creds(self.credentials.clone())
-            .user_agent(concat!("stream-manager/", env!("CARGO_PKG_VERSION")).to_owned());
-        let mut session =
-            Session::describe(self.url.clone(), options).await.map_err(|e| self.translate(&e))?;
-        let offered: Vec<Offer> = session.streams().iter().map(Offer::of).collect();
-        if offered.iter().all(|o| !o.is_media()) {
+    async fn connect(&self, udp: bool) -> Result<Connection, SourceError> {
+        let (url, tunnel) = self.reach().await?;
+        let options =
+            SessionOptions::default().creds(self.credentials.clone()).user_agent(self.user_agent.clone());
+        let mut session = Session::describe(url, options).await.map_err(|e| self.translate(&e))?;
+        let all: Vec<Offer> = session.streams().iter().map(Offer::of).collect();
+        if all.iter().all(|o| !o.is_media()) {
             return Err(SourceError::NoTracks { address: self.shown() });
+        }
+        // Those that are not wanted keep their place, and are nothing.
+        let offered: Vec<Offer> =
+            all.into_iter().map(|o| if self.wants(&o.media) { o } else { o.unwanted() }).collect();
+        if offered.iter().all(|o| o.media.is_empty()) {
+            return Err(SourceError::NoWantedTracks { address: self.shown() });
         }
         if offered.iter().any(Offer::needs_gstreamer) {
             return Ok(Connection::NeedsGstreamer);
         }
         let wanted: Vec<usize> = (0..offered.len()).filter(|i| offered[*i].by_retina()).collect();
         if wanted.is_empty() {
-            let codecs = offered.iter().map(|o| o.name.as_str()).collect::<Vec<_>>().join(", ");
+            let codecs = offered
+                .iter()
+                .filter(|o| !o.name.is_empty())
+                .map(|o| o.name.as_str())
+                .collect::<Vec<_>>()
+                .join(", ");
             return Err(SourceError::UnsupportedCodecs {
                 address: self.shown(),
                 codecs,
@@ -128,9 +267,10 @@ impl RtspSource {
             });
         }
         for index in &wanted {
-            let transport = match self.transport {
-                RtspTransport::Tcp => Transport::Tcp(TcpTransportOptions::default()),
-                RtspTransport::Udp => Transport::Udp(UdpTransportOptions::default()),
+            let transport = if udp && tunnel.is_none() {
+                Transport::Udp(UdpTransportOptions::default())
+            } else {
+                Transport::Tcp(TcpTransportOptions::default())
             };
             let options = SetupOptions::default().transport(transport).frame_format(FrameFormat::MP4);
             session.setup(*index, options).await.map_err(|e| self.translate(&e))?;
@@ -139,7 +279,7 @@ impl RtspSource {
         let options = PlayOptions::default().initial_timestamp(InitialTimestampPolicy::Permissive);
         let playing = session.play(options).await.map_err(|e| self.translate(&e))?;
         let demuxed = playing.demuxed().map_err(|e| self.translate(&e))?;
-        Ok(Connection::Retina(Box::new(Receiver::new(demuxed, &wanted))))
+        Ok(Connection::Retina(Box::new(Receiver::new(demuxed, &wanted)), tunnel))
     }
 
     fn port(&self) -> u16 {
@@ -171,29 +311,40 @@ impl RtspSource {
         &self,
         hub: &HubWriter,
         cancel: &CancellationToken,
+        udp: bool,
     ) -> Result<SourceEnd, SourceError> {
         pipeline::init()?;
+        let timeout = self.timeout;
+        let reached = tokio::time::timeout(timeout, self.reach()).await;
+        let (url, tunnel) = reached.map_err(|_| SourceError::Timeout {
+            what: format!("connecting to {}", self.shown()),
+            timeout,
+        })??;
         let source = make_element("rtspsrc")?;
-        source.set_property("location", self.url.as_str());
+        source.set_property("location", url.as_str());
+        source.set_property("user-agent", &self.user_agent);
         if let Some(credentials) = &self.credentials {
             source.set_property("user-id", &credentials.username);
             source.set_property("user-pw", &credentials.password);
         }
-        let protocols = match self.transport {
-            RtspTransport::Tcp => "tcp+tls",
-            RtspTransport::Udp => "udp+tls",
-        };
-        source.set_property_from_str("protocols", protocols);
+        source
+            .set_property_from_str("protocols", if udp && tunnel.is_none() { "udp+tls" } else { "tcp+tls" });
         source.set_property("latency", 200u32);
         // The camera's own timestamps, not corrected for the drift of its clock: the timeline follows them.
         source.set_property_from_str("buffer-mode", "none");
         let timeout_us = u64::try_from(self.timeout.as_micros()).unwrap_or(u64::MAX);
         source.set_property("tcp-timeout", timeout_us);
-        // Cameras have certificates of their own making; checking them is a setting of its own later.
+        // Where there is no tunnel that looks at certificates, none is looked at: cameras make their own.
         source.set_property_from_str("tls-validation-flags", "generic-error");
         if source.find_property("add-reference-timestamp-meta").is_some() {
             source.set_property("add-reference-timestamp-meta", true);
         }
+        let this = self.clone();
+        source.connect("select-stream", false, move |values| {
+            let caps = values.get(2).and_then(|value| value.get::<gst::Caps>().ok());
+            let media = caps.and_then(|caps| caps.structure(0)?.get::<String>("media").ok());
+            Some(media.is_none_or(|media| this.wants(&media)).to_value())
+        });
         let options = GstOptions {
             address: self.shown(),
             paced: false,
@@ -201,41 +352,90 @@ impl RtspSource {
             may_end: false,
             timeout: self.timeout,
         };
-        gst_source::run(gst_source::pipeline_of(&source)?, &options, hub, cancel).await
+        let result = gst_source::run(gst_source::pipeline_of(&source)?, &options, hub, cancel).await;
+        drop(tunnel);
+        result
     }
-}
 
-fn decode(text: &str) -> String {
-    url::form_urlencoded::parse(format!("x={}", text.replace('+', "%2B")).as_bytes())
-        .next()
-        .map(|(_, value)| value.into_owned())
-        .unwrap_or_default()
+    /// One connection by one transport. `None` if nothing has come by it, and the other one is to be tried.
+    async fn attempt(
+        &mut self,
+        udp: bool,
+        patience: Option<Duration>,
+        hub: &HubWriter,
+        cancel: &CancellationToken,
+    ) -> Result<Option<SourceEnd>, SourceError> {
+        let timeout = self.timeout;
+        let connection = tokio::select! {
+            () = cancel.cancelled() => return Ok(Some(SourceEnd::Cancelled)),
+            connection = tokio::time::timeout(timeout, self.connect(udp)) => connection,
+        };
+        let connection = connection
+            .map_err(|_| SourceError::Timeout { what: format!("connecting to {}", self.shown()), timeout })?;
+        let (mut receiver, _tunnel) = match connection {
+            // "Unsupported transport" (RFC 2326 section 11.3.14).
+            Err(SourceError::Status { status: 461, .. }) if patience.is_some() => return Ok(None),
+            Err(error) => return Err(error),
+            Ok(Connection::NeedsGstreamer) => return self.run_rtspsrc(hub, cancel, udp).await.map(Some),
+            Ok(Connection::Retina(receiver, tunnel)) => (receiver, tunnel),
+        };
+        let received = receiver.received.clone();
+        let silent = async {
+            match patience {
+                Some(patience) => tokio::time::sleep(patience).await,
+                None => std::future::pending().await,
+            }
+            if received.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+        };
+        let result = tokio::select! {
+            () = cancel.cancelled() => None,
+            () = silent => return Ok(None),
+            result = receiver.receive(hub) => Some(result),
+        };
+        if receiver.received.load(Ordering::Relaxed) {
+            self.udp_first = udp;
+        }
+        let Some(result) = result else { return Ok(Some(SourceEnd::Cancelled)) };
+        Err(match result {
+            Ok(()) => SourceError::Ended,
+            Err(ReceiveError::Retina(error)) => self.translate(&error),
+            Err(ReceiveError::Source(error)) => error,
+        })
+    }
 }
 
 #[async_trait::async_trait]
 impl Source for RtspSource {
     async fn run(&mut self, hub: &HubWriter, cancel: CancellationToken) -> Result<SourceEnd, SourceError> {
-        if self.url.scheme() == "rtsps" {
-            return self.run_rtspsrc(hub, &cancel).await;
+        if cfg!(not(feature = "rtsp")) && self.url.scheme() == "rtsps" {
+            return self.run_rtspsrc(hub, &cancel, self.transport == SourceTransport::Udp).await;
         }
-        let connection = tokio::select! {
-            () = cancel.cancelled() => return Ok(SourceEnd::Cancelled),
-            connection = tokio::time::timeout(self.timeout, self.connect()) => connection,
+        let udp = match self.transport {
+            SourceTransport::Tcp => false,
+            SourceTransport::Udp => true,
+            // By a tunnel there is only one.
+            SourceTransport::Auto if self.tunnel().is_some() => false,
+            SourceTransport::Auto => {
+                let udp = self.udp_first;
+                if let Some(end) = self.attempt(udp, Some(PATIENCE), hub, &cancel).await? {
+                    return Ok(end);
+                }
+                tracing::info!(
+                    address = self.shown(),
+                    tcp = udp,
+                    udp = !udp,
+                    "nothing comes this way; trying the other"
+                );
+                // Also if the camera needs a moment before it takes another connection.
+                self.udp_first = !udp;
+                hub.begin_session();
+                let other = self.attempt(!udp, Some(PATIENCE), hub, &cancel).await?;
+                return other.ok_or(SourceError::Silent { silence: PATIENCE });
+            }
         };
-        let timeout = self.timeout;
-        let connection = connection
-            .map_err(|_| SourceError::Timeout { what: format!("connecting to {}", self.shown()), timeout })?;
-        match connection? {
-            Connection::NeedsGstreamer => self.run_rtspsrc(hub, &cancel).await,
-            Connection::Retina(mut receiver) => tokio::select! {
-                () = cancel.cancelled() => Ok(SourceEnd::Cancelled),
-                result = receiver.receive(hub) => Err(match result {
-                    Ok(()) => SourceError::Ended,
-                    Err(ReceiveError::Retina(error)) => self.translate(&error),
-                    Err(ReceiveError::Source(error)) => error,
-                }),
-            },
-        }
+        Ok(self.attempt(udp, None, hub, &cancel).await?.unwrap_or(SourceEnd::Cancelled))
     }
 
     fn address(&self) -> String {
@@ -249,7 +449,7 @@ impl Source for RtspSource {
 }
 
 enum Connection {
-    Retina(Box<Receiver>),
+    Retina(Box<Receiver>, Option<Tunnel>),
     NeedsGstreamer,
 }
 
@@ -262,6 +462,10 @@ struct Offer {
 impl Offer {
     fn of(stream: &retina::client::Stream) -> Self {
         Self { media: stream.media().to_owned(), name: stream.encoding_name().to_owned() }
+    }
+
+    fn unwanted(self) -> Self {
+        Self { media: String::new(), name: String::new() }
     }
 
     fn is_media(&self) -> bool {
@@ -304,6 +508,8 @@ struct Receiver {
     /// By retina's stream index.
     tracks: Vec<TrackState>,
     announced: bool,
+    /// Whether anything has come.
+    received: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -322,7 +528,7 @@ impl Receiver {
         for index in wanted {
             tracks[*index].wanted = true;
         }
-        Self { demuxed, tracks, announced: false }
+        Self { demuxed, tracks, announced: false, received: Arc::default() }
     }
 
     async fn receive(&mut self, hub: &HubWriter) -> Result<(), ReceiveError> {
@@ -331,7 +537,11 @@ impl Receiver {
         }
         self.announce_if_complete(hub);
         while let Some(item) = self.demuxed.next().await {
-            match item.map_err(ReceiveError::Retina)? {
+            let item = item.map_err(ReceiveError::Retina)?;
+            if !self.received.load(Ordering::Relaxed) && !matches!(item, CodecItem::Rtcp(_)) {
+                self.received.store(true, Ordering::Relaxed);
+            }
+            match item {
                 CodecItem::VideoFrame(frame) => {
                     let index = frame.stream_id();
                     report_loss(hub, frame.loss());

@@ -119,7 +119,7 @@ impl JsonSchema for ConfigPatch {
             "type": "object",
             "description": "What changes; null takes a key out (RFC 7396). Keys are those of the configuration file, see /api/config/schema",
             "properties": {
-                "server": section(&["max_connects"]),
+                "server": section(&["max_connects", "max_connects_per_host"]),
                 "storage": section(&["max_size", "min_free"]),
                 "rtsp": {"type": ["object", "null"]},
                 "telemetry": section(&["log"]),
