@@ -37,6 +37,10 @@ fn examples_do_what_they_say() {
     let keyframes: u32 = text.split_whitespace().next().unwrap().parse().unwrap();
     assert!((3..=6).contains(&keyframes), "{text}");
 
+    let text = run("gst_tap", folder);
+    let pictures: u32 = text.split_whitespace().next().unwrap().parse().unwrap();
+    assert!((60..=126).contains(&pictures), "{text}");
+
     assert!(run("pause_resume", folder).contains("2 segments"));
     assert_eq!(files(&folder.join("pause_resume/recordings/camera")).len(), 2);
 }

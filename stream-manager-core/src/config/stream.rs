@@ -214,6 +214,9 @@ pub struct StreamConfig {
     /// What stands in for its source when that is silent.
     #[serde(default, skip_serializing_if = "FallbackConfig::is_empty")]
     pub fallback: FallbackConfig,
+    /// Whether GStreamer pipelines of this process get it by `intersrc`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intersink: Option<bool>,
     /// Where it is sent on to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forward: Vec<ForwardConfig>,
@@ -311,6 +314,8 @@ pub struct ResolvedStream {
     pub hls: HlsSettings,
     /// What stands in for its source when that is silent.
     pub fallback: Option<FallbackSettings>,
+    /// Whether GStreamer pipelines of this process get it by `intersrc`.
+    pub intersink: bool,
     /// Where it is sent on to.
     pub forward: Vec<ForwardConfig>,
 }
@@ -366,6 +371,7 @@ impl StreamConfig {
             inference: StreamInferenceConfig::default(),
             hls: StreamHlsConfig::default(),
             fallback: FallbackConfig::default(),
+            intersink: None,
             forward: Vec::new(),
         }
     }
@@ -421,6 +427,7 @@ impl StreamConfig {
             inference: self.inference.resolve(&defaults.inference),
             hls: self.hls.resolve(&defaults.hls),
             fallback: self.fallback.resolve(&defaults.fallback),
+            intersink: self.intersink.unwrap_or(false),
             forward: self.forward.clone(),
         }
     }

@@ -149,6 +149,9 @@ pub(super) fn make_stream(
     if let Some(fallback) = stands_in {
         stream = stream.fallback(fallback);
     }
+    if config.intersink {
+        stream = stream.sink(crate::sink::to_intersrc(&config.id));
+    }
     if config.forward.len() > MAX_FORWARDS {
         let problem = format!("there are {}; expected {MAX_FORWARDS} at most", config.forward.len());
         return Err(fail("forward", problem));

@@ -21,7 +21,8 @@ pub(crate) use picture::picture;
 pub(crate) use srt::{listens, set_srt_address};
 
 use crate::frame::{Frame, MediaTime};
-use gstreamer as gst;
+/// The bindings that this library's pipelines are made with.
+pub use gstreamer as gst;
 use gstreamer::prelude::*;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -97,9 +98,29 @@ pub fn init() -> Result<(), PipelineError> {
     STARTED
         .get_or_init(|| {
             gst::init().map_err(|e| PipelineError::Init(e.to_string()))?;
-            gsttogglerecord::plugin_register_static().map_err(|e| PipelineError::Init(e.to_string()))
+            let failed = |e: gst::glib::BoolError| PipelineError::Init(e.to_string());
+            gstrsinter::plugin_register_static().map_err(failed)?;
+            gsttogglerecord::plugin_register_static().map_err(failed)
         })
         .clone()
+}
+
+/// The clock and the base time that pipelines of this process share: those of the library, and those of the user that tap into them by
+/// `intersrc`, which hands buffers on with the times that they have. To be called before the pipeline starts.
+///
+/// ```
+/// # use stream_manager_core::pipeline::{init, parse_pipeline, share_time};
+/// # init().unwrap();
+/// let pipeline = parse_pipeline("intersrc producer-name=door/video ! h264parse ! fakesink").unwrap();
+/// share_time(&pipeline);
+/// ```
+pub fn share_time(pipeline: &gst::Pipeline) {
+    static BASE: OnceLock<gst::ClockTime> = OnceLock::new();
+    let clock = gst::SystemClock::obtain();
+    let base = *BASE.get_or_init(|| clock.time());
+    pipeline.use_clock(Some(&clock));
+    pipeline.set_start_time(gst::ClockTime::NONE);
+    pipeline.set_base_time(base);
 }
 
 /// Makes an element, or says which package has it.
@@ -158,7 +179,10 @@ fn parse_error(error: &gst::glib::Error, context: &gst::ParseContext) -> Pipelin
 }
 
 /// The same for a chain with a beginning: its first unlinked sink pad becomes the bin's pad `sink`.
-pub(crate) fn parse_chain(description: &str) -> Result<gst::Bin, PipelineError> {
+///
+/// # Errors
+/// As [`parse_bin`].
+pub fn parse_chain(description: &str) -> Result<gst::Bin, PipelineError> {
     let bin = parse_bin(description)?;
     if let Some(pad) = loose_pads(&bin, gst::PadDirection::Sink).first() {
         add_ghost(&bin, "sink", pad)?;

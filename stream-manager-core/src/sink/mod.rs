@@ -5,8 +5,10 @@
 
 pub mod forward;
 mod gst_forward;
+mod pipeline;
 
 pub use gst_forward::GstForward;
+pub use pipeline::{PipelineSink, to_intersrc, to_pipeline};
 
 use crate::hub::HubReader;
 use tokio_util::sync::CancellationToken;

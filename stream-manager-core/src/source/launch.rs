@@ -4,7 +4,7 @@ use super::gst_source::{self, GstOptions};
 use super::{AddressError, Source, SourceEnd, SourceError};
 use crate::error::redact_unparsed;
 use crate::hub::HubWriter;
-use crate::pipeline::{self, parse_pipeline};
+use crate::pipeline::{self, parse_pipeline, share_time};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use tokio_util::sync::CancellationToken;
@@ -63,7 +63,10 @@ fn has_loose_end(element: &gst::Element) -> bool {
 impl Source for LaunchSource {
     async fn run(&mut self, hub: &HubWriter, cancel: CancellationToken) -> Result<SourceEnd, SourceError> {
         let options = GstOptions::live(self.address());
-        gst_source::run(parse_pipeline(&self.line)?, &options, hub, &cancel).await
+        let pipeline = parse_pipeline(&self.line)?;
+        // It may tap into other streams by intersrc.
+        share_time(&pipeline);
+        gst_source::run(pipeline, &options, hub, &cancel).await
     }
 
     fn address(&self) -> String {

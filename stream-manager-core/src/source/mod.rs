@@ -17,6 +17,8 @@
 //! | `publisher` | [`PublishSource`]: waits for somebody who publishes the stream |
 //! | `gst:` launch line | [`LaunchSource`]: any GStreamer elements; raw media is encoded |
 //!
+//! [`from_pipeline`] makes a source of GStreamer elements, [`StillSource`] of a picture.
+//!
 //! [`from_url`] chooses by the address. A source of one's own is an implementation of the trait:
 //!
 //! ```
@@ -48,6 +50,7 @@ mod folder;
 mod gst_source;
 mod launch;
 mod network;
+mod pipeline;
 mod publish;
 mod reach;
 mod rtsp;
@@ -60,13 +63,14 @@ mod transcode;
 mod tunnel;
 mod uri;
 
+pub(crate) use address::PUBLISHER;
 #[cfg(any(feature = "rtsp", feature = "webrtc"))]
 pub(crate) use address::percent_decoded;
-pub(crate) use address::PUBLISHER;
 pub use address::{AddressError, SourceOptions, from_url, from_url_with};
 pub use exec::ExecSource;
 pub use launch::LaunchSource;
 pub use network::NetworkSource;
+pub use pipeline::{PipelineSource, from_pipeline};
 pub use publish::{Publication, PublishError, PublishSlot, PublishSource};
 pub use rtsp::{RtspSource, RtspTransport, SourceTransport};
 pub use still::{StillPicture, StillSource};

@@ -4,7 +4,7 @@
 use super::ice_server::IceServer;
 use crate::error::redact_url;
 use crate::http_client::{Client, client};
-use crate::source::SourceError;
+use crate::source::{SourceError, percent_decoded};
 use base64::Engine as _;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -58,9 +58,7 @@ impl Endpoint {
         // Schemes of these kinds cannot be set one for the other.
         let rest = address.as_str().split_once(':')?.1;
         let mut url = Url::parse(&format!("{scheme}:{rest}")).ok()?;
-        let decoded =
-            |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
-        let (name, password) = (decoded(url.username()), url.password().map(decoded));
+        let (name, password) = (percent_decoded(url.username()), url.password().map(percent_decoded));
         let authorization = match (name.as_str(), password) {
             ("", None) => None,
             ("", Some(token)) => Some(format!("Bearer {token}")),
