@@ -18,7 +18,7 @@ fuzz_target!(|data: &[u8]| {
                 match next_message(&mut buffer, &mut searched) {
                     Ok(Some(Incoming::Data { channel, payload })) => found.push(format!("{channel} {}", payload.len())),
                     Ok(Some(Incoming::Request(request))) => found.push(format!("{:?}", request.method())),
-                    Ok(Some(Incoming::Response)) => found.push("response".into()),
+                    Ok(Some(Incoming::Response(_))) => found.push("response".into()),
                     Ok(None) => break,
                     Err(_) => return found,
                 }

@@ -133,6 +133,8 @@ pub struct Mischief {
     pub clock_jump: Option<(u64, i64)>,
     /// After this frame something that is no RTSP follows.
     pub garbage_after: Option<u64>,
+    /// From this frame on nothing comes, and the connection stays.
+    pub silent_from: Option<u64>,
     /// After this frame the connection is cut.
     pub cut_after: Option<u64>,
     /// Whether PLAY's answer lacks RTP-Info.
@@ -343,6 +345,9 @@ async fn play(
             packet[4..8].copy_from_slice(&(ticks as u32).to_be_bytes());
             packet[8..12].copy_from_slice(&0xcafe_u32.to_be_bytes());
             sequence = sequence.wrapping_add(1);
+        }
+        if mischief.silent_from == Some(number) {
+            std::future::pending::<()>().await;
         }
         writer.write_all(&data).await?;
         if mischief.garbage_after == Some(number) {

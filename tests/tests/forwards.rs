@@ -119,3 +119,75 @@ fn what_is_not_carried_is_said() {
     }
     server.stop();
 }
+
+/// To ffmpeg, which comes and goes; frames as they are, with both tracks.
+#[test]
+fn by_rtsp_to_ffmpeg() {
+    let camera = Camera::start(Feed::with_audio(false));
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("rtsp://127.0.0.1:{}/live", free());
+    let (_folder, server) = forwarding(&camera, &[&url]);
+    wait_until("it is told", SOON, || forward(&server, 0)["state"] == "backoff");
+    for round in 0..2 {
+        let path = folder.path().join(format!("{round}.mkv"));
+        let before = forward(&server, 0)["bytes"].as_u64();
+        let enough = || {
+            let now = forward(&server, 0);
+            now["state"] == "running" && now["bytes"].as_u64() > before.map(|bytes| bytes + 200_000)
+        };
+        taken(&["-rtsp_flags", "listen"], &url, &path, enough);
+        is_whole(&path, "rtsp");
+        wait_until("its end is seen", SOON, || forward(&server, 0)["state"] != "running");
+    }
+    server.stop();
+}
+
+/// To a server that wants a password (Digest), also by TLS; and one that does not take it says so.
+#[test]
+fn by_rtsp_to_another_server() {
+    let camera = Camera::start(Feed::with_audio(true));
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=us"])
+        .args(["-keyout", "key.pem", "-out", "cert.pem"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let tls = free();
+    let config = format!(
+        "[rtsp]\ntls_listen = \"127.0.0.1:{tls}\"\ntls_certificate = \"{0}/cert.pem\"\ntls_key = \"{0}/key.pem\"\n\
+         [[auth.users]]\nname = \"me\"\npassword = \"geheim\"\npublish = [\"**\"]\nread = [\"**\"]\n\
+         [[streams]]\nid = \"in/*\"\nsource_url = \"publisher\"\n",
+        folder.path().display()
+    );
+    let (_other_folder, other) = Server::alone(&config);
+    let plain = |id: &str, password: &str| other.rtsp_url(id).replacen("//", &format!("//me:{password}@"), 1);
+    let by_tls = format!("rtsps://me:geheim@127.0.0.1:{tls}/in/tls");
+    let (_folder, server) =
+        forwarding(&camera, &[&plain("in/a", "geheim"), &by_tls, &plain("in/b", "wrong")]);
+    for id in ["in/a", "in/tls"] {
+        wait_until(id, SOON, || {
+            let (status, stream) = other.call("GET", &format!("/api/streams/{id}"), None);
+            status == 200 && stream["frames"].as_u64() > Some(200) && stream["packets_lost"] == 0
+        });
+        let tracks = other.stream(id)["tracks"].to_string();
+        assert!(tracks.contains("h264") && tracks.contains("pcmu"), "{tracks}");
+    }
+    wait_until("it is told", SOON, || {
+        forward(&server, 2)["last_error"].as_str().is_some_and(|error| error.contains("401"))
+    });
+    // Who has ended it is told, and it comes again.
+    let session = other.sessions("rtsp").into_iter().find(|s| s["kind"] == "publisher").unwrap();
+    let id = session["id"].as_u64().unwrap();
+    assert_eq!(other.call("DELETE", &format!("/api/sessions/{id}"), None).0, 204);
+    wait_until("it is back", SOON, || {
+        let all = other.call("GET", "/api/sessions", None).1;
+        let publishers =
+            all["items"].as_array().unwrap().iter().filter(|s| s["kind"] == "publisher" && s["id"] != id);
+        publishers.count() == 2
+    });
+    let log = server.stop();
+    assert!(!log.contains("geheim"), "{log}");
+    other.stop();
+}

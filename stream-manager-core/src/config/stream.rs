@@ -226,8 +226,8 @@ pub struct StreamConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ForwardConfig {
-    /// The other server's address: RTMP, SRT, MPEG-TS by UDP, or WHIP by HTTP or HTTPS.
-    #[schemars(regex(pattern = r"^(rtmps?|srt|udp|whips?)://.+$"))]
+    /// The other server's address: RTSP, RTMP, SRT, MPEG-TS by UDP, or WHIP by HTTP or HTTPS.
+    #[schemars(regex(pattern = r"^(rtsps?|rtmps?|srt|udp|whips?)://.+$"))]
     pub url: String,
 }
 

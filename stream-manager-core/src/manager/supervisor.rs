@@ -32,7 +32,7 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long sinks may take to say that they want nothing.
 const SETTLES: Duration = Duration::from_millis(200);
 /// How long a source that is connecting keeps others waiting.
-const TURN: Duration = Duration::from_secs(3);
+const TURN: Duration = Duration::from_millis(500);
 /// How often the watchdog looks.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -239,6 +239,9 @@ impl Supervisor {
                     watch.first_frame();
                     change(state, events, StreamState::Running, "frames arrive", None);
                 }
+                () = tokio::time::sleep_until((watch.started + TURN).into()), if watch.permit.is_some() => {
+                    watch.permit = None;
+                }
                 () = tokio::time::sleep(WATCH_INTERVAL) => {
                     if let Some(silence) = watch.silent().filter(|_| !waits || watch.running()) {
                         cancel.cancel();
@@ -344,9 +347,6 @@ impl<'a> Watch<'a> {
 
     /// For how long nothing has come, if that is too long. Reports packet loss on the way.
     fn silent(&mut self) -> Option<Duration> {
-        if self.started.elapsed() >= TURN {
-            self.permit = None;
-        }
         let lost = self.hub.stats().packets_lost;
         if lost > self.lost {
             self.events.emit(EventKind::PacketsLost { packets: lost - self.lost });

@@ -183,7 +183,8 @@ impl Connection {
         loop {
             match next_message(&mut self.buffer, &mut self.searched) {
                 Ok(None) => break,
-                Ok(Some(Incoming::Response)) => {}
+                // Nobody has asked for anything.
+                Ok(Some(Incoming::Response(_))) => {}
                 Ok(Some(Incoming::Data { channel, payload })) => {
                     self.heard = Instant::now();
                     session.data(channel, &payload);

@@ -1,7 +1,7 @@
 //! Requests and interleaved packets out of a connection's bytes (RFC 2326 sections 4 and 10.12).
 
 use bytes::{Buf, Bytes, BytesMut};
-use rtsp_types::{Message, Request};
+use rtsp_types::{Message, Request, Response};
 
 /// The longest request line and headers together.
 pub(super) const MAX_HEADERS_BYTES: usize = 16 << 10;
@@ -20,8 +20,8 @@ pub enum Incoming {
         /// The packet.
         payload: Bytes,
     },
-    /// An answer to a request that nobody made.
-    Response,
+    /// An answer.
+    Response(Box<Response<Vec<u8>>>),
 }
 
 /// Bytes that are no RTSP. The connection cannot go on: nobody knows where the next message begins.
@@ -110,7 +110,7 @@ pub fn next_message(buffer: &mut BytesMut, searched: &mut usize) -> Result<Optio
     }
     match Message::<Vec<u8>>::parse(&data[..]) {
         Ok((Message::Request(request), _)) => Ok(Some(Incoming::Request(Box::new(request)))),
-        Ok((Message::Response(_), _)) => Ok(Some(Incoming::Response)),
+        Ok((Message::Response(response), _)) => Ok(Some(Incoming::Response(Box::new(response)))),
         _ => Err(MessageError::NotRtsp("its address or a header cannot be read")),
     }
 }
@@ -221,7 +221,7 @@ mod tests {
                 Incoming::Request(a),
                 Incoming::Data { channel: 3, payload },
                 Incoming::Request(b),
-                Incoming::Response,
+                Incoming::Response(_),
             ] = &messages[..]
             else {
                 panic!("{step}: {messages:?}")

@@ -44,8 +44,10 @@
 
 mod access;
 mod address;
+mod client;
 mod connection;
 mod feed;
+mod forward;
 mod message;
 mod outlet;
 mod publish;
@@ -57,6 +59,7 @@ mod transport;
 mod udp;
 
 pub use crate::config::StartMode;
+pub use forward::RtspForward;
 pub use message::{Incoming, MessageError, next_message};
 pub use server::{RtspError, RtspOptions, RtspServer};
 pub use tls::TlsFiles;

@@ -179,8 +179,8 @@ pub(crate) async fn keep_sending<F>(
     handle.set(ForwardState::Stopped, "the stream has ended");
 }
 
-/// Makes the sink that sends a stream on to an address: `rtmp://`, `rtmps://`, `srt://`, `udp://`, and with the
-/// feature `webrtc` `whip://` and `whips://`.
+/// Makes the sink that sends a stream on to an address: `rtmp://`, `rtmps://`, `srt://`, `udp://`, with the
+/// feature `rtsp` `rtsp://` and `rtsps://`, and with the feature `webrtc` `whip://` and `whips://`.
 ///
 /// # Errors
 /// If there is no way to send anything there.
@@ -195,6 +195,11 @@ pub fn forward_to(
         #[cfg(feature = "webrtc")]
         "whip" | "whips" => {
             let sink = crate::webrtc::WhipForward::from_url(&url)?.ice(ice);
+            Ok((sink.handle(), Box::new(sink)))
+        }
+        #[cfg(feature = "rtsp")]
+        "rtsp" | "rtsps" => {
+            let sink = crate::rtsp::RtspForward::from_url(url)?;
             Ok((sink.handle(), Box::new(sink)))
         }
         #[cfg(not(feature = "webrtc"))]

@@ -40,7 +40,7 @@ pub enum AddressError {
     },
     /// Nothing is sent by this scheme.
     #[error(
-        "\"{address}\" has the scheme \"{scheme}\", by which streams are not forwarded; expected rtmp://, rtmps://, srt://, udp://, whip:// or whips://"
+        "\"{address}\" has the scheme \"{scheme}\", by which streams are not forwarded; expected rtsp://, rtsps://, rtmp://, rtmps://, srt://, udp://, whip:// or whips://"
     )]
     NoForward {
         /// The address, without secrets.

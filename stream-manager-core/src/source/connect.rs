@@ -15,7 +15,7 @@ const HEAD_START: Duration = Duration::from_millis(250);
 const MAX_ADDRESSES: usize = 8;
 
 /// The addresses of a URL's host, in the order in which they are to be tried; never none.
-pub(super) async fn addresses(url: &Url, port: u16) -> Result<Vec<SocketAddr>, SourceError> {
+pub(crate) async fn addresses(url: &Url, port: u16) -> Result<Vec<SocketAddr>, SourceError> {
     let name = match url.host() {
         Some(Host::Ipv4(ip)) => return Ok(vec![(ip, port).into()]),
         Some(Host::Ipv6(ip)) => return Ok(vec![(ip, port).into()]),
@@ -49,7 +49,7 @@ fn in_turn(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
 }
 
 /// Connects to the first of these that answers.
-pub(super) async fn connect(
+pub(crate) async fn connect(
     host: &str,
     addresses: &[SocketAddr],
     local: Option<IpAddr>,
@@ -88,7 +88,7 @@ async fn from(local: Option<IpAddr>, address: SocketAddr) -> std::io::Result<Tcp
 }
 
 /// Host and port, for people.
-pub(super) fn host_and_port(url: &Url, port: u16) -> String {
+pub(crate) fn host_and_port(url: &Url, port: u16) -> String {
     format!("{}:{port}", url.host_str().unwrap_or_default())
 }
 

@@ -44,7 +44,7 @@
 //! ```
 
 mod address;
-mod connect;
+pub(crate) mod connect;
 mod exec;
 mod folder;
 mod gst_source;
@@ -57,7 +57,7 @@ mod rtsp;
 mod still;
 mod test_pattern;
 #[cfg(feature = "rtsp")]
-mod tls;
+pub(crate) mod tls;
 #[cfg(feature = "webrtc")]
 mod transcode;
 mod tunnel;

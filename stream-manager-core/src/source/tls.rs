@@ -18,7 +18,7 @@ use tokio_rustls::rustls::{
 
 /// How a camera shows who it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum TlsOptions {
+pub(crate) enum TlsOptions {
     /// It does not have to.
     #[default]
     Any,
@@ -32,7 +32,7 @@ pub(super) enum TlsOptions {
 
 impl TlsOptions {
     /// From what is configured; an error says what would be right.
-    pub(super) fn from_config(config: &TlsConfig) -> Result<Self, String> {
+    pub(crate) fn from_config(config: &TlsConfig) -> Result<Self, String> {
         Ok(match (&config.fingerprint, &config.ca) {
             (Some(_), Some(_)) => return Err("has fingerprint and ca; expected one of them".into()),
             (Some(text), None) => Self::Fingerprint(fingerprint(text)?),
@@ -43,7 +43,7 @@ impl TlsOptions {
     }
 
     /// Puts TLS onto a connection. `host` is a name or an IP address.
-    pub(super) async fn connect(
+    pub(crate) async fn connect(
         &self,
         host: &str,
         stream: TcpStream,
