@@ -229,6 +229,7 @@ fn what_makes_no_sense_is_said() {
         (json!({"url": url}), "/fallback/url", "own source"),
         (json!({"url": "publisher"}), "/fallback/url", "expected an address"),
         (json!({"url": "gopher://x"}), "/fallback/url", "scheme"),
+        (json!({"url": "exec:touch /tmp/x"}), "/fallback/url", "only be configured in the file"),
         (json!({"slate": "a", "image": "b.png"}), "/fallback", "expected one of them"),
         (json!({"image": "/nowhere/b.png"}), "/fallback/image", "No such file"),
         (json!({"file": folder.path()}), "/fallback/file", "no file"),
@@ -238,6 +239,15 @@ fn what_makes_no_sense_is_said() {
         let (status, answer) = server.call("POST", "/api/streams", Some(&body));
         assert_eq!((status, &answer["pointer"]), (422, &Value::from(pointer)), "{answer}");
         assert!(answer["detail"].as_str().unwrap().contains(words), "{answer}");
+    }
+    // Nor by way of what holds for all streams.
+    for defaults in [
+        json!({"fallback": {"url": "exec:touch /tmp/x"}}),
+        json!({"inference": {"source_url": "gst:filesrc"}}),
+    ] {
+        let (status, answer) = server.call("PATCH", "/api/config", Some(&json!({"defaults": defaults})));
+        assert_eq!(status, 422, "{answer}");
+        assert!(answer["detail"].as_str().unwrap().contains("only be configured in the file"), "{answer}");
     }
     server.stop();
 }

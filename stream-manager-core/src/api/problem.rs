@@ -118,9 +118,9 @@ impl Problem {
                 let made = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", problem.clone());
                 return if pointer.is_empty() { made } else { made.at(pointer.clone()) };
             }
-            ManagerError::Untrusted(_) => {
+            ManagerError::Untrusted { pointer, .. } => {
                 return Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_stream", error.to_string())
-                    .at("/source_url");
+                    .at(*pointer);
             }
             ManagerError::TooMany { .. } => (StatusCode::CONFLICT, "too_many_streams"),
             ManagerError::State(StateError::Database { full: true, .. }) => {

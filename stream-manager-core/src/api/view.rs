@@ -53,6 +53,8 @@ pub struct StreamView {
     forwards: Vec<crate::sink::forward::ForwardStatus>,
     /// How what stands in for its source stands; none if there is nothing, or it does not run.
     fallback: Option<crate::manager::FallbackStatus>,
+    /// The ids of the streams that are made of it.
+    renditions: Vec<String>,
     /// Where it can be had, by protocol.
     addresses: BTreeMap<String, String>,
     /// As it is configured, without secrets and without what is left to the defaults.
@@ -185,6 +187,7 @@ impl StreamView {
             hls: None,
             forwards: Vec::new(),
             fallback: None,
+            renditions: Vec::new(),
             addresses: BTreeMap::new(),
             config: None,
             created: None,
@@ -235,6 +238,8 @@ impl StreamView {
                 && info.handle().is_some_and(|h| h.packager().settings().enabled);
             #[cfg(not(feature = "hls"))]
             let packaged = false;
+            let made = info.handle().map_or(&[][..], crate::manager::StreamHandle::renditions);
+            view.renditions = made.iter().map(|made| made.id().to_string()).collect();
             let published = info.handle().is_some_and(|h| h.publish_slot().is_some());
             let (ports, host) = (&state.options.ports, host.unwrap_or("localhost"));
             view.addresses = ports.addresses(host, &view.id, packaged, published);

@@ -23,6 +23,7 @@ mod policy;
 mod schema;
 mod source;
 mod stream;
+mod transcode;
 mod units;
 mod webrtc;
 
@@ -44,6 +45,7 @@ pub use stream::{
     Defaults, ForwardConfig, RecordingConfig, RecordingDefaults, ResolvedRecording, ResolvedStream,
     RetentionConfig, StreamConfig,
 };
+pub use transcode::{TranscodeCodec, TranscodeConfig, check_renditions};
 pub use units::{BytesText, DurationText};
 pub use webrtc::{IceConfig, IceServerConfig, Transcode, WebRtcConfig};
 

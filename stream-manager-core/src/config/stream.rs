@@ -2,6 +2,7 @@
 
 use super::fallback::{FallbackConfig, FallbackSettings};
 use super::source::{Password, TlsConfig};
+use super::transcode::TranscodeConfig;
 use super::{
     AnalysisSettings, BytesText, DurationText, HlsSettings, StreamHlsConfig, StreamInferenceConfig, SyncText,
 };
@@ -214,6 +215,9 @@ pub struct StreamConfig {
     /// What stands in for its source when that is silent.
     #[serde(default, skip_serializing_if = "FallbackConfig::is_empty")]
     pub fallback: FallbackConfig,
+    /// What is made of it: streams of their own, while somebody watches them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transcode: Vec<TranscodeConfig>,
     /// Whether GStreamer pipelines of this process get it by `intersrc`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intersink: Option<bool>,
@@ -314,6 +318,8 @@ pub struct ResolvedStream {
     pub hls: HlsSettings,
     /// What stands in for its source when that is silent.
     pub fallback: Option<FallbackSettings>,
+    /// What is made of it.
+    pub transcode: Vec<TranscodeConfig>,
     /// Whether GStreamer pipelines of this process get it by `intersrc`.
     pub intersink: bool,
     /// Where it is sent on to.
@@ -371,6 +377,7 @@ impl StreamConfig {
             inference: StreamInferenceConfig::default(),
             hls: StreamHlsConfig::default(),
             fallback: FallbackConfig::default(),
+            transcode: Vec::new(),
             intersink: None,
             forward: Vec::new(),
         }
@@ -427,6 +434,7 @@ impl StreamConfig {
             inference: self.inference.resolve(&defaults.inference),
             hls: self.hls.resolve(&defaults.hls),
             fallback: self.fallback.resolve(&defaults.fallback),
+            transcode: self.transcode.clone(),
             intersink: self.intersink.unwrap_or(false),
             forward: self.forward.clone(),
         }

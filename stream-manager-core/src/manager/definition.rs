@@ -24,6 +24,8 @@ pub enum Origin {
     Code,
     /// A publisher whose stream's id fits a pattern.
     Pattern,
+    /// Another stream, of which it is made (`transcode`).
+    Derived,
 }
 
 impl Origin {
@@ -34,6 +36,7 @@ impl Origin {
             Self::Api => "api",
             Self::Code => "code",
             Self::Pattern => "pattern",
+            Self::Derived => "derived",
         }
     }
 }

@@ -76,8 +76,13 @@ pub enum ManagerError {
         problem: String,
     },
     /// A source that may only be set in the file.
-    #[error("{0} sources can only be configured in the file, not through the API")]
-    Untrusted(&'static str),
+    #[error("{kind} sources can only be configured in the file, not through the API")]
+    Untrusted {
+        /// How its address begins.
+        kind: &'static str,
+        /// The key, as a JSON pointer.
+        pointer: &'static str,
+    },
     /// There are too many streams.
     #[error("there are {limit} streams made through the API already, which is the most that there may be")]
     TooMany {

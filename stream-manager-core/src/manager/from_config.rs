@@ -5,10 +5,13 @@ use super::{Fallback, RetryPolicy, Stream, StreamPattern};
 use crate::auth::PathPattern;
 use crate::config::{
     Config, Defaults, FallbackKind, FallbackSettings, IceConfig, ResolvedStream, StreamConfig, TlsConfig,
+    check_renditions,
 };
 use crate::hub::HubOptions;
 use crate::recording::{RecordError, Recording};
-use crate::source::{AddressError, PUBLISHER, SourceOptions, SourceTransport, UriSource, from_url_with};
+use crate::source::{
+    AddressError, PUBLISHER, Rendition, SourceOptions, SourceTransport, UriSource, from_url_with,
+};
 use crate::storage::retention::StreamLimits;
 use std::time::Duration;
 
@@ -148,6 +151,17 @@ pub(super) fn make_stream(
     stream = stream.analyse(config.inference.clone()).package(config.hls.clone());
     if let Some(fallback) = stands_in {
         stream = stream.fallback(fallback);
+    }
+    check_renditions(&config.id, &config.transcode).map_err(|problem| fail("transcode", problem))?;
+    for rendition in &config.transcode {
+        let made = Rendition {
+            codec: rendition.codec.into(),
+            height: rendition.height,
+            fps: rendition.fps,
+            bitrate_bps: rendition.bitrate_kbps.map(|kbit| u64::from(kbit) * 1000),
+            sound: true,
+        };
+        stream = stream.transcode(&rendition.name, made);
     }
     if config.intersink {
         stream = stream.sink(crate::sink::to_intersrc(&config.id));
@@ -299,10 +313,17 @@ fn is_directory(whole: &Config, name: &str) -> bool {
 /// an id that an earlier one has.
 pub fn check_streams(config: &Config) -> Vec<(usize, BuildError)> {
     let mut seen = std::collections::HashSet::new();
+    let made: std::collections::HashSet<String> =
+        config.streams.iter().flat_map(StreamConfig::derived_ids).collect();
     let mut errors = Vec::new();
     for (index, stream) in config.streams.iter().enumerate() {
         if let Err(error) = check_stream(stream, config) {
             errors.push((index, error));
+        } else if made.contains(&stream.id) {
+            let problem =
+                "is the id of a rendition that another stream has in transcode; expected another one"
+                    .to_owned();
+            errors.push((index, BuildError { id: stream.id.clone(), key: "id", problem }));
         } else if !seen.insert(&stream.id) {
             let problem =
                 "is used by an earlier stream already; every stream needs an id of its own".to_owned();

@@ -129,6 +129,7 @@ impl StreamManager {
     ) -> StreamInfo {
         let origin = match (&definition, &handle) {
             (Some(definition), _) => definition.origin,
+            (None, Some(handle)) if handle.shared.derived => Origin::Derived,
             (None, Some(handle)) if handle.shared.by_pattern => Origin::Pattern,
             (None, _) => Origin::Code,
         };

@@ -94,6 +94,7 @@ use crate::event::EventBus;
 use crate::recording::{Destination, RecorderContext, RecorderSink, Recording};
 use crate::session::Sessions;
 use crate::sink::Sink;
+use crate::source::TranscodeSource;
 use crate::storage::index::Index;
 use connects::Connects;
 use control::Control;
@@ -147,6 +148,17 @@ impl Drop for Inner {
     }
 }
 
+/// How long a rendition goes on without readers.
+const CLOSE_RENDITION_AFTER: Duration = Duration::from_secs(10);
+
+/// Where a stream comes from.
+struct Kin<'a> {
+    /// A publisher whose id fits a pattern.
+    by_pattern: bool,
+    /// Another stream, which ends by this token.
+    parent: Option<&'a CancellationToken>,
+}
+
 /// Takes a sample of each stream now and then.
 async fn sample(inner: std::sync::Weak<Inner>, cancel: CancellationToken) {
     let mut tick = tokio::time::interval(SAMPLE_INTERVAL);
@@ -154,7 +166,10 @@ async fn sample(inner: std::sync::Weak<Inner>, cancel: CancellationToken) {
     while cancel.run_until_cancelled(tick.tick()).await.is_some() {
         let Some(inner) = inner.upgrade() else { return };
         let streams: Vec<StreamHandle> = inner.streams.read().values().cloned().collect();
-        streams.iter().for_each(StreamHandle::sample);
+        for stream in &streams {
+            stream.sample();
+            stream.renditions().iter().for_each(StreamHandle::sample);
+        }
     }
 }
 
@@ -185,13 +200,39 @@ impl StreamManager {
         if streams.contains_key(&id) {
             return Err(ManagerError::Exists(id.to_string()));
         }
-        let handle = self.launch(id.clone(), stream, by_pattern)?;
+        let handle = self.launch(id.clone(), stream, Kin { by_pattern, parent: None })?;
         streams.insert(id, handle.clone());
         Ok(handle)
     }
 
-    fn launch(&self, id: StreamId, stream: Stream, by_pattern: bool) -> Result<StreamHandle, ManagerError> {
+    /// The streams that are made of one, which end with it.
+    fn launch_renditions(
+        &self,
+        id: &StreamId,
+        stream: &mut Stream,
+        parent: &crate::hub::Hub,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<StreamHandle>, ManagerError> {
+        let close_after = stream.on_demand.unwrap_or(CLOSE_RENDITION_AFTER);
+        let mut made = Vec::new();
+        for (name, rendition) in std::mem::take(&mut stream.renditions) {
+            let child = Stream::builder(format!("{id}/{name}"))
+                .source(TranscodeSource::new(parent.clone()).rendition(rendition))
+                .hub(stream.hub)
+                .on_demand(close_after);
+            let kin = Kin { by_pattern: false, parent: Some(cancel) };
+            made.push(self.launch(child.checked_id()?, child, kin)?);
+        }
+        Ok(made)
+    }
+
+    fn launch(&self, id: StreamId, mut stream: Stream, kin: Kin<'_>) -> Result<StreamHandle, ManagerError> {
+        let Kin { by_pattern, parent } = kin;
+        let cancel = parent.unwrap_or(&self.inner.cancel).child_token();
+        // Until all of it runs, nothing of it is to stay.
+        let unless_all = cancel.clone().drop_guard();
         let hub = crate::hub::Hub::new(stream.hub);
+        let renditions = self.launch_renditions(&id, &mut stream, &hub, &cancel)?;
         let events = self.inner.events.for_stream(id.shared());
         let mut recording = stream.recording.unwrap_or_else(Recording::fmp4);
         let directory = self.inner.storage.directory(stream.directory.as_deref())?;
@@ -211,7 +252,6 @@ impl StreamManager {
         self.inner.storage.limit(&id, stream.limits);
         let (recorder, sink) = RecorderSink::new(recording, context, stream.record)?;
         let sink = if stream.paused { sink.paused() } else { sink };
-        let cancel = self.inner.cancel.child_token();
         let (sender, state) = watch::channel(StateInfo::idle());
         let mut sinks: Vec<Box<dyn Sink>> = stream.sinks;
         sinks.push(Box::new(sink));
@@ -303,12 +343,15 @@ impl StreamManager {
             packager,
             forwards,
             fallback,
+            renditions,
+            derived: parent.is_some(),
             by_pattern,
             built,
             history,
             cancel,
             tasks,
         };
+        unless_all.disarm();
         let handle = StreamHandle { shared: Arc::new(shared) };
         handle.sample();
         Ok(handle)
@@ -333,7 +376,15 @@ impl StreamManager {
     pub fn stream(&self, id: &str) -> Result<StreamHandle, ManagerError> {
         let not_found = || ManagerError::NotFound(id.chars().take(200).collect());
         let key: StreamId = id.parse().map_err(|_| not_found())?;
-        self.inner.streams.read().get(&key).cloned().ok_or_else(not_found)
+        let streams = self.inner.streams.read();
+        if let Some(handle) = streams.get(&key) {
+            return Ok(handle.clone());
+        }
+        // One that is made of another.
+        let parent = id.rsplit_once('/').and_then(|(parent, _)| parent.parse::<StreamId>().ok());
+        let parent = parent.and_then(|parent| streams.get(&parent));
+        let made = parent.and_then(|parent| parent.renditions().iter().find(|made| *made.id() == key));
+        made.cloned().ok_or_else(not_found)
     }
 
     /// All streams, by id.

@@ -35,8 +35,8 @@ pub(super) fn patched(config: &StreamConfig, patch: &Value) -> Result<StreamConf
 pub(crate) const NO_ARRAY: &str = "it is an array; expected something else here";
 
 /// The only keys of a stream that are arrays.
-const ARRAYS: [&str; 5] =
-    ["/forward", "/hls/variants", "/inference/classes", "/inference/motion/mask", "/tracks"];
+const ARRAYS: [&str; 6] =
+    ["/forward", "/hls/variants", "/inference/classes", "/inference/motion/mask", "/tracks", "/transcode"];
 
 /// Where a value has an array that is none of the few that there are, as a JSON pointer: serde would take an array for an
 /// object whose values come in its own order.
@@ -44,7 +44,7 @@ pub(crate) fn find_array(value: &Value) -> Option<String> {
     fn find(value: &Value, path: &str) -> Option<String> {
         match value {
             Value::Array(_) if !ARRAYS.contains(&path) => Some(path.to_owned()),
-            Value::Array(items) if path == "/forward" => {
+            Value::Array(items) if matches!(path, "/forward" | "/transcode") => {
                 let item = items.iter().position(Value::is_array)?;
                 Some(format!("{path}/{item}"))
             }

@@ -123,6 +123,9 @@ impl<'a> Plan<'a> {
                     if handle.built().is_some() {
                         return Err(ManagerError::NotFound(id));
                     }
+                    if handle.is_derived() {
+                        return Err(ManagerError::NotDefined(id));
+                    }
                     self.removals.push(handle.id().clone());
                     self.deletions.push((id.clone(), recordings));
                     return Ok(Outcome { id, done: Done::Deleted, definition: None });
@@ -207,15 +210,24 @@ impl<'a> Plan<'a> {
         old: Option<&Definition>,
     ) -> Result<StreamConfig, ManagerError> {
         restore_password(&mut config, old)?;
-        let addresses = [Some(&config.source_url), config.inference.source_url.as_ref()];
-        // These read and write any file, or do anything at all: that is for who may edit the configuration.
-        for kind in ["gst:", "exec:"] {
-            let is_one = |url: &&String| url.trim_start().starts_with(kind);
-            if self.options.untrusted && addresses.iter().flatten().any(is_one) {
-                return Err(ManagerError::Untrusted(kind));
-            }
+        if self.options.untrusted {
+            check_trust([
+                ("/source_url", Some(&config.source_url)),
+                ("/inference/source_url", config.inference.source_url.as_ref()),
+                ("/fallback/url", config.fallback.url.as_ref()),
+            ])?;
         }
         check_stream(&config, &self.config)?;
+        let taken =
+            |pointer: &str, problem: String| ManagerError::Invalid { pointer: pointer.into(), problem };
+        if let Some(made) = config.derived_ids().find(|made| self.get(made).is_some()) {
+            let problem = format!("\"{made}\" is the id of another stream already; expected another name");
+            return Err(taken("/transcode", problem));
+        }
+        let parent = config.id.rsplit_once('/').and_then(|(parent, _)| self.get(parent));
+        if parent.is_some_and(|parent| parent.config.derived_ids().any(|made| made == config.id)) {
+            return Err(ManagerError::Exists(shown(&config.id)));
+        }
         Ok(config)
     }
 
@@ -300,6 +312,20 @@ impl<'a> Plan<'a> {
             .push((id.clone(), EventKind::StreamChanged { origin: old.origin.name(), effect: "restart" }));
         Ok(Outcome { id, done: Done::Changed, definition: Some(old) })
     }
+}
+
+/// Addresses that read and write any file, or do anything at all, are for who may edit the configuration. Each comes with the key
+/// that it stands at.
+pub(super) fn check_trust<'a>(
+    addresses: impl IntoIterator<Item = (&'static str, Option<&'a String>)>,
+) -> Result<(), ManagerError> {
+    for (pointer, address) in addresses {
+        let address = address.map(|address| address.trim_start()).unwrap_or_default();
+        if let Some(kind) = ["gst:", "exec:"].into_iter().find(|kind| address.starts_with(kind)) {
+            return Err(ManagerError::Untrusted { kind, pointer });
+        }
+    }
+    Ok(())
 }
 
 fn shown(id: &str) -> String {

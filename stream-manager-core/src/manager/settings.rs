@@ -7,6 +7,7 @@
 use super::definition::{FileChange, Origin};
 use super::from_config::check_streams;
 use super::patch::merge_patch;
+use super::plan::check_trust;
 use super::reconcile::differs_live_only;
 use super::reload::{ConfigStatus, ConfigUser, ReloadError, ReloadReport, Trigger};
 use super::wish::stale_wishes;
@@ -212,6 +213,19 @@ impl StreamManager {
                 new?
             }
         };
+        if patch.is_some() {
+            let (fallback, inference) = (&new.defaults.fallback.url, &new.defaults.inference.source_url);
+            check_trust([
+                (
+                    "/defaults/fallback/url",
+                    fallback.as_ref().filter(|_| *fallback != old.defaults.fallback.url),
+                ),
+                (
+                    "/defaults/inference/source_url",
+                    inference.as_ref().filter(|_| *inference != old.defaults.inference.source_url),
+                ),
+            ])?;
+        }
         let problems = check_streams(&new);
         if let Some((_, error)) = problems.first() {
             let more = problems.len() - 1;

@@ -12,7 +12,7 @@ use crate::hub::{ConsumerStats, Hub, HubOptions, HubStats};
 use crate::recording::{RecordError, Recorder, RecorderHandle, RecorderStatus, Recording, Segment};
 use crate::sink::Sink;
 use crate::sink::forward::{ForwardHandle, ForwardStatus};
-use crate::source::{PublishSlot, Source, SourceError};
+use crate::source::{PublishSlot, Rendition, Source, SourceError};
 use crate::storage::retention::StreamLimits;
 use parking_lot::Mutex;
 use std::time::Duration;
@@ -57,6 +57,8 @@ pub struct Stream<S = Box<dyn Source>> {
     pub(super) hls: HlsSettings,
     pub(super) forwards: Vec<(ForwardHandle, Box<dyn Sink>)>,
     pub(super) fallback: Option<Fallback>,
+    /// What is made of it, by name.
+    pub(super) renditions: Vec<(String, Rendition)>,
     pub(super) built: Option<ResolvedStream>,
     /// How long it goes on without readers, if it runs only for them.
     pub(super) on_demand: Option<Duration>,
@@ -81,6 +83,7 @@ impl Stream<NoSource> {
             hls: HlsSettings::default(),
             forwards: Vec::new(),
             fallback: None,
+            renditions: Vec::new(),
             built: None,
             on_demand: None,
         }
@@ -94,7 +97,7 @@ impl Stream<NoSource> {
     /// The same for a source that is boxed already, as [`from_url`](crate::source::from_url) makes them.
     pub fn boxed_source(self, source: Box<dyn Source>) -> Stream {
         let Self { id, recording, record, retry, hub, sinks, limits, directory, paused, built, .. } = self;
-        let Self { analysis, substream, hls, forwards, fallback, on_demand, .. } = self;
+        let Self { analysis, substream, hls, forwards, fallback, renditions, on_demand, .. } = self;
         Stream {
             id,
             source,
@@ -111,6 +114,7 @@ impl Stream<NoSource> {
             hls,
             forwards,
             fallback,
+            renditions,
             built,
             on_demand,
         }
@@ -192,6 +196,13 @@ impl<S> Stream<S> {
         self
     }
 
+    /// Makes another stream of it, `<id>/<name>`, while somebody watches that: in another size, rate or codec.
+    #[must_use]
+    pub fn transcode(mut self, name: impl Into<String>, rendition: Rendition) -> Self {
+        self.renditions.push((name.into(), rendition));
+        self
+    }
+
     /// Says how its pictures are analysed (feature `inference`); by default only when somebody asks for it.
     #[must_use]
     pub fn analyse(mut self, settings: AnalysisSettings) -> Self {
@@ -264,6 +275,10 @@ pub(super) struct StreamShared {
     pub(super) packager: crate::hls::Packager,
     pub(super) forwards: Vec<ForwardHandle>,
     pub(super) fallback: Option<FallbackHandle>,
+    /// The streams that are made of it.
+    pub(super) renditions: Vec<StreamHandle>,
+    /// Made of another stream, with which it ends.
+    pub(super) derived: bool,
     /// Made because somebody published it.
     pub(super) by_pattern: bool,
     /// What it was made from, if that is a definition.
@@ -289,6 +304,16 @@ impl StreamHandle {
     /// Its hub, to subscribe to.
     pub fn hub(&self) -> &Hub {
         &self.shared.hub
+    }
+
+    /// The streams that are made of it.
+    pub fn renditions(&self) -> &[StreamHandle] {
+        &self.shared.renditions
+    }
+
+    /// Whether it is made of another stream.
+    pub fn is_derived(&self) -> bool {
+        self.shared.derived
     }
 
     /// Its recorder.
@@ -376,6 +401,10 @@ impl StreamHandle {
             let result = tasks.supervisor.await;
             if let Some(substream) = tasks.substream {
                 let _ = substream.await;
+            }
+            for rendition in &self.shared.renditions {
+                // Its end is this one's.
+                let _ = Box::pin(rendition.wait(timeout)).await;
             }
             for sink in tasks.sinks {
                 // A sink that panicked has said so in the log.

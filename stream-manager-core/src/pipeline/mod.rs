@@ -6,6 +6,7 @@
 
 pub(crate) mod caps;
 mod elements;
+pub(crate) mod encoder;
 #[cfg(feature = "http")]
 mod picture;
 #[cfg(any(feature = "hls", feature = "webrtc"))]
@@ -207,7 +208,6 @@ fn add_ghost(bin: &gst::Bin, name: &str, target: &gst::Pad) -> Result<(), Pipeli
 }
 
 /// Links the first pad of a decoder that fits to what is behind it, as soon as it is there.
-#[cfg(any(feature = "http", feature = "inference"))]
 pub(crate) fn link_first(decoder: &gst::Element, behind: &gst::Element) {
     let weak = behind.downgrade();
     decoder.connect_pad_added(move |_, pad| {

@@ -58,7 +58,6 @@ mod still;
 mod test_pattern;
 #[cfg(feature = "rtsp")]
 pub(crate) mod tls;
-#[cfg(feature = "webrtc")]
 mod transcode;
 mod tunnel;
 mod uri;
@@ -75,8 +74,7 @@ pub use publish::{Publication, PublishError, PublishSlot, PublishSource};
 pub use rtsp::{RtspSource, RtspTransport, SourceTransport};
 pub use still::{StillPicture, StillSource};
 pub use test_pattern::{TestPattern, TestSource, read_counter};
-#[cfg(feature = "webrtc")]
-pub use transcode::TranscodeSource;
+pub use transcode::{Rendition, TranscodeSource};
 pub use uri::UriSource;
 
 use crate::hub::{HubError, HubWriter};

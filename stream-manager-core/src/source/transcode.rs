@@ -1,11 +1,15 @@
-//! A stream's picture made anew: decoded and encoded as H.264 without B frames, for players that take nothing else.
+//! A stream's picture made anew: decoded, and encoded as H.264 without B frames for players that take nothing else, or in another
+//! codec, size, frame rate or bit rate. Sound goes along as it is, if it is to.
+//!
+//! The encoder is the hardware's if there is one (see [`crate::pipeline::encoder`]); if that one fails, the next attempt goes without it.
 
 use super::gst_source::{self, GstOptions};
 use super::{Source, SourceEnd, SourceError};
-use crate::frame::{Frame, MediaTime, TrackId};
+use crate::frame::{Frame, MediaKind, MediaTime, TrackId, VideoCodec, VideoParameters};
 use crate::hub::{Hub, HubItem, HubReader, HubWriter, ReaderOptions};
 use crate::pipeline::caps::caps_for;
-use crate::pipeline::{self, ErrorCause, PipelineError, buffer_of, make_element};
+use crate::pipeline::encoder::{self, Encoding};
+use crate::pipeline::{self, ErrorCause, PipelineError, buffer_of, link_first, make_element, parse_chain};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
@@ -14,16 +18,99 @@ use tokio_util::sync::CancellationToken;
 
 /// Frames that may wait to be decoded: more than a kept GOP usually has. What is more is left out up to the next keyframe.
 const MAX_WAITING: u64 = 600;
+/// Frames in which there has to be sound if there is any.
+const MAX_FIRST: usize = 500;
 
-/// The first video track of another stream in H.264, by the encoder and with the settings that raw video gets.
+/// What a picture is to become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rendition {
+    /// The codec: H.264, H.265, VP8 or VP9.
+    pub codec: VideoCodec,
+    /// Height in pixels, if it is to be smaller than it is.
+    pub height: Option<u32>,
+    /// Pictures a second, if there are to be fewer than there are.
+    pub fps: Option<u32>,
+    /// Bits a second; by size and rate if not set.
+    pub bitrate_bps: Option<u64>,
+    /// Whether the first track of sound goes along.
+    pub sound: bool,
+}
+
+impl Default for Rendition {
+    /// H.264, as large and as often as it is, with sound.
+    fn default() -> Self {
+        Self { codec: VideoCodec::H264, height: None, fps: None, bitrate_bps: None, sound: true }
+    }
+}
+
+impl Rendition {
+    /// Width, height, and frame rate as a fraction, of what becomes of such a picture.
+    fn shape(&self, video: &VideoParameters) -> (u32, u32, Option<(u32, u32)>) {
+        let (width, height) = (video.width.max(2), video.height.max(2));
+        // Encoders want even numbers.
+        let made = self.height.unwrap_or(height).min(height).max(2) & !1;
+        let wide = (u64::from(width) * u64::from(made) / u64::from(height)).max(2) as u32 & !1;
+        let rate = self.fps.map(|fps| match video.frame_rate {
+            Some((num, den)) if u64::from(num) < u64::from(fps) * u64::from(den) => (num, den),
+            _ => (fps, 1),
+        });
+        (wide, made, rate)
+    }
+
+    /// A tenth of a bit for each pixel, if nothing is said.
+    fn bitrate(&self, (width, height, rate): (u32, u32, Option<(u32, u32)>), video: &VideoParameters) -> u64 {
+        let (num, den) = rate.or(video.frame_rate).unwrap_or((25, 1));
+        let pixels = u64::from(width) * u64::from(height) * u64::from(num) / u64::from(den.max(1));
+        self.bitrate_bps.unwrap_or(pixels / 10).max(50_000)
+    }
+}
+
+/// The first video track of another stream in another form: as a player without much to choose wants it, or as a [`Rendition`] says.
+///
+/// ```
+/// # use stream_manager_core::hub::Hub;
+/// # use stream_manager_core::source::{Rendition, TranscodeSource};
+/// let camera = Hub::default();
+/// let small = TranscodeSource::new(camera).rendition(Rendition { height: Some(360), ..Rendition::default() });
+/// ```
 pub struct TranscodeSource {
     hub: Hub,
+    rendition: Option<Rendition>,
+    /// The hardware's encoder has failed.
+    no_hardware: bool,
 }
 
 impl TranscodeSource {
-    /// Of what goes through this hub.
+    /// Of what goes through this hub: H.264, without sound, by the encoder and with the settings that raw video gets.
     pub fn new(hub: Hub) -> Self {
-        Self { hub }
+        Self { hub, rendition: None, no_hardware: false }
+    }
+
+    /// Makes this of it.
+    #[must_use]
+    pub fn rendition(mut self, rendition: Rendition) -> Self {
+        self.rendition = Some(rendition);
+        self
+    }
+
+    /// What stands behind the decoder, if that is not left to whoever takes raw video; and whether it is hardware.
+    fn behind(&self, video: &VideoParameters) -> Result<Option<(gst::Bin, gst::Bin, bool)>, PipelineError> {
+        let Some(rendition) = self.rendition else { return Ok(None) };
+        let shape = rendition.shape(video);
+        let (width, height, rate) = shape;
+        let mut caps = format!("video/x-raw,width={width},height={height},pixel-aspect-ratio=1/1");
+        if let Some((num, den)) = rate {
+            caps += &format!(",framerate={num}/{den}");
+        }
+        let rates = if rate.is_some() { "videorate drop-only=true !" } else { "" };
+        let scale = parse_chain(&format!("{rates} videoscale ! capsfilter caps=\"{caps}\""))?;
+        let bitrate_bps = rendition.bitrate(shape, video);
+        // Two seconds of it.
+        let (num, den) = rate.or(video.frame_rate).unwrap_or((25, 1));
+        let gop = (2 * num / den.max(1)).clamp(2, 500);
+        let encoding = Encoding { codec: rendition.codec, bitrate_bps, gop };
+        let (encoder, hardware) = encoder::make(encoding, self.no_hardware)?;
+        Ok(Some((scale, encoder, hardware)))
     }
 }
 
@@ -35,7 +122,7 @@ fn failed(problem: impl ToString) -> PipelineError {
     }
 }
 
-/// Where frames go in.
+/// Where frames of a track go in.
 struct Inlet {
     source: gst_app::AppSrc,
     track: TrackId,
@@ -44,8 +131,18 @@ struct Inlet {
 }
 
 impl Inlet {
+    fn new(first: &Frame, origin: MediaTime) -> Result<Self, PipelineError> {
+        let caps = caps_for(&first.parameters).ok_or_else(|| failed("this codec cannot be decoded"))?;
+        let source = gst_app::AppSrc::builder().caps(&caps).format(gst::Format::Time).is_live(true).build();
+        source.set_max_buffers(MAX_WAITING);
+        Ok(Self { source, track: first.track, origin, waits_for_keyframe: false })
+    }
+
     fn push(&mut self, frame: &Frame) {
-        if frame.track != self.track || (self.waits_for_keyframe && !frame.keyframe) {
+        if frame.track != self.track
+            || frame.dts < self.origin
+            || (self.waits_for_keyframe && !frame.keyframe)
+        {
             return;
         }
         if self.source.current_level_buffers() >= MAX_WAITING {
@@ -57,21 +154,33 @@ impl Inlet {
         // It refuses only when it is ending, of which the pipeline tells.
         let _ = self.source.push_buffer(buffer_of(frame, self.origin));
     }
+}
 
-    /// Puts in what comes, until something else comes than was begun with.
-    async fn fill(&mut self, mut reader: HubReader, first: Frame) {
-        self.push(&first);
-        while let Some(item) = reader.next().await {
-            match item {
-                HubItem::Frame(frame) if frame.track == self.track => {
-                    if frame.keyframe && *frame.parameters != *first.parameters {
+/// Puts in what comes, until something else comes than was begun with.
+async fn fill(inlets: &mut [Inlet], mut reader: HubReader, first: Vec<Frame>) {
+    let begun: Vec<_> = inlets
+        .iter()
+        .filter_map(|inlet| Some(first.iter().find(|f| f.track == inlet.track)?.parameters.clone()))
+        .collect();
+    for frame in &first {
+        inlets.iter_mut().for_each(|inlet| inlet.push(frame));
+    }
+    while let Some(item) = reader.next().await {
+        match item {
+            HubItem::Frame(frame) => {
+                for (inlet, parameters) in
+                    inlets.iter_mut().zip(&begun).filter(|(i, _)| i.track == frame.track)
+                {
+                    if frame.keyframe && *frame.parameters != **parameters {
                         return;
                     }
-                    self.push(&frame);
+                    inlet.push(&frame);
                 }
-                HubItem::Discontinuity | HubItem::Lagged { .. } => self.waits_for_keyframe = true,
-                _ => {}
             }
+            HubItem::Discontinuity | HubItem::Lagged { .. } => {
+                inlets.iter_mut().for_each(|inlet| inlet.waits_for_keyframe = true);
+            }
+            _ => {}
         }
     }
 }
@@ -81,40 +190,97 @@ impl Source for TranscodeSource {
     async fn run(&mut self, hub: &HubWriter, cancel: CancellationToken) -> Result<SourceEnd, SourceError> {
         pipeline::init()?;
         let mut reader = self.hub.subscribe("transcoding", ReaderOptions::default());
-        let first = loop {
+        let sound = self.rendition.is_some_and(|rendition| rendition.sound)
+            && self.hub.tracks().iter().any(|t| t.parameters.kind() == MediaKind::Audio);
+        // From a keyframe on, and what has come of the sound until one of that is there, too.
+        let mut first: Vec<Frame> = Vec::new();
+        let has = |first: &[Frame], kind| first.iter().any(|frame: &Frame| frame.parameters.kind() == kind);
+        while !has(&first, MediaKind::Video) || (sound && !has(&first, MediaKind::Audio)) {
             match cancel.run_until_cancelled(reader.next()).await {
                 None => return Ok(SourceEnd::Cancelled),
                 Some(None) => return Ok(SourceEnd::Finished),
-                Some(Some(HubItem::Frame(frame))) if frame.is_video() && frame.keyframe => break frame,
+                Some(Some(HubItem::Frame(frame))) => {
+                    let begins = frame.is_video() && frame.keyframe;
+                    if begins || has(&first, MediaKind::Video) || frame.parameters.kind() == MediaKind::Audio
+                    {
+                        first.push(frame);
+                    }
+                }
+                Some(Some(HubItem::Discontinuity | HubItem::Tracks(_))) => first.clear(),
                 Some(Some(_)) => {}
             }
+            if first.len() > MAX_FIRST {
+                // There is no sound, whatever was said.
+                break;
+            }
+        }
+        let Some(picture) = first.iter().find(|frame| frame.is_video()).cloned() else {
+            return Err(SourceError::NoTracks { address: self.address() });
         };
-        let caps = caps_for(&first.parameters).ok_or_else(|| failed("this codec cannot be decoded"))?;
-        let source = gst_app::AppSrc::builder().caps(&caps).format(gst::Format::Time).is_live(true).build();
-        source.set_max_buffers(MAX_WAITING);
-        let decoder = make_element("decodebin")?;
-        let line = gst::Pipeline::new();
-        line.add_many([source.upcast_ref(), &decoder]).map_err(failed)?;
-        source.link(&decoder).map_err(failed)?;
+        let Some(video) = picture.parameters.video() else {
+            return Err(SourceError::NoTracks { address: self.address() });
+        };
         // Pictures may be shown earlier than they are decoded.
-        let origin = first.dts.min(first.pts) - Duration::from_secs(1);
-        let mut inlet = Inlet { source, track: first.track, origin, waits_for_keyframe: false };
+        let origin = picture.dts.min(picture.pts) - Duration::from_secs(1);
+        let line = gst::Pipeline::new();
+        let decoder = make_element("decodebin")?;
+        let mut inlets = vec![Inlet::new(&picture, origin)?];
+        let inlet = inlets[0].source.clone();
+        line.add_many([inlet.upcast_ref(), &decoder]).map_err(failed)?;
+        inlet.link(&decoder).map_err(failed)?;
+        let mut hardware = false;
+        if let Some((scale, encoder, is_hardware)) = self.behind(video)? {
+            line.add_many([&scale, &encoder]).map_err(failed)?;
+            scale.link(&encoder).map_err(failed)?;
+            link_first(&decoder, scale.upcast_ref());
+            hardware = is_hardware;
+        }
+        if let Some(frame) = first.iter().find(|f| sound && f.parameters.kind() == MediaKind::Audio) {
+            let inlet = Inlet::new(frame, origin)?;
+            line.add(&inlet.source).map_err(failed)?;
+            inlets.push(inlet);
+        }
         let stop = cancel.child_token();
         let options = GstOptions::live(self.address());
         let mut runs = std::pin::pin!(gst_source::run(line, &options, hub, &stop));
         let ended = tokio::select! {
-            ended = &mut runs => return ended,
-            () = inlet.fill(reader, first) => {
+            ended = &mut runs => ended,
+            () = fill(&mut inlets, reader, first) => {
                 stop.cancel();
-                runs.await
+                runs.await?;
+                // What comes now is something else: to be begun anew.
+                return if cancel.is_cancelled() { Ok(SourceEnd::Cancelled) } else { Err(SourceError::Ended) };
             }
         };
-        ended?;
-        // What comes now is something else: to be begun anew.
-        if cancel.is_cancelled() { Ok(SourceEnd::Cancelled) } else { Err(SourceError::Ended) }
+        self.no_hardware |= hardware && ended.is_err();
+        ended
     }
 
     fn address(&self) -> String {
         "transcoded".into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_keep_their_shape_and_are_never_made_larger() {
+        let mut camera = VideoParameters::new(VideoCodec::H265, 2560, 1440);
+        camera.frame_rate = Some((15, 1));
+        let of = |height, fps| Rendition { height, fps, ..Rendition::default() };
+        assert_eq!(of(Some(720), Some(10)).shape(&camera), (1280, 720, Some((10, 1))));
+        assert_eq!(of(Some(2160), Some(30)).shape(&camera), (2560, 1440, Some((15, 1))));
+        assert_eq!(of(None, None).shape(&camera), (2560, 1440, None));
+        camera.width = 1921;
+        assert_eq!(of(Some(361), None).shape(&camera).0 % 2, 0);
+        assert_eq!(of(Some(361), None).shape(&camera).1, 360);
+        let rendition = of(Some(720), Some(10));
+        assert_eq!(rendition.bitrate((1280, 720, Some((10, 1))), &camera), 921_600);
+        assert_eq!(
+            Rendition { bitrate_bps: Some(1_000_000), ..rendition }.bitrate((2, 2, None), &camera),
+            1_000_000
+        );
     }
 }
