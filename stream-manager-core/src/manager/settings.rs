@@ -214,17 +214,9 @@ impl StreamManager {
             }
         };
         if patch.is_some() {
-            let (fallback, inference) = (&new.defaults.fallback.url, &new.defaults.inference.source_url);
-            check_trust([
-                (
-                    "/defaults/fallback/url",
-                    fallback.as_ref().filter(|_| *fallback != old.defaults.fallback.url),
-                ),
-                (
-                    "/defaults/inference/source_url",
-                    inference.as_ref().filter(|_| *inference != old.defaults.inference.source_url),
-                ),
-            ])?;
+            let url = new.defaults.fallback.url.as_ref();
+            let url = url.filter(|url| old.defaults.fallback.url.as_ref() != Some(url));
+            check_trust([("/defaults/fallback/url", url)])?;
         }
         let problems = check_streams(&new);
         if let Some((_, error)) = problems.first() {
