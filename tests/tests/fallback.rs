@@ -221,6 +221,22 @@ fn another_source_stands_in() {
     server.stop();
 }
 
+/// A slate stands in for a publisher who has not come yet.
+#[test]
+fn a_slate_stands_in_for_a_publisher() {
+    let (folder, server) =
+        start("publisher", "[streams.fallback]\nslate = \"at once\"\ntimeout = \"500ms\"\n");
+    let file = folder.path().join("read.mkv");
+    let mut reader = copy(&server, &file);
+    server.wait_for("cam", "frames", SOON, |s| {
+        s["fallback"]["active"] == true && s["frames"].as_u64() > Some(50)
+    });
+    signal(&reader, "INT");
+    wait(&mut reader, SOON);
+    assert!(packets(&file).len() > 10);
+    server.stop();
+}
+
 #[test]
 fn what_makes_no_sense_is_said() {
     let (folder, server) = Server::alone("");

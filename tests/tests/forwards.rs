@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::media::{assert_contiguous, codecs, counters};
-use stream_manager_tests::program::{Server, signal, wait};
+use stream_manager_tests::program::{Server, run, signal, wait};
 use stream_manager_tests::wait_until;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -190,4 +190,25 @@ fn by_rtsp_to_another_server() {
     let log = server.stop();
     assert!(!log.contains("geheim"), "{log}");
     other.stop();
+}
+
+/// What leads back to the stream itself is seen before it goes round.
+#[test]
+fn onto_itself_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = "[server]\nlisten = \"127.0.0.1:3999\"\n[[streams]]\nid = \"yard/cam\"\n";
+    let back = "http://localhost:3999/hls/yard/cam/index.m3u8";
+    for (stream, key) in [
+        (format!("source_url = \"{back}\"\n"), "source_url"),
+        (format!("source_url = \"test://ball\"\n[streams.fallback]\nurl = \"{back}\"\n"), "fallback/url"),
+        (
+            "source_url = \"test://ball\"\n[[streams.forward]]\nurl = \"whip://127.0.0.1:3999/webrtc/yard/cam/whip\"\n"
+                .to_owned(),
+            "forward",
+        ),
+    ] {
+        std::fs::write(folder.path().join("c.toml"), format!("{server}{stream}")).unwrap();
+        let (code, said) = run(&["check", "--config", "c.toml"], folder.path());
+        assert!(code == 2 && said.contains(key) && said.contains("leads back to this stream itself"), "{said}");
+    }
 }

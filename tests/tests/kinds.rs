@@ -198,6 +198,17 @@ fn a_folder_is_a_play_list() {
     let wanted: Vec<u32> = ["a.mp4", "c.mp4"].iter().flat_map(|name| counters(&clips.join(name))).collect();
     assert_eq!(counters(&path), wanted);
     check(&path);
+    // The same by a list of files, in its own order.
+    let list = folder.path().join("list.m3u");
+    std::fs::write(&list, "#EXTM3U\nclips/c.mp4\nclips/a.mp4\n").unwrap();
+    let (path, url) = (folder.path().join("listed.mp4"), format!("file://{}", list.display()));
+    let (status, said) = run(&["record", &url, "-o", path.to_str().unwrap()], folder.path());
+    assert_eq!(status, 0, "{said}");
+    let wanted: Vec<u32> = ["c.mp4", "a.mp4"].iter().flat_map(|name| counters(&clips.join(name))).collect();
+    assert_eq!(counters(&path), wanted);
+    std::fs::write(&list, "list.m3u\n").unwrap();
+    let (status, said) = run(&["record", &url, "-o", "x.mp4"], folder.path());
+    assert!(status != 0 && said.contains("is a play list itself"), "{said}");
 }
 
 /// HLS and MP4 over HTTP, from a server of ours.

@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use str0m::RtcConfig;
 use stream_manager_tests::camera::{Camera, Feed};
@@ -575,15 +576,36 @@ fn browser(player: &str, transport: &str) {
     let (_folder, server) = with(&camera, "");
     let playing = Playing::start(player, &whep(&server), 20);
     wait_until("pictures", Duration::from_secs(60), || playing.so_far().shown.len() >= 100);
-    let played = playing.finish();
+    let done = AtomicBool::new(false);
+    let (played, dropped) = std::thread::scope(|scope| {
+        // What the server has left out for a browser that is slow, as long as there is a session to ask.
+        let watching = scope.spawn(|| {
+            let mut dropped = 0;
+            while !done.load(Ordering::Relaxed) {
+                let now = sessions(&server).first().and_then(|s| s["dropped_frames"].as_u64());
+                dropped = dropped.max(now.unwrap_or(0));
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            dropped
+        });
+        let played = playing.finish();
+        done.store(true, Ordering::Relaxed);
+        (played, watching.join().unwrap())
+    });
     assert!(played.errors().is_empty(), "{played:?}");
     // Of what was there already when it began, the browser shows what it wants; then each in its turn.
     let live: Vec<u32> = played.shown.iter().skip(15).map(|shown| shown.counter).collect();
     assert!(live.windows(2).all(|pair| pair[0] <= pair[1]), "{live:?}");
     let statistics = &played.end["details"]["statistics"];
-    let decoded = statistics["framesDecoded"].as_u64().unwrap();
+    // A browser that has no time leaves out pictures that it has got.
+    let received = statistics["framesReceived"].as_u64().unwrap();
     let span = u64::from(live[live.len() - 1] - live[0]) + 1;
-    assert!(decoded + 2 >= span, "{decoded} decoded of {span}");
+    println!("{received} of {span} pictures received, {dropped} left out by the server; {statistics}");
+    // Each is there, or was left out knowingly: on a machine that has no time for all of them.
+    assert!(
+        received + dropped + 2 >= span && received * 2 > span,
+        "{received} and {dropped} of {span}: {statistics}"
+    );
     assert_eq!(statistics["packetsLost"], 0, "{statistics}");
     assert_eq!(statistics["transport"], transport, "{statistics}");
     assert_eq!(statistics["soundCodec"], "audio/opus", "{statistics}");

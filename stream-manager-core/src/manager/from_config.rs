@@ -277,6 +277,7 @@ pub fn check_stream(config: &StreamConfig, whole: &Config) -> Result<(), BuildEr
     }
     let resolved = config.resolve(&whole.defaults);
     check_model(&resolved, whole)?;
+    check_loops(config, whole)?;
     let directory = resolved.recording.directory;
     match directory.filter(|name| !is_directory(whole, name)) {
         None => Ok(()),
@@ -289,6 +290,23 @@ pub fn check_stream(config: &StreamConfig, whole: &Config) -> Result<(), BuildEr
             Err(BuildError { id: config.id.clone(), key: "directory", problem })
         }
     }
+}
+
+/// Whether any of its addresses leads back to itself.
+fn check_loops(config: &StreamConfig, whole: &Config) -> Result<(), BuildError> {
+    let addresses = [
+        ("source_url", Some(&config.source_url)),
+        ("inference/source_url", config.inference.source_url.as_ref()),
+        ("fallback/url", config.fallback.url.as_ref()),
+    ];
+    let forwards = config.forward.iter().map(|forward| ("forward", Some(&forward.url)));
+    for (key, address) in addresses.into_iter().chain(forwards) {
+        if address.is_some_and(|address| super::loops::leads_back(address, &config.id, whole)) {
+            let problem = "leads back to this stream itself; expected another address".to_owned();
+            return Err(BuildError { id: config.id.clone(), key, problem });
+        }
+    }
+    Ok(())
 }
 
 /// Whether there is the model that a stream is to be analysed by.

@@ -43,6 +43,7 @@ mod history;
 mod id;
 mod info;
 mod job;
+mod loops;
 mod open;
 mod patch;
 mod plan;

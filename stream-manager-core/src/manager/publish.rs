@@ -97,7 +97,11 @@ impl crate::rtsp::StreamDirectory for StreamManager {
         let idle = match handle.state().state {
             StreamState::Stopped => return None,
             // Waiting for a publisher; a stream that has just been made is idle for a moment, too.
-            StreamState::Idle => handle.publish_slot().is_some_and(|slot| !slot.is_taken()),
+            StreamState::Idle => {
+                // Unless something stands in for one.
+                let waits = handle.shared.fallback.is_none();
+                waits && handle.publish_slot().is_some_and(|slot| !slot.is_taken())
+            }
             _ => false,
         };
         Some(crate::rtsp::FoundStream { id: handle.id().shared(), hub: handle.hub().clone(), idle })

@@ -1,4 +1,4 @@
-//! A folder as a play list: its files one behind the other, as one stream.
+//! Play lists: the files of a folder, or those that an `.m3u` file names, one behind the other, as one stream.
 
 use super::{Source, SourceEnd, SourceError, UriSource};
 use crate::hub::HubWriter;
@@ -31,7 +31,47 @@ pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, SourceError> {
     Ok(found)
 }
 
-/// Plays a folder once, or for ever; what comes into it is played from the next round on.
+/// The files that a play list names, a line each; relative ones lie beside it. What begins with `#` is not for us.
+fn listed(list: &Path) -> Result<Vec<PathBuf>, SourceError> {
+    let failed = |problem: String| SourceError::File { path: list.display().to_string(), problem };
+    let text = std::fs::read(list).map_err(|e| failed(e.to_string()))?;
+    let text = String::from_utf8_lossy(&text);
+    let beside = list.parent().unwrap_or(Path::new(""));
+    let mut found = Vec::new();
+    // A mark in front of the text says no more than that it is one.
+    for line in text.trim_start_matches('\u{feff}').lines().map(str::trim) {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let path = match Url::parse(line) {
+            Ok(url) if url.scheme() == "file" => {
+                url.to_file_path().map_err(|()| failed(format!("\"{line}\" is no path of a file")))?
+            }
+            Ok(url) if url.host_str().is_some() => {
+                return Err(failed(format!(
+                    "\"{}\" is no file; expected files only",
+                    crate::error::redact_url(line)
+                )));
+            }
+            _ => beside.join(line),
+        };
+        if is_list(&path) {
+            return Err(failed(format!("\"{line}\" is a play list itself; expected media files")));
+        }
+        found.push(path);
+        if found.len() > MAX_FILES {
+            return Err(failed(format!("it has over {MAX_FILES} lines")));
+        }
+    }
+    if found.is_empty() { Err(failed("it names no file".into())) } else { Ok(found) }
+}
+
+/// Whether a file is a play list. (`.m3u8` is HLS, which is another matter.)
+pub(super) fn is_list(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("m3u"))
+}
+
+/// Plays a folder or a play list once, or for ever; what comes into it is played from the next round on.
 pub(super) async fn play(
     folder: PathBuf,
     looped: bool,
@@ -40,7 +80,8 @@ pub(super) async fn play(
 ) -> Result<SourceEnd, SourceError> {
     loop {
         let looks = folder.clone();
-        let listed = tokio::task::spawn_blocking(move || files(&looks)).await;
+        let look = move || if looks.is_dir() { files(&looks) } else { listed(&looks) };
+        let listed = tokio::task::spawn_blocking(look).await;
         let listed = listed.map_err(|e| SourceError::Other(e.to_string()))??;
         let (mut played, mut failure) = (0, None);
         for path in listed {
@@ -83,5 +124,28 @@ mod tests {
         let names: Vec<_> = names.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
         assert_eq!(names, ["a.MKV", "b.mp4"]);
         assert!(files(Path::new("/nowhere/at/all")).is_err());
+    }
+
+    #[test]
+    fn a_play_list_names_files_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("list.m3u");
+        let of = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            listed(&path).map_err(|e| e.to_string())
+        };
+        let files =
+            of("\u{feff}#EXTM3U\n#EXTINF:3,door\nb.mp4\r\n\n/videos/a.mkv\nfile:///videos/c%20d.ts\n")
+                .unwrap();
+        let expected = [folder.path().join("b.mp4"), "/videos/a.mkv".into(), "/videos/c d.ts".into()];
+        assert_eq!(files, expected);
+        for (text, words) in [
+            ("#EXTM3U\n", "names no file"),
+            ("list.m3u\n", "is a play list itself"),
+            ("http://me:geheim@h/x.mp4\n", "expected files only"),
+        ] {
+            let said = of(text).unwrap_err();
+            assert!(said.contains(words) && !said.contains("geheim"), "{said}");
+        }
     }
 }

@@ -63,7 +63,6 @@ mod tunnel;
 mod uri;
 
 pub(crate) use address::PUBLISHER;
-#[cfg(any(feature = "rtsp", feature = "webrtc"))]
 pub(crate) use address::percent_decoded;
 pub use address::{AddressError, SourceOptions, from_url, from_url_with};
 pub use exec::ExecSource;

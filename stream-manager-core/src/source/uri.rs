@@ -56,10 +56,10 @@ impl UriSource {
         self
     }
 
-    /// The folder that it is, if it is one.
+    /// The folder or the play list that it is, if it is one.
     fn folder(&self) -> Option<std::path::PathBuf> {
         let path = self.url.to_file_path().ok().filter(|_| self.url.scheme() == "file")?;
-        path.is_dir().then_some(path)
+        (path.is_dir() || super::folder::is_list(&path)).then_some(path)
     }
 
     fn file_error(&self) -> Option<SourceError> {

@@ -183,7 +183,7 @@ export class WhepPlayer extends Session {
 
   /** What is known of the connection: size, frames and bits per second, losses, delays in milliseconds. */
   async statistics() {
-    const found = { width: 0, height: 0, framesPerSecond: 0, framesDecoded: 0, bytes: 0, packetsLost: 0 };
+    const found = { width: 0, height: 0, framesPerSecond: 0, framesReceived: 0, framesDecoded: 0, bytes: 0, packetsLost: 0 };
     const reports = (await this.peer?.getStats()) ?? new Map();
     for (const report of reports.values()) {
       if (report.type === "inbound-rtp") {
@@ -191,6 +191,7 @@ export class WhepPlayer extends Session {
         found.packetsLost += report.packetsLost ?? 0;
         if (report.kind === "video") {
           Object.assign(found, picture(report, reports));
+          found.framesReceived = report.framesReceived ?? 0;
           found.framesDecoded = report.framesDecoded ?? 0;
           if (report.jitterBufferEmittedCount > 0) {
             found.bufferMs = (report.jitterBufferDelay / report.jitterBufferEmittedCount) * 1000;
