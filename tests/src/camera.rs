@@ -167,7 +167,11 @@ impl Camera {
     /// Ends it: connections break, the port is closed.
     pub fn kill(&mut self) {
         if let Some(running) = self.running.take() {
-            running.main_loop.quit();
+            // One that has only just been started does not hear it before its loop runs.
+            while !running.thread.is_finished() {
+                running.main_loop.quit();
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
             running.thread.join().unwrap();
         }
         self.medias.lock().unwrap().clear();

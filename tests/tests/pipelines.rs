@@ -59,7 +59,7 @@ fn intersrc_gets_a_stream() {
         let stream = camera_stream(&camera).sink(to_intersrc("yard/cam"));
         StreamManager::builder().data_dir(folder.path()).stream(stream).build().await.unwrap()
     });
-    let line = "intersrc producer-name=yard/cam/video ! h264parse ! avdec_h264 ! videoconvert \
+    let line = "intersrc producer-name=yard/cam/video max-time=10000000000 ! h264parse ! avdec_h264 ! videoconvert \
                 ! video/x-raw,format=I420 ! appsink name=pictures sync=true \
                 intersrc producer-name=yard/cam/audio ! aacparse ! avdec_aac ! fakesink name=sound sync=true";
     let pipeline = gst::parse::launch(line).unwrap().downcast::<gst::Pipeline>().unwrap();
