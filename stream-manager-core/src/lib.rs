@@ -42,6 +42,7 @@
 #[cfg(feature = "http")]
 pub mod api;
 pub mod auth;
+mod backoff;
 pub mod config;
 pub mod detection;
 pub mod error;

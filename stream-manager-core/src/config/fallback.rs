@@ -1,6 +1,7 @@
 //! `[defaults.fallback]` and `[streams.fallback]`: what stands in for a source that is silent.
 
 use super::DurationText;
+use super::units::check_duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -104,16 +105,9 @@ impl FallbackSettings {
             let names: Vec<&str> = self.kinds.iter().map(FallbackKind::key).collect();
             return Err(("fallback", format!("it has {}; expected one of them", names.join(" and "))));
         }
-        let range = |key, value: Duration, least: Duration, most: Duration| {
-            let text = |d| DurationText(d).to_string();
-            if value >= least && value <= most {
-                return Ok(());
-            }
-            Err((key, format!("it is {}; expected {} to {}", text(value), text(least), text(most))))
-        };
         let hour = Duration::from_secs(3600);
-        range("fallback/timeout", self.timeout, Duration::from_millis(500), hour)?;
-        range("fallback/return_after", self.return_after, Duration::ZERO, hour)?;
+        check_duration("fallback/timeout", self.timeout, Duration::from_millis(500), hour)?;
+        check_duration("fallback/return_after", self.return_after, Duration::ZERO, hour)?;
         for kind in &self.kinds {
             match kind {
                 FallbackKind::Image(path) => is_file("fallback/image", path)?,

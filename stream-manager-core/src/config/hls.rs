@@ -1,5 +1,6 @@
 //! How streams are packaged for HLS, DASH and fMP4 players, and what holds for their server.
 
+use super::units::check_duration;
 use super::{BytesText, DurationText};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -133,18 +134,11 @@ impl HlsSettings {
     /// # Errors
     /// Names the key.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
-        let range = |key, value: Duration, least: Duration, most: Duration| {
-            let text = |d| DurationText(d).to_string();
-            if value >= least && value <= most {
-                return Ok(());
-            }
-            Err((key, format!("it is {}; expected {} to {}", text(value), text(least), text(most))))
-        };
         let (secs, millis) = (Duration::from_secs, Duration::from_millis);
-        range("hls/segment_duration", self.segment_duration, secs(1), secs(30))?;
-        range("hls/part_duration", self.part_duration, millis(50), self.segment_duration)?;
-        range("hls/window", self.window, self.segment_duration * 3, secs(3600))?;
-        range("hls/idle_timeout", self.idle_timeout, secs(5), secs(24 * 3600))?;
+        check_duration("hls/segment_duration", self.segment_duration, secs(1), secs(30))?;
+        check_duration("hls/part_duration", self.part_duration, millis(50), self.segment_duration)?;
+        check_duration("hls/window", self.window, self.segment_duration * 3, secs(3600))?;
+        check_duration("hls/idle_timeout", self.idle_timeout, secs(5), secs(24 * 3600))?;
         if self.max_bytes < 1 << 20 {
             return Err((
                 "hls/max_size",

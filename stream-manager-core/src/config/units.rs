@@ -15,6 +15,20 @@ pub struct DurationText(pub Duration);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BytesText(pub u64);
 
+/// Whether a key's length of time is one that it may have.
+pub(super) fn check_duration(
+    key: &'static str,
+    value: Duration,
+    least: Duration,
+    most: Duration,
+) -> Result<(), (&'static str, String)> {
+    if value >= least && value <= most {
+        return Ok(());
+    }
+    let [value, least, most] = [value, least, most].map(DurationText);
+    Err((key, format!("it is {value}; expected {least} to {most}")))
+}
+
 impl fmt::Debug for DurationText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

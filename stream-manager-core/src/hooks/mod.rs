@@ -10,10 +10,11 @@ mod command;
 mod mqtt;
 mod webhook;
 
+use crate::backoff::Backoff;
 use crate::config::{Config, HooksConfig};
 use crate::event::{EventKind, EventSender};
 use crate::frame::WallTime;
-use crate::manager::{Backoff, ConfigUser, EventFilter, EventListener, Heard, RetryPolicy, StreamManager};
+use crate::manager::{ConfigUser, EventFilter, EventListener, Heard, StreamManager};
 use crate::storage::journal::JournalEntry;
 use parking_lot::Mutex;
 use schemars::JsonSchema;
@@ -31,8 +32,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long to wait before the next attempt: a second, doubling to a minute.
 fn backoff() -> Backoff {
-    let (initial, max) = (Duration::from_secs(1), Duration::from_secs(60));
-    Backoff::new(RetryPolicy { initial, max, ..RetryPolicy::default() })
+    Backoff::between(Duration::from_secs(1), Duration::from_secs(60))
 }
 
 /// How a hook stands.

@@ -5,8 +5,9 @@
 //! counts as published when the broker has confirmed it; after a broken connection those that were not are sent again.
 
 use super::Context;
+use crate::backoff::Backoff;
 use crate::config::MqttConfig;
-use crate::manager::{Backoff, EventListener};
+use crate::manager::EventListener;
 use crate::storage::journal::JournalEntry;
 use rumqttc::{AsyncClient, Event, EventLoop, Incoming, LastWill, MqttOptions, Outgoing, QoS};
 use std::collections::VecDeque;

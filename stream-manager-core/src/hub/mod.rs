@@ -509,6 +509,16 @@ impl HubReader {
         }
     }
 
+    /// The stream's tracks, as soon as it has some; frames before that are passed over. `None` once the hub is closed.
+    pub async fn tracks(&mut self) -> Option<Arc<[Track]>> {
+        loop {
+            match self.next().await? {
+                HubItem::Tracks(tracks) if !tracks.is_empty() => return Some(tracks),
+                _ => {}
+            }
+        }
+    }
+
     /// The next item if there is one waiting.
     pub fn try_next(&mut self) -> Option<HubItem> {
         self.consumer.pop().ok()

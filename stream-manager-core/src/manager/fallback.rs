@@ -5,8 +5,8 @@
 //! ([`Hub::stand_in`]), and goes back to the source by itself once that is stable.
 
 use super::StreamId;
-use super::backoff::{Backoff, RetryPolicy};
 use super::supervisor::StateInfo;
+use crate::backoff::{Backoff, RetryPolicy};
 use crate::event::{EventKind, EventSender, StreamState};
 use crate::frame::WallTime;
 use crate::hub::{Hub, Input};

@@ -1,8 +1,8 @@
 //! One recording, from start to end: what `stream-manager record` does.
 
-use super::backoff::RetryPolicy;
 use super::stream::Stream;
 use super::{ManagerError, StreamManager};
+use crate::backoff::RetryPolicy;
 use crate::event::{RecordingState, StreamState};
 use crate::recording::{Recorder, Recording, Segment};
 use crate::source::{Source, SourceError};

@@ -26,7 +26,6 @@
 //! # }
 //! ```
 
-mod backoff;
 mod builder;
 mod change;
 mod connects;
@@ -59,10 +58,9 @@ mod supervisor;
 mod system;
 mod wish;
 
-pub use crate::frame::TrackInfo;
 #[cfg(feature = "http")]
-pub(crate) use backoff::Backoff;
-pub use backoff::RetryPolicy;
+pub use crate::backoff::RetryPolicy;
+pub use crate::frame::TrackInfo;
 pub use builder::StreamManagerBuilder;
 pub use change::{ChangeOptions, DeleteRecordings, Done, KeyedAnswer, Operation, Outcome, Render};
 pub use definition::{Definition, Origin, RecordingWish};

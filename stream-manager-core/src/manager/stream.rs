@@ -1,10 +1,10 @@
 //! What a stream is made of, and the handle to one that runs.
 
-use super::backoff::RetryPolicy;
 use super::fallback::{Fallback, FallbackHandle, FallbackStatus};
 use super::history::History;
 use super::id::{InvalidStreamId, StreamId};
 use super::supervisor::StateInfo;
+use crate::backoff::RetryPolicy;
 use crate::config::{AnalysisSettings, HlsSettings, ResolvedStream};
 use crate::event::StreamState;
 use crate::frame::TrackInfo;

@@ -14,8 +14,8 @@
 //! A source that has to be waited for, such as a publisher, leaves the stream in `Idle` until it is there, and
 //! brings it back there when it leaves.
 
-use super::backoff::{Backoff, RetryPolicy};
 use super::connects::{Connecting, Connects};
+use crate::backoff::{Backoff, RetryPolicy};
 use crate::event::{EventKind, EventSender, StreamState};
 use crate::frame::WallTime;
 use crate::hub::Hub;

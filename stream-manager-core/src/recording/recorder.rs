@@ -296,7 +296,6 @@ impl RecorderSink {
         closed
     }
 
-    /// Whether the frame lies beyond the recording's limit; ends the recording once the main track does.
     /// Lets it begin paused.
     #[must_use]
     pub fn paused(self) -> Self {
@@ -308,6 +307,7 @@ impl RecorderSink {
         self
     }
 
+    /// Whether the frame lies beyond the recording's limit; ends the recording once the main track does.
     fn over_limit(&mut self, frame: &Frame) -> bool {
         let Some(limit) = self.recording.limit else { return false };
         let main = self.main_is_video() == frame.is_video();

@@ -2,7 +2,7 @@
 
 use super::message::{Incoming, next_message};
 use crate::rtp::Packets;
-use crate::source::connect::{addresses, connect, host_and_port};
+use crate::source::connect::connect_to;
 use crate::source::tls::TlsOptions;
 use base64::Engine;
 use bytes::BytesMut;
@@ -119,8 +119,7 @@ impl Client {
     pub(super) async fn connect(url: &Url, credentials: Option<Credentials>) -> Result<Self, String> {
         let tls = url.scheme() == "rtsps";
         let port = url.port().unwrap_or(if tls { 322 } else { 554 });
-        let found = addresses(url, port).await.map_err(|e| e.to_string())?;
-        let socket = connect(&host_and_port(url, port), &found, None).await.map_err(|e| e.to_string())?;
+        let socket = connect_to(url, port, None).await.map_err(|e| e.to_string())?;
         let local = socket.local_addr().map_or(Ipv4Addr::UNSPECIFIED.into(), |address| address.ip());
         let socket: Box<dyn Socket> = if tls {
             let name = url.host_str().unwrap_or_default();

@@ -259,22 +259,11 @@ impl State {
         self.clock.map(|clock| MediaTime::from_nanos(WallTime::now().as_unix_nanos() - clock))
     }
 
-    /// A sender report for each track (RFC 3550 section 6.4.1). All tracks share one clock, so that players put
-    /// sound and picture together.
     fn reports(&self) -> Vec<Arc<Packets>> {
         let Some(clock) = self.clock else { return Vec::new() };
         let wall = WallTime::now();
         let time = MediaTime::from_nanos(wall.as_unix_nanos() - clock);
-        self.packetizers
-            .iter()
-            .enumerate()
-            .filter(|(_, p)| p.sent().0 > 0)
-            .map(|(track, p)| {
-                let (packets, octets) = p.sent();
-                let report = rtcp::sender_report(p.ssrc(), wall, p.timestamp(time), packets, octets);
-                Arc::new(Packets::rtcp(track, &report))
-            })
-            .collect()
+        reports(&self.packetizers, wall, time).map(Arc::new).collect()
     }
 
     fn follow_clock(&mut self, frame: &Frame) {
@@ -386,12 +375,25 @@ fn write(packets: &Arc<Packets>, readers: &[Arc<Reader>]) {
 
 /// Whether readers that were told of `old` can go on with `new`: the same codecs, and nothing changed but what
 /// travels with the media itself.
-fn compatible(old: &[Track], new: &[Track]) -> bool {
+pub(super) fn compatible(old: &[Track], new: &[Track]) -> bool {
     old.len() == new.len()
         && old.iter().zip(new).all(|(old, new)| match (&*old.parameters, &*new.parameters) {
             (CodecParameters::Video(a), CodecParameters::Video(b)) => a.codec == b.codec,
             (a, b) => a == b,
         })
+}
+
+/// A sender report for each track (RFC 3550 section 6.4.1), that says that it is `wall` at `time`. All tracks share one clock, so
+/// that players put sound and picture together.
+pub(super) fn reports(
+    packetizers: &[Packetizer],
+    wall: WallTime,
+    time: MediaTime,
+) -> impl Iterator<Item = Packets> {
+    packetizers.iter().enumerate().filter(|(_, p)| p.sent().0 > 0).map(move |(track, p)| {
+        let (packets, octets) = p.sent();
+        Packets::rtcp(track, &rtcp::sender_report(p.ssrc(), wall, p.timestamp(time), packets, octets))
+    })
 }
 
 /// What all feeds have in common.

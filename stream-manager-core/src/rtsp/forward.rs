@@ -3,11 +3,12 @@
 //! Nothing is encoded anew. An attempt lasts until the other side closes the connection or takes nothing, or the stream's tracks change.
 
 use super::client::{Client, Credentials};
+use super::feed::{compatible, reports};
 use crate::error::redact_url;
-use crate::frame::{MediaKind, MediaTime, Track, TrackId, WallTime};
+use crate::frame::{MediaKind, Track, TrackId, WallTime};
 use crate::hub::{Hub, HubItem, HubReader, ReaderOptions};
-use crate::rtp::{Packetizer, PacketizerOptions, Packets, format, is_worth_a_line, rtcp};
-use crate::sink::forward::{ForwardHandle, ForwardState, keep_sending};
+use crate::rtp::{Packetizer, PacketizerOptions, Packets, format, is_worth_a_line};
+use crate::sink::forward::{Forward, ForwardHandle, ForwardState, keep_sending};
 use crate::sink::{Sink, SinkError};
 use crate::source::{AddressError, percent_decoded};
 use std::time::{Duration, Instant};
@@ -72,33 +73,6 @@ impl RtspForward {
     /// To see how it stands.
     pub fn handle(&self) -> ForwardHandle {
         self.handle.clone()
-    }
-
-    /// One attempt; gives why it ended.
-    async fn attempt(&self, hub: &Hub, cancel: &CancellationToken) -> Result<String, String> {
-        let mut reader = hub.subscribe("forward", ReaderOptions::default());
-        let waits = async {
-            loop {
-                match reader.next().await {
-                    Some(HubItem::Tracks(tracks)) if !tracks.is_empty() => return Some(tracks),
-                    Some(_) => {}
-                    None => return None,
-                }
-            }
-        };
-        let Some(Some(tracks)) = cancel.run_until_cancelled(waits).await else { return Ok(String::new()) };
-        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, self.connect(&tracks));
-        let mut client = match cancel.run_until_cancelled(connecting).await {
-            None => return Ok(String::new()),
-            Some(Err(_)) => return Err(format!("connecting took longer than {CONNECT_TIMEOUT:?}")),
-            Some(Ok(client)) => client?,
-        };
-        self.handle.set(ForwardState::Running, "frames go");
-        let sent = self.send(&mut client, &tracks, &mut reader, cancel).await;
-        if sent.is_ok() {
-            client.tear_down().await;
-        }
-        sent
     }
 
     async fn connect(&self, tracks: &[Track]) -> Result<Client, String> {
@@ -172,7 +146,9 @@ impl RtspForward {
             self.write(client, &packets).await?;
             if reported.is_none_or(|at| at.elapsed() >= REPORT_INTERVAL) {
                 reported = Some(Instant::now());
-                for report in reports(&packetizers, frame.pts, frame.wall_clock) {
+                let now = WallTime::now();
+                let time = frame.pts + now.saturating_since(frame.wall_clock);
+                for report in reports(&packetizers, now, time) {
                     self.write(client, &report).await?;
                 }
             }
@@ -191,38 +167,36 @@ impl RtspForward {
     }
 }
 
-/// A sender report for each track (RFC 3550 section 6.4.1): all of them share one clock.
-fn reports(packetizers: &[Packetizer], pts: MediaTime, arrived: WallTime) -> Vec<Packets> {
-    let wall = WallTime::now();
-    let time = pts + wall.saturating_since(arrived);
-    packetizers
-        .iter()
-        .enumerate()
-        .filter(|(_, p)| p.sent().0 > 0)
-        .map(|(track, p)| {
-            let (packets, octets) = p.sent();
-            Packets::rtcp(track, &rtcp::sender_report(p.ssrc(), wall, p.timestamp(time), packets, octets))
-        })
-        .collect()
-}
+#[async_trait::async_trait]
+impl Forward for RtspForward {
+    fn status_handle(&self) -> &ForwardHandle {
+        &self.handle
+    }
 
-/// Whether what was announced as `old` can go on with `new`: the same codecs, which say the rest in the stream.
-fn compatible(old: &[Track], new: &[Track]) -> bool {
-    old.len() == new.len()
-        && old.iter().zip(new).all(|(old, new)| match (old.parameters.video(), new.parameters.video()) {
-            (Some(a), Some(b)) => a.codec == b.codec,
-            _ => old.parameters == new.parameters,
-        })
+    async fn attempt(&self, hub: &Hub, cancel: &CancellationToken) -> Result<String, String> {
+        let mut reader = hub.subscribe("forward", ReaderOptions::default());
+        let Some(Some(tracks)) = cancel.run_until_cancelled(reader.tracks()).await else {
+            return Ok(String::new());
+        };
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, self.connect(&tracks));
+        let mut client = match cancel.run_until_cancelled(connecting).await {
+            None => return Ok(String::new()),
+            Some(Err(_)) => return Err(format!("connecting took longer than {CONNECT_TIMEOUT:?}")),
+            Some(Ok(client)) => client?,
+        };
+        self.handle.set(ForwardState::Running, "frames go");
+        let sent = self.send(&mut client, &tracks, &mut reader, cancel).await;
+        if sent.is_ok() {
+            client.tear_down().await;
+        }
+        sent
+    }
 }
 
 #[async_trait::async_trait]
 impl Sink for RtspForward {
     async fn run(&mut self, reader: HubReader, cancel: CancellationToken) -> Result<(), SinkError> {
-        let hub = reader.hub();
-        drop(reader);
-        let this = &*self;
-        let (hub_of, handle) = (&hub, &self.handle);
-        keep_sending(&hub, handle, &cancel, |stop| async move { this.attempt(hub_of, &stop).await }).await;
+        keep_sending(self, reader, &cancel).await;
         Ok(())
     }
 

@@ -1,10 +1,11 @@
 //! Streams sent on to other servers: how each of them stands, and from an address to the sink that does it.
 
 use super::Sink;
+use crate::backoff::Backoff;
 use crate::config::IceConfig;
 use crate::event::{EventKind, EventSender};
 use crate::frame::WallTime;
-use crate::hub::Hub;
+use crate::hub::{Hub, HubReader};
 use crate::source::AddressError;
 use parking_lot::Mutex;
 use schemars::JsonSchema;
@@ -134,23 +135,28 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// What has gone well for so long begins with the first wait again.
 const WENT_WELL: Duration = Duration::from_secs(30);
 
-/// Makes one attempt after the other until the stream ends or `cancel`; an attempt gives why it ended, and is told when it has to.
-pub(crate) async fn keep_sending<F>(
-    hub: &Hub,
-    handle: &ForwardHandle,
-    cancel: &CancellationToken,
-    mut attempt: impl FnMut(CancellationToken) -> F,
-) where
-    F: Future<Output = Result<String, String>>,
-{
-    let mut wait = RETRY.0;
+/// A way of sending.
+#[async_trait::async_trait]
+pub(crate) trait Forward: Sync {
+    /// How it stands.
+    fn status_handle(&self) -> &ForwardHandle;
+    /// Sends until that fails or is cancelled; gives why it has ended.
+    async fn attempt(&self, hub: &Hub, cancel: &CancellationToken) -> Result<String, String>;
+}
+
+/// Makes one attempt after the other until the stream ends or `cancel`. Each has a reader of its own.
+pub(crate) async fn keep_sending(forward: &dyn Forward, reader: HubReader, cancel: &CancellationToken) {
+    let hub = &reader.hub();
+    drop(reader);
+    let handle = forward.status_handle();
+    let mut backoff = Backoff::between(RETRY.0, RETRY.1);
     loop {
         let begun = Instant::now();
         handle.set(ForwardState::Connecting, "connecting");
         // The stream's end is no reason to leave without a goodbye.
         let stop = cancel.child_token();
         let ended = {
-            let mut attempt = std::pin::pin!(attempt(stop.clone()));
+            let mut attempt = forward.attempt(hub, &stop);
             tokio::select! {
                 ended = &mut attempt => ended,
                 () = hub.closed() => {
@@ -164,16 +170,13 @@ pub(crate) async fn keep_sending<F>(
         }
         let reason = ended.unwrap_or_else(|error| error);
         if begun.elapsed() >= WENT_WELL {
-            wait = RETRY.0;
+            backoff.reset();
         }
         handle.set(ForwardState::Backoff, reason);
-        // Not all at once when a server comes back.
-        let jittered = wait.mul_f64(0.75 + 0.5 * fastrand::f64());
-        wait = (wait * 2).min(RETRY.1);
         tokio::select! {
             () = cancel.cancelled() => break,
             () = hub.closed() => break,
-            () = tokio::time::sleep(jittered) => {}
+            () = tokio::time::sleep(backoff.next()) => {}
         }
     }
     handle.set(ForwardState::Stopped, "the stream has ended");

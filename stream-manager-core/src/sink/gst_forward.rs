@@ -3,7 +3,7 @@
 //! Nothing is encoded anew: the hub's frames go into a muxer, from a keyframe on. An attempt lasts until the other
 //! side is gone or takes nothing, or the stream's codecs change; then comes the next one.
 
-use super::forward::{ForwardHandle, ForwardState, keep_sending};
+use super::forward::{Forward, ForwardHandle, ForwardState, keep_sending};
 use super::{Sink, SinkError};
 use crate::error::redact_url;
 use crate::frame::{AudioCodec, Codec, MediaKind, MediaTime, Track, TrackId, VideoCodec};
@@ -198,51 +198,6 @@ impl GstForward {
         Ok(source)
     }
 
-    /// One attempt; gives why it ended.
-    async fn attempt(&self, hub: &Hub, cancel: &CancellationToken) -> Result<String, String> {
-        pipeline::init().map_err(|e| e.to_string())?;
-        let mut reader = hub.subscribe("forward", ReaderOptions::default());
-        let waits = async {
-            loop {
-                match reader.next().await {
-                    Some(HubItem::Tracks(tracks)) if !tracks.is_empty() => return Some(tracks),
-                    Some(_) => {}
-                    None => return None,
-                }
-            }
-        };
-        let Some(Some(tracks)) = cancel.run_until_cancelled(waits).await else { return Ok(String::new()) };
-        let (mut taken, mut left_out): (Vec<&Track>, Vec<String>) = (Vec::new(), Vec::new());
-        for track in tracks.iter() {
-            let codec = track.parameters.codec();
-            let again = taken.iter().any(|other| other.parameters.kind() == track.parameters.kind());
-            if !self.way.carries(codec) {
-                left_out.push(format!("{}: {} does not carry it", codec.name(), self.way.name()));
-            } else if again {
-                left_out.push(format!("{}: one track of each kind goes", codec.name()));
-            } else {
-                taken.push(track);
-            }
-        }
-        self.handle.leaves_out(left_out.clone());
-        if taken.is_empty() {
-            return Err(format!("no track can be sent: {}", left_out.join("; ")));
-        }
-        let (built, into) = self.pipeline().map_err(|e| e.to_string())?;
-        let mut sources = Vec::new();
-        for track in &taken {
-            sources.push((track.id, self.source(&built, &into, track).map_err(|e| e.to_string())?));
-        }
-        let (managed, bus) = ManagedPipeline::new(built);
-        let sent = self.send(&managed, bus, &sources, &mut reader, cancel).await;
-        for (_, source) in &sources {
-            // Refused only if the pipeline is down already.
-            let _ = source.end_of_stream();
-        }
-        managed.stop().await;
-        sent
-    }
-
     async fn send(
         &self,
         managed: &ManagedPipeline,
@@ -308,13 +263,53 @@ impl GstForward {
 }
 
 #[async_trait::async_trait]
+impl Forward for GstForward {
+    fn status_handle(&self) -> &ForwardHandle {
+        &self.handle
+    }
+
+    async fn attempt(&self, hub: &Hub, cancel: &CancellationToken) -> Result<String, String> {
+        pipeline::init().map_err(|e| e.to_string())?;
+        let mut reader = hub.subscribe("forward", ReaderOptions::default());
+        let Some(Some(tracks)) = cancel.run_until_cancelled(reader.tracks()).await else {
+            return Ok(String::new());
+        };
+        let (mut taken, mut left_out): (Vec<&Track>, Vec<String>) = (Vec::new(), Vec::new());
+        for track in tracks.iter() {
+            let codec = track.parameters.codec();
+            let again = taken.iter().any(|other| other.parameters.kind() == track.parameters.kind());
+            if !self.way.carries(codec) {
+                left_out.push(format!("{}: {} does not carry it", codec.name(), self.way.name()));
+            } else if again {
+                left_out.push(format!("{}: one track of each kind goes", codec.name()));
+            } else {
+                taken.push(track);
+            }
+        }
+        self.handle.leaves_out(left_out.clone());
+        if taken.is_empty() {
+            return Err(format!("no track can be sent: {}", left_out.join("; ")));
+        }
+        let (built, into) = self.pipeline().map_err(|e| e.to_string())?;
+        let mut sources = Vec::new();
+        for track in &taken {
+            sources.push((track.id, self.source(&built, &into, track).map_err(|e| e.to_string())?));
+        }
+        let (managed, bus) = ManagedPipeline::new(built);
+        let sent = self.send(&managed, bus, &sources, &mut reader, cancel).await;
+        for (_, source) in &sources {
+            // Refused only if the pipeline is down already.
+            let _ = source.end_of_stream();
+        }
+        managed.stop().await;
+        sent
+    }
+}
+
+#[async_trait::async_trait]
 impl Sink for GstForward {
     async fn run(&mut self, reader: HubReader, cancel: CancellationToken) -> Result<(), SinkError> {
-        let hub = reader.hub();
-        drop(reader);
-        let this = &*self;
-        let (hub_of, handle) = (&hub, &self.handle);
-        keep_sending(&hub, handle, &cancel, |stop| async move { this.attempt(hub_of, &stop).await }).await;
+        keep_sending(self, reader, &cancel).await;
         Ok(())
     }
 

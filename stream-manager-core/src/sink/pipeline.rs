@@ -5,6 +5,7 @@
 //! one that takes too little loses whole GOPs.
 
 use super::{Sink, SinkError};
+use crate::backoff::Backoff;
 use crate::frame::{Frame, MediaKind, MediaTime, Track, TrackId};
 use crate::hub::{HubItem, HubReader};
 use crate::pipeline::caps::caps_for;
@@ -217,7 +218,7 @@ impl Sink for PipelineSink {
     async fn run(&mut self, mut reader: HubReader, cancel: CancellationToken) -> Result<(), SinkError> {
         let mut tracks: Arc<[Track]> = Arc::new([]);
         let mut built: Option<Built> = None;
-        let mut wait = WAITS.0;
+        let mut backoff = Backoff::between(WAITS.0, WAITS.1);
         let mut retry: Option<tokio::time::Instant> = None;
         loop {
             let again = async {
@@ -253,7 +254,7 @@ impl Sink for PipelineSink {
                     }
                     Some(HubItem::Frame(frame)) => {
                         if let Some(built) = &mut built && built.push(&frame) {
-                            wait = WAITS.0;
+                            backoff.reset();
                         }
                     }
                     Some(HubItem::Discontinuity | HubItem::Lagged { .. }) => {
@@ -265,12 +266,12 @@ impl Sink for PipelineSink {
                 },
             }
             if let Some(error) = failure {
+                let wait = backoff.next();
                 tracing::warn!(sink = self.name, %error, ?wait, "a sink's pipeline has failed and is made anew");
                 if let Some(old) = built.take() {
                     old.managed.stop().await;
                 }
-                retry = Some(tokio::time::Instant::now() + wait.mul_f64(0.75 + 0.5 * fastrand::f64()));
-                wait = (wait * 2).min(WAITS.1);
+                retry = Some(tokio::time::Instant::now() + wait);
             }
         }
         if let Some(built) = built {

@@ -87,6 +87,26 @@ async fn from(local: Option<IpAddr>, address: SocketAddr) -> std::io::Result<Tcp
     Ok(stream)
 }
 
+/// Connects to a URL's host, from the given address if there is one.
+pub(crate) async fn connect_to(
+    url: &Url,
+    port: u16,
+    local: Option<IpAddr>,
+) -> Result<TcpStream, SourceError> {
+    connect(&host_and_port(url, port), &addresses(url, port).await?, local).await
+}
+
+/// Checks that somebody listens there: tells a host that does not resolve from one that does not answer, where the clients behind
+/// cannot.
+pub(super) async fn reach(url: &Url, port: u16, timeout: Duration) -> Result<(), SourceError> {
+    match tokio::time::timeout(timeout, connect_to(url, port, None)).await {
+        Err(_) => {
+            Err(SourceError::Timeout { what: format!("connecting to {}", host_and_port(url, port)), timeout })
+        }
+        Ok(result) => result.map(drop),
+    }
+}
+
 /// Host and port, for people.
 pub(crate) fn host_and_port(url: &Url, port: u16) -> String {
     format!("{}:{port}", url.host_str().unwrap_or_default())

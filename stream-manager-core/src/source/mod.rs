@@ -52,7 +52,6 @@ mod launch;
 mod network;
 mod pipeline;
 mod publish;
-mod reach;
 mod rtsp;
 mod still;
 mod test_pattern;

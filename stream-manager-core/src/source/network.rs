@@ -272,7 +272,7 @@ impl Source for NetworkSource {
         if let Kind::Rtmp = self.kind {
             // GStreamer would only say that it failed.
             let port = self.url.port().unwrap_or(if self.url.scheme() == "rtmps" { 443 } else { 1935 });
-            let check = super::reach::connect(&self.url, port, START_TIMEOUT);
+            let check = super::connect::reach(&self.url, port, START_TIMEOUT);
             match cancel.run_until_cancelled(check).await {
                 None => return Ok(SourceEnd::Cancelled),
                 Some(result) => result?,

@@ -41,16 +41,12 @@ impl Drop for Tunnel {
 
 /// Connects to the camera and waits for the client.
 pub(super) async fn open(url: &Url, port: u16, options: &TunnelOptions) -> Result<Tunnel, SourceError> {
-    let host = connect::host_and_port(url, port);
-    let addresses = connect::addresses(url, port).await?;
-    let camera = connect::connect(&host, &addresses, options.local).await?;
+    let camera = connect::connect_to(url, port, options.local).await?;
     #[cfg(feature = "rtsp")]
     if let Some(tls) = &options.tls {
         let name = url.host_str().unwrap_or_default();
-        return pass(
-            tls.connect(name, camera).await.map_err(|problem| SourceError::Tls { address: host, problem })?,
-        )
-        .await;
+        let failed = |problem| SourceError::Tls { address: connect::host_and_port(url, port), problem };
+        return pass(tls.connect(name, camera).await.map_err(failed)?).await;
     }
     pass(camera).await
 }

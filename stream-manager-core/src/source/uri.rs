@@ -1,13 +1,14 @@
 //! Files and HTTP, through GStreamer without decoding.
 
 use super::address::{parse_parameter, unknown_parameter};
+use super::connect;
 use super::gst_source::{self, GstOptions};
-use super::reach;
 use super::{AddressError, Source, SourceEnd, SourceError};
 use crate::error::redact_url;
 use crate::hub::HubWriter;
 use crate::pipeline::{self, make_element};
 use gstreamer::prelude::*;
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -56,20 +57,17 @@ impl UriSource {
         self
     }
 
-    /// The folder or the play list that it is, if it is one.
-    fn folder(&self) -> Option<std::path::PathBuf> {
-        let path = self.url.to_file_path().ok().filter(|_| self.url.scheme() == "file")?;
-        (path.is_dir() || super::folder::is_list(&path)).then_some(path)
-    }
-
-    fn file_error(&self) -> Option<SourceError> {
-        let path = self.url.to_file_path().ok().filter(|_| self.url.scheme() == "file")?;
+    /// The folder or the play list that it is, if it is one; an error if it is a file that cannot be played. Blocks.
+    fn folder(&self) -> Result<Option<PathBuf>, SourceError> {
+        let path = self.url.to_file_path().ok().filter(|_| self.url.scheme() == "file");
+        let Some(path) = path else { return Ok(None) };
         let problem = match std::fs::metadata(&path) {
+            Ok(meta) if meta.is_dir() || super::folder::is_list(&path) => return Ok(Some(path)),
             Ok(meta) if meta.len() == 0 => "is empty".to_owned(),
-            Ok(_) => return None,
+            Ok(_) => return Ok(None),
             Err(error) => error.to_string(),
         };
-        Some(SourceError::File { path: path.display().to_string(), problem })
+        Err(SourceError::File { path: path.display().to_string(), problem })
     }
 }
 
@@ -78,16 +76,13 @@ impl Source for UriSource {
     async fn run(&mut self, hub: &HubWriter, cancel: CancellationToken) -> Result<SourceEnd, SourceError> {
         pipeline::init()?;
         let this = self.clone();
-        if let Ok(Some(folder)) = tokio::task::spawn_blocking(move || this.folder()).await {
+        let looked = tokio::task::spawn_blocking(move || this.folder()).await;
+        if let Some(folder) = looked.map_err(|e| SourceError::Other(e.to_string()))?? {
             return super::folder::play(folder, self.looped, hub, &cancel).await;
-        }
-        let this = self.clone();
-        if let Ok(Some(error)) = tokio::task::spawn_blocking(move || this.file_error()).await {
-            return Err(error);
         }
         if let Some(port) = self.url.port_or_known_default() {
             // GStreamer would only say "internal data stream error".
-            let check = reach::connect(&self.url, port, CONNECT_TIMEOUT);
+            let check = connect::reach(&self.url, port, CONNECT_TIMEOUT);
             match cancel.run_until_cancelled(check).await {
                 None => return Ok(SourceEnd::Cancelled),
                 Some(result) => result?,

@@ -12,7 +12,7 @@ use crate::error::redact_url;
 use crate::frame::{AudioCodec, CodecParameters, Track, VideoCodec};
 use crate::hub::{Hub, HubReader};
 use crate::session::{SessionKind, SessionState};
-use crate::sink::forward::{ForwardHandle, ForwardState, keep_sending};
+use crate::sink::forward::{Forward, ForwardHandle, ForwardState, keep_sending};
 use crate::sink::{Sink, SinkError};
 use crate::source::AddressError;
 use std::sync::Arc;
@@ -79,40 +79,6 @@ impl WhipForward {
     /// To see how it stands.
     pub fn handle(&self) -> ForwardHandle {
         self.handle.clone()
-    }
-
-    /// One attempt; gives why it ended.
-    async fn attempt(&self, hub: &Hub, cancel: &CancellationToken) -> Result<String, String> {
-        let Some(tracks) = cancel.run_until_cancelled(tracks(hub)).await else { return Ok(String::new()) };
-        let tracks = tracks.ok_or("the stream has no tracks at the moment")?;
-        let dial = Dial::new(self.endpoint.clone(), self.ice.clone()).map_err(|e| e.to_string())?;
-        let feed = dial.feeds.get(&"".into(), hub, &tracks, &dial.workers);
-        feed.look(LOOK_TIMEOUT).await;
-        let mut config = RtcConfig::new();
-        *config.codec_config() = CodecConfig::new_from_payload_params(offered(&tracks));
-        let mut mids = Vec::new();
-        let asks = dial.ask(config, |api| {
-            for (kind, wanted) in [
-                (MediaKind::Video, tracks.iter().any(|t| t.parameters.video().is_some())),
-                (MediaKind::Audio, tracks.iter().any(|t| t.parameters.audio().is_some())),
-            ] {
-                if wanted {
-                    let (stream, track) = (Some("stream".to_owned()), Some(kind.to_string()));
-                    mids.push((kind, api.add_media(kind, Direction::SendOnly, stream, track, None)));
-                }
-            }
-        });
-        let Some(answered) = cancel.run_until_cancelled(asks).await else { return Ok(String::new()) };
-        let answered = answered.map_err(|e| e.to_string())?;
-        let plan = match plan(&answered.answer, &tracks, feed.shared.reorders()) {
-            Ok(plan) => plan,
-            Err(error) => {
-                dial.give_up(answered).await;
-                return Err(error.to_string());
-            }
-        };
-        self.handle.leaves_out(plan.left_out.iter().map(ToString::to_string).collect());
-        self.send(dial, answered, plan, mids, feed, cancel).await
     }
 
     async fn send(
@@ -213,13 +179,49 @@ fn offered(tracks: &[Track]) -> Vec<PayloadParams> {
 }
 
 #[async_trait::async_trait]
+impl Forward for WhipForward {
+    fn status_handle(&self) -> &ForwardHandle {
+        &self.handle
+    }
+
+    async fn attempt(&self, hub: &Hub, cancel: &CancellationToken) -> Result<String, String> {
+        let Some(tracks) = cancel.run_until_cancelled(tracks(hub)).await else { return Ok(String::new()) };
+        let tracks = tracks.ok_or("the stream has no tracks at the moment")?;
+        let dial = Dial::new(self.endpoint.clone(), self.ice.clone()).map_err(|e| e.to_string())?;
+        let feed = dial.feeds.get(&"".into(), hub, &tracks, &dial.workers);
+        feed.look(LOOK_TIMEOUT).await;
+        let mut config = RtcConfig::new();
+        *config.codec_config() = CodecConfig::new_from_payload_params(offered(&tracks));
+        let mut mids = Vec::new();
+        let asks = dial.ask(config, |api| {
+            for (kind, wanted) in [
+                (MediaKind::Video, tracks.iter().any(|t| t.parameters.video().is_some())),
+                (MediaKind::Audio, tracks.iter().any(|t| t.parameters.audio().is_some())),
+            ] {
+                if wanted {
+                    let (stream, track) = (Some("stream".to_owned()), Some(kind.to_string()));
+                    mids.push((kind, api.add_media(kind, Direction::SendOnly, stream, track, None)));
+                }
+            }
+        });
+        let Some(answered) = cancel.run_until_cancelled(asks).await else { return Ok(String::new()) };
+        let answered = answered.map_err(|e| e.to_string())?;
+        let plan = match plan(&answered.answer, &tracks, feed.shared.reorders()) {
+            Ok(plan) => plan,
+            Err(error) => {
+                dial.give_up(answered).await;
+                return Err(error.to_string());
+            }
+        };
+        self.handle.leaves_out(plan.left_out.iter().map(ToString::to_string).collect());
+        self.send(dial, answered, plan, mids, feed, cancel).await
+    }
+}
+
+#[async_trait::async_trait]
 impl Sink for WhipForward {
     async fn run(&mut self, reader: HubReader, cancel: CancellationToken) -> Result<(), SinkError> {
-        let hub = reader.hub();
-        drop(reader);
-        let this = &*self;
-        let (hub_of, handle) = (&hub, &self.handle);
-        keep_sending(&hub, handle, &cancel, |stop| async move { this.attempt(hub_of, &stop).await }).await;
+        keep_sending(self, reader, &cancel).await;
         Ok(())
     }
 

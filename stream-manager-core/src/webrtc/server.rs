@@ -21,7 +21,7 @@ use super::viewer::{NewViewer, Viewer};
 use super::worker::{Command, Port, Worker, WorkerHandle};
 use crate::config::Transcode;
 use crate::frame::WallTime;
-use crate::hub::{Hub, HubItem, ReaderOptions, StartAt};
+use crate::hub::{Hub, ReaderOptions, StartAt};
 use crate::rtp::Receiver;
 use crate::rtp::format::Description;
 use crate::session::{NewSession, SessionKind, Sessions, StatsSource};
@@ -548,15 +548,5 @@ pub(super) async fn tracks(hub: &Hub) -> Option<Arc<[crate::frame::Track]>> {
     }
     let mut reader =
         hub.subscribe("webrtc start", ReaderOptions { start: StartAt::NextKeyframe, ..Default::default() });
-    let wait = async {
-        while let Some(item) = reader.next().await {
-            if let HubItem::Tracks(tracks) = item
-                && !tracks.is_empty()
-            {
-                return Some(tracks);
-            }
-        }
-        None
-    };
-    tokio::time::timeout(hub.start_timeout(), wait).await.ok().flatten()
+    tokio::time::timeout(hub.start_timeout(), reader.tracks()).await.ok().flatten()
 }

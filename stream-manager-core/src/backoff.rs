@@ -1,4 +1,4 @@
-//! How long to wait before the next attempt.
+//! How long to wait before the next attempt: of a source, a forward, a hook.
 
 use std::time::Duration;
 
@@ -39,6 +39,11 @@ pub(crate) struct Backoff {
 impl Backoff {
     pub(crate) fn new(policy: RetryPolicy) -> Self {
         Self { policy, attempt: 0 }
+    }
+
+    /// Waits from the first length to the second.
+    pub(crate) fn between(initial: Duration, max: Duration) -> Self {
+        Self::new(RetryPolicy { initial, max, ..RetryPolicy::default() })
     }
 
     pub(crate) fn reset(&mut self) {
