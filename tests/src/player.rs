@@ -141,6 +141,24 @@ impl Playing {
         self.played.lock().unwrap().clone()
     }
 
+    /// Waits until what it has done is as wished; otherwise says what it has done.
+    pub fn wait_until(&self, what: &str, limit: Duration, mut done: impl FnMut(&Played) -> bool) -> Played {
+        let begun = std::time::Instant::now();
+        loop {
+            let played = self.so_far();
+            if done(&played) {
+                return played;
+            }
+            assert!(
+                begun.elapsed() < limit,
+                "{what} did not happen within {limit:?}: {} pictures, {:?}",
+                played.shown.len(),
+                played.errors()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Waits for its end.
     pub fn finish(mut self) -> Played {
         super::program::wait(&mut self.child, Duration::from_secs(90));

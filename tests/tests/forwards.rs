@@ -35,19 +35,24 @@ fn forward(server: &Server, number: usize) -> Value {
 }
 
 /// ffmpeg takes what comes at an address until there is enough of it.
-fn taken(arguments: &[&str], url: &str, path: &Path, enough: impl Fn() -> bool) {
+fn taken(server: &Server, arguments: &[&str], url: &str, path: &Path, enough: impl Fn() -> bool) {
+    let said = path.with_extension("log");
     let mut ffmpeg = Command::new("ffmpeg")
         .args(["-v", "error", "-y"])
         .args(arguments)
         .args(["-i", url, "-c", "copy"])
         .arg(path)
         .stdin(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(std::fs::File::create(&said).unwrap())
         .spawn()
         .unwrap();
     wait_until("enough of it", Duration::from_secs(60), || {
-        assert!(ffmpeg.try_wait().unwrap().is_none(), "ffmpeg has ended");
-        enough()
+        let enough = enough();
+        let ended = ffmpeg.try_wait().unwrap();
+        let said = || std::fs::read_to_string(&said).unwrap();
+        let forwards = || server.stream("cam")["forwards"].to_string();
+        assert!(ended.is_none(), "ffmpeg has ended, {ended:?}: {}; {}", said(), forwards());
+        enough
     });
     signal(&ffmpeg, "INT");
     wait(&mut ffmpeg, Duration::from_secs(20));
@@ -71,7 +76,7 @@ fn by_rtmp() {
     let path = folder.path().join("rtmp.mp4");
     let enough =
         || forward(&server, 0)["state"] == "running" && forward(&server, 0)["bytes"].as_u64() > Some(100_000);
-    taken(&["-listen", "1"], &url, &path, enough);
+    taken(&server, &["-listen", "1"], &url, &path, enough);
     is_whole(&path, "rtmp");
     let shown = server.stream("cam")["forwards"].to_string();
     assert!(shown.contains("/live/***") && !shown.contains("geheim"), "{shown}");
@@ -87,7 +92,7 @@ fn by_srt_and_udp() {
     let (_folder, server) =
         forwarding(&camera, &[&format!("srt://127.0.0.1:{srt}?{secret}"), &format!("udp://127.0.0.1:{udp}")]);
     let path = folder.path().join("srt.mp4");
-    taken(&BRIEFLY, &format!("srt://127.0.0.1:{srt}?mode=listener&{secret}"), &path, || {
+    taken(&server, &BRIEFLY, &format!("srt://127.0.0.1:{srt}?mode=listener&{secret}"), &path, || {
         let now = forward(&server, 0);
         now["state"] == "running" && now["bytes"].as_u64() > Some(100_000)
     });
@@ -96,7 +101,7 @@ fn by_srt_and_udp() {
     wait_until("it is told", SOON, || forward(&server, 0)["last_error"].is_string());
     let path = folder.path().join("udp.mp4");
     let before = forward(&server, 1)["bytes"].as_u64();
-    taken(&BRIEFLY, &format!("udp://127.0.0.1:{udp}"), &path, || {
+    taken(&server, &BRIEFLY, &format!("udp://127.0.0.1:{udp}"), &path, || {
         forward(&server, 1)["bytes"].as_u64() > before.map(|bytes| bytes + 100_000)
     });
     is_whole(&path, "udp");
@@ -135,7 +140,7 @@ fn by_rtsp_to_ffmpeg() {
             let now = forward(&server, 0);
             now["state"] == "running" && now["bytes"].as_u64() > before.map(|bytes| bytes + 200_000)
         };
-        taken(&["-rtsp_flags", "listen"], &url, &path, enough);
+        taken(&server, &["-rtsp_flags", "listen"], &url, &path, enough);
         is_whole(&path, "rtsp");
         wait_until("its end is seen", SOON, || forward(&server, 0)["state"] != "running");
     }

@@ -225,9 +225,8 @@ fn the_first_player_begins_within_a_long_gop() {
     }
     for (number, id) in ids.iter().enumerate() {
         let player = if number == 5 { "shaka" } else { "hlsjs" };
-        let playing = Playing::start(player, &server.url(&format!("/hls/{id}/index.m3u8")), 20);
-        wait_until("pictures", Duration::from_secs(15), || playing.so_far().shown.len() > 50);
-        let played = playing.so_far();
+        let playing = Playing::start(player, &server.url(&format!("/hls/{id}/index.m3u8")), 120);
+        let played = playing.wait_until(id, Duration::from_secs(60), |played| played.shown.len() > 50);
         assert_eq!(played.errors(), Vec::<String>::new(), "{id}");
         println!("{id}: first picture after {:.0} ms", played.shown[0].at - played.begin);
     }

@@ -128,6 +128,13 @@ impl Context {
         }
     }
 
+    /// Waits, for a bounded time, until an event is in the journal.
+    async fn written(&self, id: u64) {
+        if let Some(journal) = self.manager.journal() {
+            journal.written(id).await;
+        }
+    }
+
     fn done(&self, entry: &JournalEntry) {
         let mut progress = self.progress.lock();
         progress.done += 1;

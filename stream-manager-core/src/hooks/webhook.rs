@@ -69,6 +69,8 @@ impl Webhook {
                 context.give_up(entry, &problem).await;
                 return true;
             }
+            // What is said to be waiting is waiting for good: it is in the journal, however soon the program ends.
+            context.written(entry.id).await;
             context.failed(entry.stream.as_ref(), &problem, false);
             let wait = tokio::time::sleep(backoff.next());
             if context.cancel.run_until_cancelled(wait).await.is_none() {
