@@ -63,6 +63,8 @@ pub mod logs;
 pub mod manager;
 pub mod pipeline;
 pub mod recording;
+#[cfg(feature = "rtmp")]
+pub mod rtmp;
 pub mod rtp;
 #[cfg(feature = "rtsp")]
 pub mod rtsp;
@@ -72,5 +74,7 @@ pub mod session;
 pub mod sink;
 pub mod source;
 pub mod storage;
+#[cfg(any(feature = "rtmp", feature = "rtsp"))]
+mod tcp;
 #[cfg(feature = "webrtc")]
 pub mod webrtc;

@@ -42,6 +42,18 @@ pub fn assets() -> Option<PathBuf> {
     folder.is_dir().then_some(folder)
 }
 
+/// A port for somebody who listens later, free by UDP and by TCP: none of those that the system gives to whoever connects
+/// in between.
+pub fn free_port() -> u16 {
+    loop {
+        let port = fastrand::u16(12_000..32_000);
+        let address = (std::net::Ipv4Addr::LOCALHOST, port);
+        if std::net::UdpSocket::bind(address).is_ok() && std::net::TcpListener::bind(address).is_ok() {
+            return port;
+        }
+    }
+}
+
 /// Waits until `condition` holds.
 ///
 /// # Panics

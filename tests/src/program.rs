@@ -23,6 +23,7 @@ pub fn stream_manager() -> Command {
     }
     // Tests run beside each other.
     command.env("STREAM_MANAGER_RTSP__LISTEN", "127.0.0.1:0");
+    command.env("STREAM_MANAGER_RTMP__LISTEN", "127.0.0.1:0");
     command.env("STREAM_MANAGER_WEBRTC__LISTEN", "127.0.0.1:0");
     command.stdin(Stdio::null());
     command

@@ -1,7 +1,6 @@
 //! coturn, as STUN and TURN server of a test: by UDP and TCP, and by TLS with a certificate of its own.
 
 use super::program::finish;
-use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -23,16 +22,6 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// A port that is free by UDP and by TCP.
-fn free() -> u16 {
-    loop {
-        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
     }
 }
 
@@ -62,7 +51,7 @@ impl Turn {
     pub fn start() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         certificate(folder.path());
-        let (port, tls_port) = (free(), free());
+        let (port, tls_port) = (crate::free_port(), crate::free_port());
         let mut command = Command::new("turnserver");
         command
             .args(["-n", "--no-cli", "--listening-ip=127.0.0.1", "--relay-ip=127.0.0.1"])

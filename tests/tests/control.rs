@@ -228,7 +228,7 @@ fn a_bad_configuration_changes_nothing_and_says_why() {
 #[test]
 fn listeners_move_when_they_are_told_to() {
     let folder = tempfile::tempdir().unwrap();
-    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = || std::net::SocketAddr::from(([127, 0, 0, 1], stream_manager_tests::free_port()));
     let (http, rtsp) = (free(), free());
     let stream = "[[streams]]\nid = \"a\"\nsource_url = \"test://smpte\"\n";
     let config = |http, rtsp| format!("[server]\nlisten = \"{http}\"\n[rtsp]\nlisten = \"{rtsp}\"\n{stream}");

@@ -4,23 +4,18 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use serde_json::{Value, json};
-use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::media::{assert_contiguous, codecs, counters};
 use stream_manager_tests::program::{Server, run, signal, wait};
-use stream_manager_tests::wait_until;
+use stream_manager_tests::{free_port, wait_until};
 
 const SOON: Duration = Duration::from_secs(30);
 
 /// ffmpeg looks at MPEG-TS for five seconds before it begins, otherwise.
 const BRIEFLY: [&str; 4] = ["-analyzeduration", "1M", "-probesize", "200k"];
-
-fn free() -> u16 {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 fn forwarding(camera: &Camera, urls: &[&str]) -> (tempfile::TempDir, Server) {
     let mut config = format!("[[streams]]\nid = \"cam\"\nsource_url = \"{}\"\n", camera.url());
@@ -69,7 +64,7 @@ fn is_whole(path: &Path, name: &str) {
 fn by_rtmp() {
     let camera = Camera::start(Feed::with_audio(false));
     let folder = tempfile::tempdir().unwrap();
-    let url = format!("rtmp://127.0.0.1:{}/live/geheim", free());
+    let url = format!("rtmp://127.0.0.1:{}/live/geheim", free_port());
     // Nobody is there yet.
     let (_folder, server) = forwarding(&camera, &[&url]);
     wait_until("it is told", SOON, || forward(&server, 0)["state"] == "backoff");
@@ -88,7 +83,7 @@ fn by_srt_and_udp() {
     let camera = Camera::start(Feed::with_audio(false));
     let folder = tempfile::tempdir().unwrap();
     let secret = "passphrase=geheim-geheim&pbkeylen=16";
-    let (srt, udp) = (free(), free());
+    let (srt, udp) = (free_port(), free_port());
     let (_folder, server) =
         forwarding(&camera, &[&format!("srt://127.0.0.1:{srt}?{secret}"), &format!("udp://127.0.0.1:{udp}")]);
     let path = folder.path().join("srt.mp4");
@@ -113,7 +108,7 @@ fn by_srt_and_udp() {
 #[test]
 fn what_is_not_carried_is_said() {
     let camera = Camera::start(Feed::with_audio(true));
-    let (_folder, server) = forwarding(&camera, &[&format!("udp://127.0.0.1:{}", free())]);
+    let (_folder, server) = forwarding(&camera, &[&format!("udp://127.0.0.1:{}", free_port())]);
     wait_until("it goes", SOON, || forward(&server, 0)["state"] == "running");
     let left_out = forward(&server, 0)["left_out"].to_string();
     assert!(left_out.contains("pcmu: MPEG-TS does not carry it"), "{left_out}");
@@ -130,7 +125,7 @@ fn what_is_not_carried_is_said() {
 fn by_rtsp_to_ffmpeg() {
     let camera = Camera::start(Feed::with_audio(false));
     let folder = tempfile::tempdir().unwrap();
-    let url = format!("rtsp://127.0.0.1:{}/live", free());
+    let url = format!("rtsp://127.0.0.1:{}/live", free_port());
     let (_folder, server) = forwarding(&camera, &[&url]);
     wait_until("it is told", SOON, || forward(&server, 0)["state"] == "backoff");
     for round in 0..2 {
@@ -159,7 +154,7 @@ fn by_rtsp_to_another_server() {
         .output()
         .unwrap();
     assert!(output.status.success());
-    let tls = free();
+    let tls = free_port();
     let config = format!(
         "[rtsp]\ntls_listen = \"127.0.0.1:{tls}\"\ntls_certificate = \"{0}/cert.pem\"\ntls_key = \"{0}/key.pem\"\n\
          [[auth.users]]\nname = \"me\"\npassword = \"geheim\"\npublish = [\"**\"]\nread = [\"**\"]\n\

@@ -1,14 +1,14 @@
 //! Sources of all kinds, from ffmpeg as a sender: each picture once, in its order.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use serde_json::json;
-use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 use stream_manager_tests::camera::{Camera, Feed};
+use stream_manager_tests::free_port;
 use stream_manager_tests::media::{assert_contiguous, check, codecs, counters};
 use stream_manager_tests::program::{Server, finish, run, stream_manager};
 
@@ -52,10 +52,6 @@ fn send(arguments: &[&str]) -> Sender {
     Sender(child)
 }
 
-fn free() -> u16 {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 fn record(url: &str, path: &Path) {
     let mut command = stream_manager();
     command.args(["record", url, "-o"]).arg(path).args(["--duration", "4s"]);
@@ -75,13 +71,13 @@ fn is_whole(path: &Path, name: &str) {
 #[test]
 fn mpegts_by_udp() {
     let folder = tempfile::tempdir().unwrap();
-    let port = free();
+    let port = free_port();
     let _sender = send(&["-f", "mpegts", &format!("udp://127.0.0.1:{port}?pkt_size=1316")]);
     let path = folder.path().join("udp.mp4");
     record(&format!("udp://127.0.0.1:{port}"), &path);
     is_whole(&path, "udp");
     // A group, by the loopback alone.
-    let port = free();
+    let port = free_port();
     let group = format!("udp://239.255.42.42:{port}?pkt_size=1316&localaddr=127.0.0.1&ttl=0");
     let _sender = send(&["-f", "mpegts", &group]);
     let path = folder.path().join("group.mp4");
@@ -92,14 +88,14 @@ fn mpegts_by_udp() {
 #[test]
 fn srt_both_ways() {
     let folder = tempfile::tempdir().unwrap();
-    let port = free();
+    let port = free_port();
     let secret = "passphrase=geheim-geheim&pbkeylen=16";
     let _listener = send(&["-f", "mpegts", &format!("srt://127.0.0.1:{port}?mode=listener&{secret}")]);
     let path = folder.path().join("caller.mp4");
     record(&format!("srt://127.0.0.1:{port}?{secret}"), &path);
     is_whole(&path, "srt, calling");
     // Others come to us, as encoders do.
-    let port = free();
+    let port = free_port();
     let (_folder, server) = Server::alone(&format!(
         "[[streams]]\nid = \"in\"\nsource_url = \"srt://127.0.0.1:{port}?mode=listener&{secret}\"\n\
          retry_max = \"1s\"\nconnect_timeout = \"60s\"\n"
@@ -126,7 +122,7 @@ fn rtp_that_an_sdp_describes() {
         "rtp",
         "-sdp_file",
         sdp.to_str().unwrap(),
-        &format!("rtp://127.0.0.1:{}", free() & !1),
+        &format!("rtp://127.0.0.1:{}", free_port() & !1),
     ]);
     stream_manager_tests::wait_until("the SDP", SOON, || {
         std::fs::read_to_string(&sdp).is_ok_and(|text| text.contains("sprop-parameter-sets"))
@@ -209,6 +205,60 @@ fn a_folder_is_a_play_list() {
     std::fs::write(&list, "list.m3u\n").unwrap();
     let (status, said) = run(&["record", &url, "-o", "x.mp4"], folder.path());
     assert!(status != 0 && said.contains("is a play list itself"), "{said}");
+}
+
+/// From somebody else's server.
+#[test]
+fn rtmp_from_a_server() {
+    let module = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
+    if !Path::new(module).is_file() {
+        println!("SKIPPED: {module} is not installed (libnginx-mod-rtmp)");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (port, shown) = (free_port(), folder.path().display());
+    let config = format!(
+        "load_module {module};\ndaemon off;\nmaster_process off;\npid {shown}/pid;\nevents {{}}\n\
+         rtmp {{ access_log off; server {{ listen 127.0.0.1:{port}; application live {{ live on; }} }} }}\n"
+    );
+    let (file, log) = (folder.path().join("nginx.conf"), folder.path().join("log"));
+    std::fs::write(&file, config).unwrap();
+    let mut nginx = Command::new("/usr/sbin/nginx");
+    nginx.arg("-c").arg(&file).arg("-e").arg(&log).stdin(Stdio::null());
+    let _nginx = Sender(nginx.spawn().unwrap());
+    let url = format!("rtmp://127.0.0.1:{port}/live/key");
+    is_listened_at(&url);
+    let _sender = send(&["-f", "flv", &url]);
+    let path = folder.path().join("rtmp.mp4");
+    record(&url, &path);
+    is_whole(&path, "rtmp");
+}
+
+/// From a server that takes one connection and no more.
+#[test]
+fn mjpeg_over_http() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("http://127.0.0.1:{}/cam.mjpg", free_port());
+    let _sender = send(&["-an", "-c:v", "mjpeg", "-q:v", "3", "-f", "mpjpeg", "-listen", "1", &url]);
+    let path = folder.path().join("mjpeg.mkv");
+    is_listened_at(&url);
+    record(&url, &path);
+    assert_eq!(codecs(&path), ["mjpeg"]);
+    let numbers = counters(&path);
+    assert!(numbers.len() >= 75, "{}", numbers.len());
+    assert_contiguous(&numbers, "mjpeg");
+}
+
+/// Waits until somebody listens at an address, without connecting.
+fn is_listened_at(url: &str) {
+    let port: u16 = url.split(':').nth(2).unwrap().split('/').next().unwrap().parse().unwrap();
+    // State 0A is LISTEN.
+    let listens = format!("0100007F:{port:04X} 00000000:0000 0A");
+    let any = format!("00000000:{port:04X} 00000000:0000 0A");
+    stream_manager_tests::wait_until("somebody listens", SOON, || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        table.contains(&listens) || table.contains(&any)
+    });
 }
 
 /// HLS and MP4 over HTTP, from a server of ours.

@@ -13,6 +13,8 @@ const CONFIG: &str = r#"
 listen = "127.0.0.1:0"
 [rtsp]
 listen = "127.0.0.1:0"
+[rtmp]
+listen = "127.0.0.1:0"
 [storage]
 data_dir = "whole_server"
 [[streams]]

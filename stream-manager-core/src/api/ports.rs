@@ -54,6 +54,8 @@ impl ServedPorts {
                     add("websocket", "ws", &format!("api/streams/{id}/live.mp4"));
                 }
                 "http" => {}
+                // Nobody reads by it.
+                "rtmp" if !published => {}
                 protocol => add(protocol, protocol, id),
             }
         }
@@ -91,6 +93,9 @@ mod tests {
         ports.set("webrtc", Some(8189));
         assert_eq!(ports.addresses("cam", "a/b", false, false)["whep"], "http://cam:80/webrtc/a/b/whep");
         assert_eq!(ports.addresses("cam", "a", false, true)["whip"], "http://cam:80/webrtc/a/whip");
+        ports.set("rtmp", Some(1935));
+        assert_eq!(ports.addresses("cam", "a", false, true)["rtmp"], "rtmp://cam:1935/a");
+        assert!(!ports.addresses("cam", "a", false, false).contains_key("rtmp"));
         for (header, host) in [
             ("cam.example:3000", Some("cam.example")),
             ("10.0.0.1", Some("10.0.0.1")),

@@ -182,7 +182,7 @@ impl Effect {
             "server.listen" | "auth.methods" => Self::Rebind,
             "storage.max_size" | "storage.min_free" => Self::Live,
             "telemetry.log_format" => Self::ProcessRestart,
-            _ if key.starts_with("rtsp.") || key.starts_with("webrtc.") => Self::Rebind,
+            _ if ["rtmp.", "rtsp.", "webrtc."].iter().any(|section| key.starts_with(section)) => Self::Rebind,
             _ if key.starts_with("storage.") => Self::ProcessRestart,
             _ => Self::Live,
         }

@@ -20,6 +20,7 @@ mod inference;
 mod layers;
 mod load;
 mod policy;
+mod rtmp;
 mod schema;
 mod source;
 mod stream;
@@ -39,6 +40,7 @@ pub(crate) use layers::{Written, collect_keys};
 pub use load::{ConfigError, Overrides};
 pub(crate) use load::{explain, suggest, unknown_kind};
 pub use policy::{MinFreeText, SyncText};
+pub use rtmp::RtmpConfig;
 pub use schema::json_schema;
 pub use source::{Password, TlsConfig};
 pub use stream::{
@@ -70,6 +72,8 @@ pub struct Config {
     pub storage: StorageConfig,
     /// The RTSP server.
     pub rtsp: RtspConfig,
+    /// The RTMP server.
+    pub rtmp: RtmpConfig,
     /// HLS, DASH and fMP4.
     pub hls: HlsConfig,
     /// WebRTC.

@@ -27,6 +27,8 @@ pub(crate) use bits::BitReader;
 pub use codec::{AudioCodec, Codec, DataCodec, UnknownCodec, VideoCodec};
 pub use info::TrackInfo;
 pub use time::{MediaTime, WallTime};
+#[cfg(test)]
+pub(crate) use track::tests::AVCC;
 pub use track::{
     AudioParameters, CodecParameters, DataParameters, MediaKind, ParametersError, Track, TrackId,
     VideoParameters,

@@ -90,6 +90,13 @@ impl StreamManager {
     }
 }
 
+#[cfg(feature = "rtmp")]
+impl crate::rtmp::PublishDirectory for StreamManager {
+    fn publish(&self, id: &str) -> Result<PublishSlot, PublishError> {
+        StreamManager::publish(self, id)
+    }
+}
+
 #[cfg(feature = "rtsp")]
 impl crate::rtsp::StreamDirectory for StreamManager {
     fn find(&self, id: &str) -> Option<crate::rtsp::FoundStream> {

@@ -50,6 +50,7 @@ const SECTIONS: &[&str] = &[
     "server",
     "storage",
     "rtsp",
+    "rtmp",
     "auth",
     "telemetry",
     "events",

@@ -62,8 +62,11 @@ impl StreamManager {
             ("http", cfg!(feature = "http")),
             ("inference", cfg!(feature = "inference")),
             ("mqtt", cfg!(feature = "mqtt")),
+            ("hls", cfg!(feature = "hls")),
+            ("rtmp", cfg!(feature = "rtmp")),
             ("rtsp", cfg!(feature = "rtsp")),
             ("tensorrt", cfg!(feature = "tensorrt")),
+            ("webrtc", cfg!(feature = "webrtc")),
         ];
         SystemReport {
             version: env!("CARGO_PKG_VERSION"),

@@ -29,6 +29,8 @@ mod reorder;
 pub mod rtcp;
 mod sdp;
 
+#[cfg(feature = "rtmp")]
+pub(crate) use depacketize::av1::parameters_of as av1_parameters;
 pub(crate) use depacketize::shrink;
 pub use depacketize::{AccessUnit, DepacketizeError, Depacketizer};
 pub use packet::{HEADER_BYTES, INTERLEAVED_BYTES, PacketError, Packets, RtpPacket};
@@ -39,7 +41,7 @@ pub(crate) use sdp::read_sdp;
 
 /// Whether so many frames that could not be packetized are worth a line in the log: the first, and then each time there are
 /// ten times as many.
-#[cfg(any(feature = "rtsp", feature = "webrtc"))]
+#[cfg(any(feature = "rtmp", feature = "rtsp", feature = "webrtc"))]
 pub(crate) fn is_worth_a_line(count: u64) -> bool {
     count.checked_ilog10().is_some_and(|log| 10u64.pow(log) == count)
 }

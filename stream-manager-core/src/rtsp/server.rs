@@ -10,9 +10,8 @@ use crate::auth::digest::AuthMethod;
 use crate::config::{AuthConfig, RtspConfig, StartMode};
 use crate::session::Sessions;
 use crate::source::RtspTransport;
-use parking_lot::Mutex;
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use crate::tcp::{self, Place, Places};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -22,8 +21,6 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// After this long without a packet the system asks whether the client is still there.
-const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long connections have to end when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -166,7 +163,6 @@ pub(super) struct Shared {
     pub(super) authorizer: Arc<dyn Authorizer>,
     pub(super) sessions: Sessions,
     pub(super) cancel: CancellationToken,
-    addresses: Mutex<HashMap<IpAddr, usize>>,
 }
 
 /// A server whose ports are bound.
@@ -248,9 +244,9 @@ impl RtspServer {
             authorizer,
             sessions,
             cancel: cancel.clone(),
-            addresses: Mutex::default(),
         });
         let mut connections = JoinSet::new();
+        let places = Places::new(shared.options.max_connections, shared.options.max_connections_per_address);
         let datagrams = shared.udp.clone().map(|pair| tokio::spawn(pair.receive()));
         let (plain, tls) = (self.listener, self.tls);
         loop {
@@ -262,7 +258,7 @@ impl RtspServer {
                     (socket, peer, tls.as_ref().map(|(_, acceptor)| acceptor.clone()))
                 }
             };
-            let Some(place) = Place::take(&shared, peer, connections.len()) else { continue };
+            let Some(place) = places.take(peer) else { continue };
             connections.spawn(serve(shared.clone(), socket, peer, acceptor, place));
         }
         // Each connection has seen the token.
@@ -277,81 +273,13 @@ impl RtspServer {
 }
 
 fn listen(address: SocketAddr, what: &'static str, key: &str) -> Result<TcpListener, RtspError> {
-    let failed = |e: std::io::Error| {
-        let problem = match e.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                format!("the port is in use; stop the other program, or choose another port with {key}")
-            }
-            _ => e.to_string(),
-        };
-        RtspError::Listen { what, address, problem }
-    };
-    let open = || -> std::io::Result<TcpListener> {
-        let domain = socket2::Domain::for_address(address);
-        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
-        if address.is_ipv6() {
-            // [::] is for IPv4, too.
-            socket.set_only_v6(false)?;
-        }
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        // A hundred viewers may come at once.
-        socket.listen(1024)?;
-        TcpListener::from_std(socket.into())
-    };
-    open().map_err(failed)
+    tcp::listen(address, key).map_err(|problem| RtspError::Listen { what, address, problem })
 }
 
 async fn accept(listener: Option<&TcpListener>) -> (TcpStream, SocketAddr) {
-    let Some(listener) = listener else { return std::future::pending().await };
-    loop {
-        match listener.accept().await {
-            Ok(accepted) => return accepted,
-            Err(error) => {
-                // Out of file descriptors, or the client has left already.
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-/// A connection's place within the limits.
-struct Place {
-    shared: Arc<Shared>,
-    address: IpAddr,
-}
-
-impl Place {
-    fn take(shared: &Arc<Shared>, peer: SocketAddr, connections: usize) -> Option<Self> {
-        let address = peer.ip().to_canonical();
-        let limits = &shared.options;
-        if connections >= limits.max_connections {
-            tracing::debug!(%peer, limit = limits.max_connections, "too many connections");
-            return None;
-        }
-        let mut addresses = shared.addresses.lock();
-        let count = addresses.entry(address).or_default();
-        if *count >= limits.max_connections_per_address {
-            tracing::debug!(%peer, limit = limits.max_connections_per_address, "too many connections from one address");
-            return None;
-        }
-        *count += 1;
-        drop(addresses);
-        Some(Self { shared: shared.clone(), address })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut addresses = self.shared.addresses.lock();
-        if let Some(count) = addresses.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                addresses.remove(&self.address);
-            }
-        }
+    match listener {
+        Some(listener) => tcp::accept(listener).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -362,11 +290,7 @@ async fn serve(
     acceptor: Option<TlsAcceptor>,
     _place: Place,
 ) {
-    // A frame is one write: nothing is gained by waiting for more.
-    let _ = socket.set_nodelay(true);
-    // A client that vanishes while its stream has nothing to send is noticed all the same.
-    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
-    let _ = socket2::SockRef::from(&socket).set_tcp_keepalive(&keepalive);
+    tcp::prepare(&socket);
     let Ok(local) = socket.local_addr() else { return };
     let stream = match acceptor {
         None => connection::Stream::Plain(Arc::new(socket)),

@@ -19,6 +19,8 @@
 //! ```
 
 mod http;
+#[cfg(feature = "rtmp")]
+mod rtmp;
 #[cfg(feature = "rtsp")]
 mod rtsp;
 mod users;
@@ -54,6 +56,10 @@ pub enum ServiceError {
     /// HTTP cannot be served.
     #[error(transparent)]
     Http(#[from] ServeError),
+    /// RTMP cannot be served.
+    #[cfg(feature = "rtmp")]
+    #[error(transparent)]
+    Rtmp(#[from] crate::rtmp::RtmpError),
     /// RTSP cannot be served.
     #[cfg(feature = "rtsp")]
     #[error(transparent)]
@@ -71,6 +77,8 @@ pub enum ServiceError {
 pub struct Service {
     manager: StreamManager,
     http: Arc<http::HttpListener>,
+    #[cfg(feature = "rtmp")]
+    rtmp: Arc<rtmp::RtmpListener>,
     #[cfg(feature = "rtsp")]
     rtsp: Arc<rtsp::RtspListener>,
     #[cfg(feature = "webrtc")]
@@ -102,6 +110,15 @@ impl Service {
         let users = users::ConfiguredUsers::new(&config).map_err(ServiceError::Auth)?;
         #[cfg(feature = "rtsp")]
         let rtsp = rtsp::RtspListener::start(&manager, users.list(), ports.clone()).await?;
+        #[cfg(feature = "rtmp")]
+        let rtmp = match rtmp::RtmpListener::start(&manager, users.list(), ports.clone()) {
+            Ok(rtmp) => rtmp,
+            Err(error) => {
+                #[cfg(feature = "rtsp")]
+                rtsp.stop().await;
+                return Err(error);
+            }
+        };
         #[cfg(feature = "webrtc")]
         let served = api::ServedWebRtc::default();
         #[cfg(feature = "webrtc")]
@@ -110,6 +127,8 @@ impl Service {
             Err(error) => {
                 #[cfg(feature = "rtsp")]
                 rtsp.stop().await;
+                #[cfg(feature = "rtmp")]
+                rtmp.stop().await;
                 return Err(error);
             }
         };
@@ -130,6 +149,8 @@ impl Service {
         manager.add_config_user(http.clone());
         #[cfg(feature = "rtsp")]
         manager.add_config_user(rtsp.clone());
+        #[cfg(feature = "rtmp")]
+        manager.add_config_user(rtmp.clone());
         #[cfg(feature = "webrtc")]
         manager.add_config_user(webrtc.clone());
         for user in options.config_users {
@@ -140,6 +161,8 @@ impl Service {
         Ok(Self {
             manager,
             http,
+            #[cfg(feature = "rtmp")]
+            rtmp,
             #[cfg(feature = "rtsp")]
             rtsp,
             #[cfg(feature = "webrtc")]
@@ -170,6 +193,12 @@ impl Service {
         self.rtsp.ports()
     }
 
+    /// Where RTMP listens, if it is served.
+    #[cfg(feature = "rtmp")]
+    pub fn rtmp(&self) -> Option<SocketAddr> {
+        self.rtmp.address()
+    }
+
     /// Where media by WebRTC arrives and leaves, if it is served.
     #[cfg(feature = "webrtc")]
     pub fn webrtc(&self) -> Option<SocketAddr> {
@@ -184,6 +213,8 @@ impl Service {
         self.closing.cancel();
         #[cfg(feature = "rtsp")]
         self.rtsp.stop().await;
+        #[cfg(feature = "rtmp")]
+        self.rtmp.stop().await;
         #[cfg(feature = "webrtc")]
         self.webrtc.stop().await;
         // While files are finished, the API still says how that goes.

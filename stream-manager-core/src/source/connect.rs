@@ -11,6 +11,8 @@ use url::{Host, Url};
 
 /// How long an address is tried alone (RFC 8305 section 8).
 const HEAD_START: Duration = Duration::from_millis(250);
+/// How long it may take to find out why somebody else could not connect.
+const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// More addresses of one name than this are not tried.
 const MAX_ADDRESSES: usize = 8;
 
@@ -96,14 +98,15 @@ pub(crate) async fn connect_to(
     connect(&host_and_port(url, port), &addresses(url, port).await?, local).await
 }
 
-/// Checks that somebody listens there: tells a host that does not resolve from one that does not answer, where the clients behind
-/// cannot.
-pub(super) async fn reach(url: &Url, port: u16, timeout: Duration) -> Result<(), SourceError> {
-    match tokio::time::timeout(timeout, connect_to(url, port, None)).await {
-        Err(_) => {
-            Err(SourceError::Timeout { what: format!("connecting to {}", host_and_port(url, port)), timeout })
-        }
-        Ok(result) => result.map(drop),
+/// Why a client has failed that does not tell a host that does not resolve from one that does not answer: by trying it. Not before
+/// it fails: some servers take one connection only.
+pub(super) async fn explain(url: &Url, port: u16, error: SourceError) -> SourceError {
+    if matches!(error, SourceError::Ended) {
+        return error;
+    }
+    match tokio::time::timeout(EXPLAIN_TIMEOUT, connect_to(url, port, None)).await {
+        Ok(Err(reason)) => reason,
+        Err(_) | Ok(Ok(_)) => error,
     }
 }
 

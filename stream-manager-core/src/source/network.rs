@@ -269,15 +269,6 @@ async fn read_sdp(path: &std::path::Path) -> Result<String, SourceError> {
 impl Source for NetworkSource {
     async fn run(&mut self, hub: &HubWriter, cancel: CancellationToken) -> Result<SourceEnd, SourceError> {
         pipeline::init()?;
-        if let Kind::Rtmp = self.kind {
-            // GStreamer would only say that it failed.
-            let port = self.url.port().unwrap_or(if self.url.scheme() == "rtmps" { 443 } else { 1935 });
-            let check = super::connect::reach(&self.url, port, START_TIMEOUT);
-            match cancel.run_until_cancelled(check).await {
-                None => return Ok(SourceEnd::Cancelled),
-                Some(result) => result?,
-            }
-        }
         if let Kind::Device { path, .. } = self.kind.clone() {
             let shown = path.display().to_string();
             if !tokio::task::spawn_blocking(move || path.exists()).await.unwrap_or(false) {
@@ -290,7 +281,16 @@ impl Source for NetworkSource {
             timeout: START_TIMEOUT,
             ..GstOptions::live(self.address())
         };
-        gst_source::run(self.pipeline().await?, &options, hub, &cancel).await
+        let ended = gst_source::run(self.pipeline().await?, &options, hub, &cancel).await;
+        match ended {
+            // GStreamer only says that it failed.
+            Err(error) if matches!(self.kind, Kind::Rtmp) => {
+                let port = self.url.port().unwrap_or(if self.url.scheme() == "rtmps" { 443 } else { 1935 });
+                let explained = cancel.run_until_cancelled(super::connect::explain(&self.url, port, error));
+                explained.await.map_or(Ok(SourceEnd::Cancelled), Err)
+            }
+            ended => ended,
+        }
     }
 
     fn address(&self) -> String {

@@ -80,14 +80,6 @@ impl Source for UriSource {
         if let Some(folder) = looked.map_err(|e| SourceError::Other(e.to_string()))?? {
             return super::folder::play(folder, self.looped, hub, &cancel).await;
         }
-        if let Some(port) = self.url.port_or_known_default() {
-            // GStreamer would only say "internal data stream error".
-            let check = connect::reach(&self.url, port, CONNECT_TIMEOUT);
-            match cancel.run_until_cancelled(check).await {
-                None => return Ok(SourceEnd::Cancelled),
-                Some(result) => result?,
-            }
-        }
         let source = make_element("urisourcebin")?;
         source.set_property("uri", self.url.as_str());
         let options = GstOptions {
@@ -97,7 +89,15 @@ impl Source for UriSource {
             may_end: self.url.scheme() == "file",
             timeout: CONNECT_TIMEOUT,
         };
-        gst_source::run(gst_source::pipeline_of(&source)?, &options, hub, &cancel).await
+        let ended = gst_source::run(gst_source::pipeline_of(&source)?, &options, hub, &cancel).await;
+        match (ended, self.url.port_or_known_default()) {
+            // GStreamer only says "internal data stream error".
+            (Err(error), Some(port)) => {
+                let explained = cancel.run_until_cancelled(connect::explain(&self.url, port, error));
+                explained.await.map_or(Ok(SourceEnd::Cancelled), Err)
+            }
+            (ended, _) => ended,
+        }
     }
 
     fn address(&self) -> String {

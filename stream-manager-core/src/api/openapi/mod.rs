@@ -121,6 +121,7 @@ impl JsonSchema for ConfigPatch {
             "properties": {
                 "server": section(&["max_connects", "max_connects_per_host"]),
                 "storage": section(&["max_size", "min_free"]),
+                "rtmp": {"type": ["object", "null"]},
                 "rtsp": {"type": ["object", "null"]},
                 "telemetry": section(&["log"]),
                 "events": section(&["journal_size"]),

@@ -190,17 +190,22 @@ impl Av1 {
         let all = obus(&data).unwrap_or_default();
         let sequence = all.iter().find(|o| o.is_sequence_header());
         let keyframe = sequence.is_some() && all.iter().any(|o| is_key(o, &data));
-        let found = sequence
-            .filter(|_| keyframe)
-            .and_then(|o| dimensions(&data[o.payload.clone()]))
-            .and_then(|(width, height, depth)| VideoParameters::av1(&data, width, height, depth).ok())
-            .map(CodecParameters::Video);
+        let found =
+            sequence.filter(|_| keyframe).and_then(|_| parameters_of(&data)).map(CodecParameters::Video);
         let parameters = found.filter(|f| self.known.as_ref() != Some(f));
         if parameters.is_some() {
             self.known.clone_from(&parameters);
         }
         Some(AccessUnit { ticks, keyframe, data, parameters })
     }
+}
+
+/// What OBUs with a sequence header among them say of themselves.
+pub(crate) fn parameters_of(data: &[u8]) -> Option<VideoParameters> {
+    let all = obus(data)?;
+    let sequence = all.iter().find(|o| o.is_sequence_header())?;
+    let (width, height, depth) = dimensions(&data[sequence.payload.clone()])?;
+    VideoParameters::av1(data, width, height, depth).ok()
 }
 
 /// Whether it is the header of a keyframe that is shown (AV1 specification section 5.9.2).
