@@ -58,7 +58,6 @@ mod supervisor;
 mod system;
 mod wish;
 
-#[cfg(feature = "http")]
 pub use crate::backoff::RetryPolicy;
 pub use crate::frame::TrackInfo;
 pub use builder::StreamManagerBuilder;
