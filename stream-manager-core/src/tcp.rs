@@ -131,6 +131,7 @@ mod tests {
         drop((first, second));
         assert!(places.take(a).is_some());
         drop(third);
-        assert_eq!((places.taken.lock().all, places.taken.lock().addresses.len()), (0, 0));
+        let taken = places.taken.lock();
+        assert_eq!((taken.all, taken.addresses.len()), (0, 0));
     }
 }

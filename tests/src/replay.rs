@@ -145,6 +145,8 @@ pub struct Mischief {
     pub stamped: bool,
     /// Sessions begin at different times within this, as cameras do, and not all at once.
     pub spread: Duration,
+    /// How long each answer takes: the line there and back, and the camera's thinking.
+    pub answer_delay: Duration,
 }
 
 /// Serves a loop on a port of the loopback until it is dropped.
@@ -259,6 +261,7 @@ async fn serve(socket: TcpStream, media: Arc<Loop>, mischief: Mischief, number: 
             }
             _ => format!("RTSP/1.0 200 OK\r\nCSeq: {cseq}\r\n{session}\r\n"),
         };
+        tokio::time::sleep(mischief.answer_delay).await;
         writer.write_all(answer.as_bytes()).await?;
         if request.method == "PLAY" {
             return play(reader, writer, media, mischief, number).await;

@@ -3,6 +3,9 @@
 //!
 //! ```text
 //! cargo run --release -p stream-manager-benches --bin troubled -- --minutes 10
+//! troubled --well 200 --flapping 0 --silent 0 --garbage 0 --answer-ms 300 --minutes 0.2     # slow lines: when are all up?
+//! troubled --on-demand 100 --answer-ms 50                                                   # how long a reader waits
+//! troubled --well 1 --flapping 0 --silent 0 --garbage 0 --dead 200 --minutes 2              # what dead cameras cost
 //! ```
 
 use clap::Parser;
@@ -12,6 +15,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use stream_manager_benches::{runtime, usage};
+use stream_manager_core::event::StreamState;
+use stream_manager_core::hub::{HubItem, ReaderOptions};
 use stream_manager_core::manager::{Fallback, Stream, StreamManager};
 use stream_manager_core::recording::{Recorder, Recording};
 use stream_manager_core::source::RtspSource;
@@ -43,6 +48,12 @@ struct Arguments {
     /// A slate stands in for those in trouble
     #[arg(long)]
     fallback: bool,
+    /// How long each answer of a camera takes, in milliseconds: a slow line
+    #[arg(long, default_value_t = 0)]
+    answer_ms: u64,
+    /// Instead of all that: so many times a reader asks for a stream on demand
+    #[arg(long, default_value_t = 0)]
+    on_demand: usize,
     /// Height of the pictures; 16:9
     #[arg(long, default_value_t = 720)]
     height: u32,
@@ -69,6 +80,7 @@ fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
     match arguments.role.as_deref() {
         Some("cameras") => runtime()?.block_on(cameras(&arguments)),
+        Some("on-demand") => runtime()?.block_on(on_demand(&arguments)),
         Some(_) => runtime()?.block_on(library(&arguments)),
         None => measure(&arguments),
     }
@@ -92,7 +104,8 @@ async fn cameras(arguments: &Arguments) -> Result<(), Failure> {
     let mut servers = Vec::new();
     let mut urls = Vec::new();
     for (kind, _) in arguments.kinds() {
-        let usual = Mischief { spread: Duration::from_secs(1), ..Mischief::default() };
+        let answer_delay = Duration::from_millis(arguments.answer_ms);
+        let usual = Mischief { spread: Duration::from_secs(1), answer_delay, ..Mischief::default() };
         let mischief = match kind {
             "flapping" => Mischief { cut_after: Some(250), ..usual },
             "silent" => Mischief { silent_from: Some(0), ..usual },
@@ -108,6 +121,38 @@ async fn cameras(arguments: &Arguments) -> Result<(), Failure> {
     }
     println!("{}", urls.join(" "));
     tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
+    Ok(())
+}
+
+/// Asks for a camera that nobody else reads, again and again; prints how long its first frame took.
+async fn on_demand(arguments: &Arguments) -> Result<(), Failure> {
+    let urls = arguments.urls.as_deref().unwrap_or_default();
+    let url = urls.split(' ').next().unwrap_or_default();
+    let manager = StreamManager::builder().build().await?;
+    let stream = Stream::builder("cam").source(RtspSource::new(url)?).on_demand(Duration::ZERO);
+    let stream = manager.add_stream(stream)?;
+    let mut times = Vec::new();
+    for _ in 0..arguments.on_demand {
+        let begun = Instant::now();
+        let mut reader = stream.hub().subscribe("reader", ReaderOptions::default());
+        while !matches!(reader.next().await.ok_or("the stream has ended")?, HubItem::Frame(_)) {}
+        times.push(begun.elapsed());
+        drop(reader);
+        while stream.state().state != StreamState::Idle {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    times.sort();
+    let at =
+        |part: usize| times.get((times.len() * part / 100).min(times.len() - 1)).map(Duration::as_millis);
+    println!(
+        "first frame of {} times: p50 {:?} ms, p99 {:?} ms, slowest {:?} ms",
+        times.len(),
+        at(50),
+        at(99),
+        at(100)
+    );
+    manager.shutdown().await;
     Ok(())
 }
 
@@ -184,6 +229,13 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
     let mut lines = BufReader::new(simulator.stdout.take().ok_or("no output")?);
     let mut urls = String::new();
     lines.read_line(&mut urls)?;
+    if arguments.on_demand > 0 {
+        let reader = start("on-demand", &["--urls", urls.trim()])?;
+        print!("{}", String::from_utf8_lossy(&reader.wait_with_output()?.stdout));
+        drop(simulator.stdin.take());
+        simulator.wait()?;
+        return Ok(());
+    }
     let mut child = start("library", &["--urls", urls.trim()])?;
     let mut said = BufReader::new(child.stdout.take().ok_or("no output")?);
     let mut up = String::new();

@@ -523,6 +523,9 @@ pub struct StreamInferenceConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^((rtsps?|https?|file|test)://.+|gst:.+)$"))]
     pub source_url: Option<String>,
+    /// Which of the stream's variants is decoded instead of this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
     /// How often the same objects become an event again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event_interval: Option<DurationText>,
@@ -581,6 +584,8 @@ pub struct AnalysisSettings {
     pub classes: Vec<String>,
     /// What is decoded instead.
     pub source_url: Option<String>,
+    /// Which of the stream's variants is decoded instead.
+    pub variant: Option<String>,
     /// How often the same objects become an event again.
     pub event_interval: Duration,
     /// When a picture is worth analysing; always if not set.
@@ -630,6 +635,7 @@ impl StreamInferenceConfig {
             threshold: self.threshold.or(defaults.threshold),
             classes: self.classes.clone().or_else(|| defaults.classes.clone()).unwrap_or_default(),
             source_url: self.source_url.clone(),
+            variant: self.variant.clone(),
             event_interval: pick(self.event_interval, defaults.event_interval, Duration::from_secs(10)),
             motion: enabled.then(|| MotionSettings {
                 area: own.area.or(common.area).unwrap_or(standard.area),

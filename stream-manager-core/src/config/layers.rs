@@ -174,7 +174,8 @@ impl Effect {
             let live = key == "enabled"
                 || key == "recording.enabled"
                 || key.starts_with("recording.retention")
-                || (key.starts_with("inference.") && key != "inference.source_url")
+                || (key.starts_with("inference.")
+                    && !matches!(key, "inference.source_url" | "inference.variant"))
                 || key.starts_with("hls.");
             return if live { Self::Live } else { Self::StreamRestart };
         }

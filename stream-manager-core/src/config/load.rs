@@ -101,6 +101,11 @@ impl Config {
         if self.defaults.hls.variants.is_some() {
             return Err("defaults.hls.variants: they belong to one camera; expected them in a stream".into());
         }
+        if self.defaults.inference.variant.is_some() {
+            return Err(
+                "defaults.inference.variant: it belongs to one camera; expected it in a stream".into()
+            );
+        }
         if self.defaults.inference.source_url.is_some() {
             return Err(
                 "defaults.inference.source_url: it belongs to one camera; expected it in a stream".into()

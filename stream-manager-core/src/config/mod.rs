@@ -26,6 +26,7 @@ mod source;
 mod stream;
 mod transcode;
 mod units;
+mod variant;
 mod webrtc;
 
 pub use fallback::{FallbackConfig, FallbackKind, FallbackSettings};
@@ -47,8 +48,9 @@ pub use stream::{
     Defaults, ForwardConfig, RecordingConfig, RecordingDefaults, ResolvedRecording, ResolvedStream,
     RetentionConfig, StreamConfig,
 };
-pub use transcode::{TranscodeCodec, TranscodeConfig, check_renditions};
+pub use transcode::{TranscodeCodec, TranscodeConfig};
 pub use units::{BytesText, DurationText};
+pub use variant::{VariantConfig, check_derived};
 pub use webrtc::{IceConfig, IceServerConfig, Transcode, WebRtcConfig};
 
 use crate::auth::Secret;

@@ -72,6 +72,9 @@ impl StreamConfig {
         }
         shown.inference.source_url = shown.inference.source_url.as_deref().map(redact_url);
         shown.fallback.url = shown.fallback.url.as_deref().map(redact_url);
+        for variant in &mut shown.variants {
+            variant.source_url = redact_url(&variant.source_url);
+        }
         for forward in &mut shown.forward {
             forward.url = redact_url(&forward.url);
         }

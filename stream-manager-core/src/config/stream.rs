@@ -3,6 +3,7 @@
 use super::fallback::{FallbackConfig, FallbackSettings};
 use super::source::{Password, TlsConfig};
 use super::transcode::TranscodeConfig;
+use super::variant::VariantConfig;
 use super::{
     AnalysisSettings, BytesText, DurationText, HlsSettings, StreamHlsConfig, StreamInferenceConfig, SyncText,
 };
@@ -218,6 +219,9 @@ pub struct StreamConfig {
     /// What is made of it: streams of their own, while somebody watches them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub transcode: Vec<TranscodeConfig>,
+    /// The same picture in other qualities, which the camera sends too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variants: Vec<VariantConfig>,
     /// Whether GStreamer pipelines of this process get it by `intersrc`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intersink: Option<bool>,
@@ -242,6 +246,9 @@ pub struct RecordingConfig {
     /// Whether it is recorded from the start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
+    /// Which of the stream's variants is recorded; the stream itself if not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
     /// The container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<RecordingFormat>,
@@ -320,6 +327,8 @@ pub struct ResolvedStream {
     pub fallback: Option<FallbackSettings>,
     /// What is made of it.
     pub transcode: Vec<TranscodeConfig>,
+    /// The same picture in other qualities.
+    pub variants: Vec<VariantConfig>,
     /// Whether GStreamer pipelines of this process get it by `intersrc`.
     pub intersink: bool,
     /// Where it is sent on to.
@@ -331,6 +340,8 @@ pub struct ResolvedStream {
 pub struct ResolvedRecording {
     /// Whether it is recorded from the start.
     pub enabled: bool,
+    /// Which of the stream's variants is recorded.
+    pub variant: Option<String>,
     /// The container.
     pub format: RecordingFormat,
     /// Length of a segment.
@@ -378,6 +389,7 @@ impl StreamConfig {
             hls: StreamHlsConfig::default(),
             fallback: FallbackConfig::default(),
             transcode: Vec::new(),
+            variants: Vec::new(),
             intersink: None,
             forward: Vec::new(),
         }
@@ -422,6 +434,7 @@ impl StreamConfig {
             gop_max_bytes: self.gop_max_size.unwrap_or(defaults.gop_max_size).0,
             recording: ResolvedRecording {
                 enabled: own.enabled.unwrap_or(common.enabled),
+                variant: own.variant.clone(),
                 format: own.format.unwrap_or(common.format),
                 segment_duration: own.segment_duration.unwrap_or(common.segment_duration).0,
                 segment_bytes: own.segment_size.or(common.segment_size).map(|b| b.0),
@@ -432,9 +445,10 @@ impl StreamConfig {
                 max_bytes: own_size.or(common_size),
             },
             inference: self.inference.resolve(&defaults.inference),
-            hls: self.hls.resolve(&defaults.hls),
+            hls: HlsSettings { variants: self.qualities(), ..self.hls.resolve(&defaults.hls) },
             fallback: self.fallback.resolve(&defaults.fallback),
             transcode: self.transcode.clone(),
+            variants: self.variants.clone(),
             intersink: self.intersink.unwrap_or(false),
             forward: self.forward.clone(),
         }

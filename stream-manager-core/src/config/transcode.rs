@@ -1,12 +1,8 @@
 //! `[[streams.transcode]]`: a stream in another size, codec or bit rate, as a stream of its own.
 
-use super::StreamConfig;
 use crate::frame::VideoCodec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-/// Renditions of one stream.
-const MAX_RENDITIONS: usize = 8;
 
 /// `[[streams.transcode]]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -60,44 +56,17 @@ impl TranscodeConfig {
     pub fn id(&self, of: &str) -> String {
         format!("{of}/{}", self.name)
     }
-}
 
-impl StreamConfig {
-    /// The ids of the streams that are made of this one.
-    pub fn derived_ids(&self) -> impl Iterator<Item = String> + '_ {
-        self.transcode.iter().map(|rendition| rendition.id(&self.id))
-    }
-}
-
-/// What is wrong with a stream's renditions, and what would be right.
-///
-/// # Errors
-/// Names the one.
-pub fn check_renditions(id: &str, renditions: &[TranscodeConfig]) -> Result<(), String> {
-    if renditions.len() > MAX_RENDITIONS {
-        return Err(format!("there are {}; expected {MAX_RENDITIONS} at most", renditions.len()));
-    }
-    for (index, rendition) in renditions.iter().enumerate() {
-        let name = &rendition.name;
-        let wrong = |problem: String| Err(format!("number {}: {problem}", index + 1));
-        if name.contains('/') || name.contains('*') {
-            return wrong(format!("name is \"{name}\"; expected one part of an id, such as 720p"));
-        }
-        if let Err(error) = rendition.id(id).parse::<crate::manager::StreamId>() {
-            return wrong(format!("name is \"{name}\": {error}"));
-        }
-        if renditions[..index].iter().any(|other| other.name == *name) {
-            return wrong(format!("the name \"{name}\" is taken by an earlier one"));
-        }
+    /// What is wrong with it, and what would be right.
+    pub(super) fn check(&self) -> Result<(), String> {
         let range = |key: &str, value: Option<u32>, least: u32, most: u32| match value {
             Some(value) if !(least..=most).contains(&value) => {
-                Err(format!("number {}: {key} is {value}; expected {least} to {most}", index + 1))
+                Err(format!("{key} is {value}; expected {least} to {most}"))
             }
             _ => Ok(()),
         };
-        range("height", rendition.height, 64, 4320)?;
-        range("fps", rendition.fps, 1, 240)?;
-        range("bitrate_kbps", rendition.bitrate_kbps, 50, 100_000)?;
+        range("height", self.height, 64, 4320)?;
+        range("fps", self.fps, 1, 240)?;
+        range("bitrate_kbps", self.bitrate_kbps, 50, 100_000)
     }
-    Ok(())
 }

@@ -5,7 +5,7 @@ use super::{Fallback, RetryPolicy, Stream, StreamPattern};
 use crate::auth::PathPattern;
 use crate::config::{
     Config, Defaults, FallbackKind, FallbackSettings, IceConfig, ResolvedStream, StreamConfig, TlsConfig,
-    check_renditions,
+    check_derived,
 };
 use crate::hub::HubOptions;
 use crate::recording::{RecordError, Recording};
@@ -101,6 +101,7 @@ pub(super) fn make_stream(
     })?;
     check_source(config).map_err(|(key, problem)| fail(key, problem))?;
     // The others are other cameras, or may be.
+    let own_credentials = options.credentials.clone();
     let options = SourceOptions { credentials: None, ..options };
     let own = &config.recording;
     let stands_in = config.fallback.as_ref().map(|f| fallback_of(f, config, &options)).transpose();
@@ -152,7 +153,39 @@ pub(super) fn make_stream(
     if let Some(fallback) = stands_in {
         stream = stream.fallback(fallback);
     }
-    check_renditions(&config.id, &config.transcode).map_err(|problem| fail("transcode", problem))?;
+    check_derived(&config.id, &config.transcode, &config.variants)
+        .map_err(|(key, problem)| fail(key, problem))?;
+    for (index, variant) in config.variants.iter().enumerate() {
+        let wrong = |problem: String| fail("variants", format!("number {}: {problem}", index + 1));
+        let credentials = variant_credentials(config, &own_credentials, &variant.source_url);
+        let transport = variant.transport.unwrap_or(config.transport);
+        let options = SourceOptions { credentials, transport, linger: None, ..options.clone() };
+        let source = from_url_with(&variant.source_url, &options).map_err(|e| wrong(e.to_string()))?;
+        if source.publish_slot().is_some() {
+            return Err(wrong("\"publisher\" has no other qualities; expected an address".into()));
+        }
+        stream = stream.variant(&variant.name, source);
+    }
+    let known = |key, name: &Option<String>| match name {
+        Some(name) if !config.variants.iter().any(|variant| variant.name == *name) => {
+            let names: Vec<&str> = config.variants.iter().map(|variant| variant.name.as_str()).collect();
+            let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            Err(fail(key, format!("\"{name}\" is none of the stream's variants; expected one of: {names}")))
+        }
+        _ => Ok(()),
+    };
+    known("recording/variant", &own.variant)?;
+    known("inference/variant", &config.inference.variant)?;
+    if config.inference.variant.is_some() && config.inference.source_url.is_some() {
+        let problem = "it is set beside inference.source_url; expected one of them".to_owned();
+        return Err(fail("inference/variant", problem));
+    }
+    if let Some(name) = &own.variant {
+        stream = stream.record_variant(name);
+    }
+    if let Some(name) = &config.inference.variant {
+        stream = stream.analyse_variant(name);
+    }
     for rendition in &config.transcode {
         let made = Rendition {
             codec: rendition.codec.into(),
@@ -221,6 +254,22 @@ fn check_source(config: &ResolvedStream) -> Result<(), (&'static str, String)> {
         ));
     }
     Ok(())
+}
+
+/// User and password for a variant: the stream's, if it is the same camera, and says none itself.
+fn variant_credentials(
+    config: &ResolvedStream,
+    own: &Option<(String, String)>,
+    address: &str,
+) -> Option<(String, String)> {
+    let (main, variant) = (url::Url::parse(&config.source_url).ok()?, url::Url::parse(address).ok()?);
+    if !variant.username().is_empty() || variant.password().is_some() || variant.host_str() != main.host_str()
+    {
+        return None;
+    }
+    let decoded = crate::source::percent_decoded;
+    let in_address = || (decoded(main.username()), decoded(main.password().unwrap_or_default()));
+    own.clone().or_else(|| (!main.username().is_empty()).then(in_address))
 }
 
 /// What stands in for a stream's source.
@@ -300,6 +349,12 @@ fn check_loops(config: &StreamConfig, whole: &Config) -> Result<(), BuildError> 
         ("fallback/url", config.fallback.url.as_ref()),
     ];
     let forwards = config.forward.iter().map(|forward| ("forward", Some(&forward.url)));
+    for variant in &config.variants {
+        if super::loops::leads_back(&variant.source_url, &format!("{}/{}", config.id, variant.name), whole) {
+            let problem = format!("\"{}\" leads back to itself; expected another address", variant.name);
+            return Err(BuildError { id: config.id.clone(), key: "variants", problem });
+        }
+    }
     for (key, address) in addresses.into_iter().chain(forwards) {
         if address.is_some_and(|address| super::loops::leads_back(address, &config.id, whole)) {
             let problem = "leads back to this stream itself; expected another address".to_owned();
@@ -339,7 +394,7 @@ pub fn check_streams(config: &Config) -> Vec<(usize, BuildError)> {
             errors.push((index, error));
         } else if made.contains(&stream.id) {
             let problem =
-                "is the id of a rendition that another stream has in transcode; expected another one"
+                "is the id of a rendition that another stream has in transcode or variants; expected another one"
                     .to_owned();
             errors.push((index, BuildError { id: stream.id.clone(), key: "id", problem }));
         } else if !seen.insert(&stream.id) {

@@ -203,7 +203,7 @@ impl StreamManager {
         Ok(handle)
     }
 
-    /// The streams that are made of one, which end with it.
+    /// The streams that are made of one, and its other qualities, which end with it.
     fn launch_renditions(
         &self,
         id: &StreamId,
@@ -221,6 +221,12 @@ impl StreamManager {
             let kin = Kin { by_pattern: false, parent: Some(cancel) };
             made.push(self.launch(child.checked_id()?, child, kin)?);
         }
+        for (name, source) in std::mem::take(&mut stream.variants) {
+            let child = Stream::builder(format!("{id}/{name}")).boxed_source(source);
+            let child = child.hub(stream.hub).retry(stream.retry).on_demand(close_after);
+            let kin = Kin { by_pattern: false, parent: Some(cancel) };
+            made.push(self.launch(child.checked_id()?, child, kin)?);
+        }
         Ok(made)
     }
 
@@ -231,6 +237,20 @@ impl StreamManager {
         let unless_all = cancel.clone().drop_guard();
         let hub = crate::hub::Hub::new(stream.hub);
         let renditions = self.launch_renditions(&id, &mut stream, &hub, &cancel)?;
+        let variant = |key: &str, name: Option<String>| match name {
+            None => Ok(None),
+            Some(name) => {
+                let wanted = format!("{id}/{name}");
+                let found = renditions.iter().find(|made| made.id().as_str() == wanted);
+                found.map(Some).ok_or_else(|| ManagerError::Invalid {
+                    pointer: key.into(),
+                    problem: format!("\"{name}\" is none of the stream's variants"),
+                })
+            }
+        };
+        let recorded = variant("/recording/variant", stream.recorded)?;
+        #[cfg(feature = "inference")]
+        let chosen = variant("/inference/variant", stream.analysed)?;
         let events = self.inner.events.for_stream(id.shared());
         let mut recording = stream.recording.unwrap_or_else(Recording::fmp4);
         let directory = self.inner.storage.directory(stream.directory.as_deref())?;
@@ -251,8 +271,8 @@ impl StreamManager {
         let (recorder, sink) = RecorderSink::new(recording, context, stream.record)?;
         let sink = if stream.paused { sink.paused() } else { sink };
         let (sender, state) = watch::channel(StateInfo::idle());
+        let recorder_task = spawn_sink(Box::new(sink), recorded.map_or(&hub, StreamHandle::hub), &id);
         let mut sinks: Vec<Box<dyn Sink>> = stream.sinks;
-        sinks.push(Box::new(sink));
         let mut forwards = Vec::new();
         for (handle, sink) in stream.forwards {
             handle.tell(events.clone());
@@ -266,6 +286,7 @@ impl StreamManager {
             packager
         };
         let mut sinks: Vec<_> = sinks.into_iter().map(|sink| spawn_sink(sink, &hub, &id)).collect();
+        sinks.push(recorder_task);
         let (address, publish) = (stream.source.address(), stream.source.publish_slot());
         #[cfg_attr(not(feature = "inference"), expect(unused_mut))]
         let mut substream: Option<JoinHandle<_>> = None;
@@ -274,9 +295,13 @@ impl StreamManager {
             let mut state_of = None;
             let (handle, sink) =
                 crate::inference::Analysis::new(self.inner.models.clone(), stream.analysis, events.clone());
-            let analysed = match stream.substream {
-                None => hub.clone(),
-                Some(source) => {
+            let analysed = match (stream.substream, chosen) {
+                (_, Some(variant)) => {
+                    state_of = Some(variant.shared.state.clone());
+                    variant.hub().clone()
+                }
+                (None, None) => hub.clone(),
+                (Some(source), None) => {
                     let small = crate::hub::Hub::new(stream.hub);
                     let (state, receiver) = watch::channel(StateInfo::idle());
                     state_of = Some(receiver);

@@ -35,8 +35,15 @@ pub(super) fn patched(config: &StreamConfig, patch: &Value) -> Result<StreamConf
 pub(crate) const NO_ARRAY: &str = "it is an array; expected something else here";
 
 /// The only keys of a stream that are arrays.
-const ARRAYS: [&str; 6] =
-    ["/forward", "/hls/variants", "/inference/classes", "/inference/motion/mask", "/tracks", "/transcode"];
+const ARRAYS: [&str; 7] = [
+    "/forward",
+    "/hls/variants",
+    "/inference/classes",
+    "/inference/motion/mask",
+    "/tracks",
+    "/transcode",
+    "/variants",
+];
 
 /// Where a value has an array that is none of the few that there are, as a JSON pointer: serde would take an array for an
 /// object whose values come in its own order.
@@ -44,7 +51,7 @@ pub(crate) fn find_array(value: &Value) -> Option<String> {
     fn find(value: &Value, path: &str) -> Option<String> {
         match value {
             Value::Array(_) if !ARRAYS.contains(&path) => Some(path.to_owned()),
-            Value::Array(items) if matches!(path, "/forward" | "/transcode") => {
+            Value::Array(items) if matches!(path, "/forward" | "/transcode" | "/variants") => {
                 let item = items.iter().position(Value::is_array)?;
                 Some(format!("{path}/{item}"))
             }
@@ -112,6 +119,14 @@ pub(super) fn restore_password(
     if let Some(url) = &mut config.fallback.url {
         let known = old.and_then(|old| old.fallback.url.as_deref());
         restore_in(url, known, "/fallback/url")?;
+    }
+    for (index, variant) in config.variants.iter_mut().enumerate() {
+        // Its password may also be known as the stream's own.
+        let known = old.map(|old| {
+            let same = old.variants.iter().find(|known| known.name == variant.name);
+            same.map_or(&old.source_url, |known| &known.source_url).as_str()
+        });
+        restore_in(&mut variant.source_url, known, &format!("/variants/{index}/source_url"))?;
     }
     for (index, forward) in config.forward.iter_mut().enumerate() {
         let same =

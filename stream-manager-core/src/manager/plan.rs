@@ -216,6 +216,7 @@ impl<'a> Plan<'a> {
                 ("/inference/source_url", config.inference.source_url.as_ref()),
                 ("/fallback/url", config.fallback.url.as_ref()),
             ])?;
+            check_trust(config.variants.iter().map(|variant| ("/variants", Some(&variant.source_url))))?;
         }
         check_stream(&config, &self.config)?;
         let taken =

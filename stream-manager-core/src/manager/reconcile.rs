@@ -172,8 +172,9 @@ pub(super) fn differs_live_only(old: &ResolvedStream, new: &ResolvedStream) -> b
     old.recording.enabled = new.recording.enabled;
     old.recording.max_age = new.recording.max_age;
     old.recording.max_bytes = new.recording.max_bytes;
-    let substream = old.inference.source_url.take();
+    let (substream, variant) = (old.inference.source_url.take(), old.inference.variant.take());
     old.hls = new.hls.clone();
-    old.inference = crate::config::AnalysisSettings { source_url: substream, ..new.inference.clone() };
+    old.inference =
+        crate::config::AnalysisSettings { source_url: substream, variant, ..new.inference.clone() };
     old == *new
 }

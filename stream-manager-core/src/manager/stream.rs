@@ -59,6 +59,11 @@ pub struct Stream<S = Box<dyn Source>> {
     pub(super) fallback: Option<Fallback>,
     /// What is made of it, by name.
     pub(super) renditions: Vec<(String, Rendition)>,
+    /// The same in other qualities, by name.
+    pub(super) variants: Vec<(String, Box<dyn Source>)>,
+    /// The variants that are recorded and analysed instead of it.
+    pub(super) recorded: Option<String>,
+    pub(super) analysed: Option<String>,
     pub(super) built: Option<ResolvedStream>,
     /// How long it goes on without readers, if it runs only for them.
     pub(super) on_demand: Option<Duration>,
@@ -84,6 +89,9 @@ impl Stream<NoSource> {
             forwards: Vec::new(),
             fallback: None,
             renditions: Vec::new(),
+            variants: Vec::new(),
+            recorded: None,
+            analysed: None,
             built: None,
             on_demand: None,
         }
@@ -98,6 +106,7 @@ impl Stream<NoSource> {
     pub fn boxed_source(self, source: Box<dyn Source>) -> Stream {
         let Self { id, recording, record, retry, hub, sinks, limits, directory, paused, built, .. } = self;
         let Self { analysis, substream, hls, forwards, fallback, renditions, on_demand, .. } = self;
+        let Self { variants, recorded, analysed, .. } = self;
         Stream {
             id,
             source,
@@ -115,6 +124,9 @@ impl Stream<NoSource> {
             forwards,
             fallback,
             renditions,
+            variants,
+            recorded,
+            analysed,
             built,
             on_demand,
         }
@@ -200,6 +212,40 @@ impl<S> Stream<S> {
     #[must_use]
     pub fn transcode(mut self, name: impl Into<String>, rendition: Rendition) -> Self {
         self.renditions.push((name.into(), rendition));
+        self
+    }
+
+    /// Says where the camera sends the same in another quality: a stream of its own, `<id>/<name>`, that is connected to while somebody
+    /// reads it.
+    ///
+    /// ```
+    /// # use stream_manager_core::manager::Stream;
+    /// # use stream_manager_core::source::RtspSource;
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let stream = Stream::builder("door")
+    ///     .source(RtspSource::new("rtsp://192.0.2.7/main")?)
+    ///     .variant("sub", Box::new(RtspSource::new("rtsp://192.0.2.7/sub")?))
+    ///     .analyse_variant("sub");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn variant(mut self, name: impl Into<String>, source: Box<dyn Source>) -> Self {
+        self.variants.push((name.into(), source));
+        self
+    }
+
+    /// Records this [variant](Self::variant) instead of the stream itself.
+    #[must_use]
+    pub fn record_variant(mut self, name: impl Into<String>) -> Self {
+        self.recorded = Some(name.into());
+        self
+    }
+
+    /// Analyses this [variant](Self::variant) instead of the stream itself.
+    #[must_use]
+    pub fn analyse_variant(mut self, name: impl Into<String>) -> Self {
+        self.analysed = Some(name.into());
         self
     }
 
@@ -306,7 +352,7 @@ impl StreamHandle {
         &self.shared.hub
     }
 
-    /// The streams that are made of it.
+    /// The streams that are made of it, and those that show the same in other qualities.
     pub fn renditions(&self) -> &[StreamHandle] {
         &self.shared.renditions
     }

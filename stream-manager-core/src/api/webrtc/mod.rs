@@ -241,7 +241,7 @@ fn slot(state: &ApiState, stream: &str) -> Result<PublishSlot, Refused> {
 /// The streams that show the same in a lower quality, as far as this client may watch them.
 async fn lower(state: &ApiState, request: &Parts, stream: &str) -> Vec<LowerStream> {
     let Ok(info) = state.manager.info(stream) else { return Vec::new() };
-    let names = info.definition.and_then(|d| d.config.hls.variants.clone()).unwrap_or_default();
+    let names = info.definition.map(|d| d.config.qualities()).unwrap_or_default();
     let mut found = Vec::new();
     for name in names {
         let Ok(handle) = state.manager.running(&name) else { continue };
