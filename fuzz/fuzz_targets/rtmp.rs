@@ -8,6 +8,7 @@ use stream_manager_core::rtmp::{ChunkReader, audio, read_values, video};
 
 fuzz_target!(|data: &[u8]| {
     let (mut chunks, mut comes) = (ChunkReader::default(), BytesMut::from(data));
+    chunks.allow_media();
     while let Ok(Some(message)) = chunks.read(&mut comes) {
         let _ = match message.kind {
             8 => audio(message.body).map(drop),

@@ -3,10 +3,10 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::collections::HashMap;
 
-/// The largest message that is taken: a keyframe of the largest pictures there are.
-const MAX_MESSAGE: usize = 8 << 20;
-/// What may be begun and not ended yet, over all chunk streams.
-const MAX_BEGUN: usize = 16 << 20;
+/// The largest message, and what may be begun and not ended yet over all chunk streams, while there are only commands.
+const COMMANDS: (usize, usize) = (64 << 10, 256 << 10);
+/// The same for media: a keyframe of the largest pictures there are.
+const MEDIA: (usize, usize) = (8 << 20, 16 << 20);
 /// Chunk streams that a connection may use; encoders use four or five.
 const MAX_CHUNK_STREAMS: usize = 64;
 /// The size of chunks before anything is said of it (section 5.4.1).
@@ -21,7 +21,7 @@ const EXTENDED: u32 = 0xff_ffff;
 #[non_exhaustive]
 pub enum ChunkError {
     /// A message is too large.
-    #[error("a message of {0} bytes; 8 MiB are the most that is taken")]
+    #[error("a message of {0} bytes is too large")]
     MessageSize(usize),
     /// Chunks have no size, or none that there may be.
     #[error("chunks of {0} bytes; expected 1 to 16777215")]
@@ -75,15 +75,23 @@ pub struct ChunkReader {
     streams: HashMap<u32, ChunkStream>,
     /// Bytes of all messages that are begun.
     begun: usize,
+    /// The largest message, and the most that may be begun.
+    limits: (usize, usize),
 }
 
 impl Default for ChunkReader {
     fn default() -> Self {
-        Self { chunk_size: FIRST_CHUNK_SIZE, streams: HashMap::new(), begun: 0 }
+        Self { chunk_size: FIRST_CHUNK_SIZE, streams: HashMap::new(), begun: 0, limits: COMMANDS }
     }
 }
 
 impl ChunkReader {
+    /// Lets messages be as large as media are. Before that nothing larger than a command is taken: whoever has not said who he is
+    /// cannot fill the memory.
+    pub fn allow_media(&mut self) {
+        self.limits = MEDIA;
+    }
+
     /// Takes the next message out of what has come; `None` if it is not there yet.
     ///
     /// # Errors
@@ -131,7 +139,7 @@ impl ChunkReader {
         };
         let open = known.is_some_and(|s| s.open);
         let length = new_length.or(known.map(|s| s.length)).unwrap_or(0);
-        if length > MAX_MESSAGE {
+        if length > self.limits.0 {
             return Err(ChunkError::MessageSize(length));
         }
         // A header within a message begins it anew.
@@ -154,7 +162,7 @@ impl ChunkReader {
         state.begun.put_slice(&comes[..payload]);
         comes.advance(payload);
         self.begun += payload;
-        if self.begun > MAX_BEGUN {
+        if self.begun > self.limits.1 {
             return Err(ChunkError::TooMuchBegun);
         }
         if state.begun.len() < state.length {
@@ -298,7 +306,12 @@ mod tests {
             Err(ChunkError::MessageSize(0xff_ffff))
         );
         assert_eq!(read(&[2, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0, 0, 0, 0, 0]), Err(ChunkError::ChunkSize(0)));
+        // More than a command.
+        let large = [4, 0, 0, 0, 1, 0x86, 0xa0, 9, 1, 0, 0, 0];
+        assert_eq!(read(&large), Err(ChunkError::MessageSize(100_000)));
         let mut reader = ChunkReader::default();
+        reader.allow_media();
+        assert_eq!(reader.read(&mut BytesMut::from(&large[..])), Ok(None));
         let mut many = BytesMut::new();
         for id in 2..63u8 {
             many.extend([id, 0, 0, 0, 0x7f, 255, 255, 9, 1, 0, 0, 0]);

@@ -301,6 +301,7 @@ impl Client {
                 match self.publish(&app, &name).await {
                     Ok(published) => {
                         self.published = Some(published);
+                        self.chunks.allow_media();
                         // "Stream begin" (section 7.1.7).
                         self.control(4, &[&[0, 0][..], &stream.to_be_bytes()].concat()).await?;
                         self.status(stream, false, "NetStream.Publish.Start", "it is published").await
