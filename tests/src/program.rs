@@ -90,6 +90,15 @@ pub fn run(arguments: &[&str], folder: &Path) -> (i32, String) {
     (output.status.code().unwrap_or(-1), text)
 }
 
+/// `media.mp4` in a folder: some seconds of picture with the frame counter, and sound.
+pub fn clip(folder: &Path, seconds: u32) -> PathBuf {
+    let (duration, file) = (format!("{seconds}s"), folder.join("media.mp4"));
+    let (code, text) =
+        run(&["record", "test://smpte", "-o", "media.mp4", "--duration", &duration, "-y"], folder);
+    assert_eq!(code, 0, "{text}");
+    file
+}
+
 /// Waits for a process to end, or ends it and panics.
 pub fn wait(child: &mut Child, limit: Duration) -> std::process::ExitStatus {
     let start = Instant::now();

@@ -5,11 +5,11 @@
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use stream_manager_tests::media::{assert_contiguous, check, codecs, counters, files};
-use stream_manager_tests::program::{Server, finish, run, wait};
+use stream_manager_tests::program::{Server, clip, finish, run, wait};
 use stream_manager_tests::wait_until;
 
 const LIMIT: Duration = Duration::from_secs(40);
@@ -18,15 +18,6 @@ const CONFIG: &str = "[[streams]]\nid = \"cam/*\"\nsource_url = \"publisher\"\n[
     [[streams]]\nid = \"strict\"\nsource_url = \"publisher\"\noverride_publisher = false\n\
     [[streams]]\nid = \"lone\"\nsource_url = \"publisher\"\n\
     [[streams]]\nid = \"own\"\nsource_url = \"test://smpte\"\n";
-
-/// Some seconds of picture with the frame counter, and sound.
-fn media(folder: &Path, seconds: u32) -> PathBuf {
-    let (duration, file) = (format!("{seconds}s"), folder.join("media.mp4"));
-    let (code, text) =
-        run(&["record", "test://smpte", "-o", "media.mp4", "--duration", &duration, "-y"], folder);
-    assert_eq!(code, 0, "{text}");
-    file
-}
 
 /// As the status says it.
 fn address(server: &Server, id: &str) -> String {
@@ -43,7 +34,7 @@ fn publish(file: &Path, url: &str, more: &[&str]) -> Child {
 #[test]
 fn ffmpeg_publishes_and_all_of_it_is_recorded() {
     let folder = tempfile::tempdir().unwrap();
-    let file = media(folder.path(), 6);
+    let file = clip(folder.path(), 6);
     let server = Server::start(folder.path(), Some(CONFIG));
     assert!(server.stream("own")["addresses"]["rtmp"].is_null());
     let mut publisher = publish(&file, &address(&server, "cam/one"), &[]);
@@ -113,7 +104,7 @@ fn gstreamer_publishes_and_pictures_or_sound_alone_will_do() {
 #[test]
 fn who_may_not_is_told_and_nobody_else_notices() {
     let folder = tempfile::tempdir().unwrap();
-    let file = media(folder.path(), 30);
+    let file = clip(folder.path(), 30);
     let users =
         "[[auth.users]]\nname = \"obs\"\npassword = \"geheim\"\npublish = [\"cam/*\", \"strict\", \"own\"]\n";
     let server = Server::start(folder.path(), Some(&format!("{CONFIG}{users}")));

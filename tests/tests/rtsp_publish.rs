@@ -4,7 +4,7 @@
 
 use serde_json::json;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use stream_manager_core::frame::{CodecParameters, Frame};
@@ -13,7 +13,7 @@ use stream_manager_core::rtp::{Packetizer, PacketizerOptions};
 use stream_manager_core::source::{Source, TestSource};
 use stream_manager_tests::client::Client;
 use stream_manager_tests::media::{assert_contiguous, check, counters, files};
-use stream_manager_tests::program::{Server, run, signal, wait};
+use stream_manager_tests::program::{Server, clip, run, signal, wait};
 use tokio_util::sync::CancellationToken;
 
 const LIMIT: Duration = Duration::from_secs(40);
@@ -21,15 +21,6 @@ const LIMIT: Duration = Duration::from_secs(40);
 const CONFIG: &str = "[[streams]]\nid = \"cam/*\"\nsource_url = \"publisher\"\n[streams.recording]\nenabled = true\n\
     [[streams]]\nid = \"strict\"\nsource_url = \"publisher\"\noverride_publisher = false\n\
     [[streams]]\nid = \"own\"\nsource_url = \"test://smpte\"\n";
-
-/// Some seconds of picture with the frame counter, and sound.
-fn media(folder: &Path, seconds: u32) -> PathBuf {
-    let (duration, file) = (format!("{seconds}s"), folder.join("media.mp4"));
-    let (code, text) =
-        run(&["record", "test://smpte", "-o", "media.mp4", "--duration", &duration, "-y"], folder);
-    assert_eq!(code, 0, "{text}");
-    file
-}
 
 fn publish(file: &Path, url: &str, transport: &str) -> Child {
     let mut command = Command::new("ffmpeg");
@@ -51,7 +42,7 @@ fn recorded(folder: &Path, id: &str) -> Vec<u32> {
 #[test]
 fn ffmpeg_publishes_by_tcp_and_udp_and_all_of_it_is_recorded() {
     let folder = tempfile::tempdir().unwrap();
-    let file = media(folder.path(), 6);
+    let file = clip(folder.path(), 6);
     let server = Server::start(folder.path(), Some(CONFIG));
     for transport in ["tcp", "udp"] {
         let id = format!("cam/{transport}");
@@ -121,7 +112,7 @@ fn gstreamer_publishes_by_tcp_and_udp() {
 #[test]
 fn who_may_take_a_stream_over() {
     let folder = tempfile::tempdir().unwrap();
-    let file = media(folder.path(), 12);
+    let file = clip(folder.path(), 12);
     let server = Server::start(folder.path(), Some(CONFIG));
     // The first one is replaced, readers stay.
     let mut first = publish(&file, &server.rtsp_url("cam/1"), "tcp");
@@ -179,7 +170,7 @@ fn who_may_take_a_stream_over() {
 #[test]
 fn publishing_needs_the_right_user() {
     let folder = tempfile::tempdir().unwrap();
-    let file = media(folder.path(), 4);
+    let file = clip(folder.path(), 4);
     let config = format!(
         "{CONFIG}[auth]\n[[auth.users]]\nname = \"camera\"\npassword = \"geheim\"\nread = []\npublish = [\"cam/*\"]\n\
          [[auth.users]]\nname = \"viewer\"\npassword = \"v\"\n"

@@ -238,6 +238,23 @@ impl Service {
     }
 }
 
+/// Binds what is to be bound anew: our own socket needs a moment to let go of its port.
+#[cfg(any(feature = "rtmp", feature = "rtsp", feature = "webrtc"))]
+async fn patiently<T, E, F>(mut bind: impl FnMut() -> F) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let mut last = bind().await;
+    for _ in 0..20 {
+        if last.is_ok() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        last = bind().await;
+    }
+    last
+}
+
 /// Where RTSP is served.
 #[cfg(feature = "rtsp")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The RTMP port, which can be bound anew.
 
-use super::ServiceError;
+use super::{ServiceError, patiently};
 use crate::api::ServedPorts;
 use crate::auth::Users;
 use crate::config::Config;
@@ -9,7 +9,6 @@ use crate::rtmp::{RtmpError, RtmpOptions, RtmpServer};
 use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -73,16 +72,7 @@ impl RtmpListener {
         if !config.rtmp.enabled {
             return Ok(());
         }
-        let mut last = bind(config);
-        // Our own socket needs a moment to let go of its port.
-        for _ in 0..20 {
-            if last.is_ok() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            last = bind(config);
-        }
-        last.map(|server| self.serve(server))
+        patiently(|| std::future::ready(bind(config))).await.map(|server| self.serve(server))
     }
 }
 

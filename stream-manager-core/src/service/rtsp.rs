@@ -1,6 +1,6 @@
 //! The RTSP listener, which can be bound anew, and the users behind it.
 
-use super::{RtspPorts, ServiceError};
+use super::{RtspPorts, ServiceError, patiently};
 use crate::api::ServedPorts;
 use crate::auth::Users;
 use crate::config::{Config, RtspConfig};
@@ -8,7 +8,6 @@ use crate::manager::{ConfigUser, StreamManager};
 use crate::rtsp::{RtspError, RtspOptions, RtspServer};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -76,16 +75,8 @@ impl RtspListener {
         if !config.rtsp.enabled {
             return Ok(());
         }
-        let mut last = RtspServer::bind(options(config)).await;
-        // Our own sockets need a moment to let go of their ports.
-        for _ in 0..20 {
-            if last.is_ok() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            last = RtspServer::bind(options(config)).await;
-        }
-        self.serve(last?);
+        let server = patiently(|| RtspServer::bind(options(config))).await?;
+        self.serve(server);
         Ok(())
     }
 }

@@ -1,13 +1,12 @@
 //! The WebRTC port, which can be bound anew.
 
-use super::ServiceError;
+use super::{ServiceError, patiently};
 use crate::api::{ServedPorts, ServedWebRtc};
 use crate::config::Config;
 use crate::manager::{ConfigUser, StreamManager};
 use crate::webrtc::{WebRtcError, WebRtcOptions, WebRtcServer};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 pub(super) struct WebRtcListener {
     manager: StreamManager,
@@ -55,16 +54,7 @@ impl WebRtcListener {
         if !config.webrtc.enabled {
             return Ok(());
         }
-        let mut last = self.bind(config);
-        // Our own socket needs a moment to let go of its port.
-        for _ in 0..20 {
-            if last.is_ok() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            last = self.bind(config);
-        }
-        last.map(|server| self.serve(server))
+        patiently(|| std::future::ready(self.bind(config))).await.map(|server| self.serve(server))
     }
 }
 
