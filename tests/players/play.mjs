@@ -147,7 +147,7 @@ const players = {
     return players.whep(url);
   },
   // Publishes pictures with a counter, 25 a second, and a tone.
-  async whip(url) {
+  async whip(url, code = (number) => number) {
     const { WhipPublisher } = await import(new URL('/webrtc/player.js', url));
     const size = [384, 240], block = size[0] / 24;
     [canvas.width, canvas.height] = size;
@@ -158,7 +158,7 @@ const players = {
       context.fillStyle = '#357';
       context.fillRect(0, block, size[0], size[1]);
       for (let bit = 0; bit < 24; bit++) {
-        context.fillStyle = number & (1 << bit) ? '#fff' : '#000';
+        context.fillStyle = code(number) & (1 << bit) ? '#fff' : '#000';
         context.fillRect(bit * block, 0, block, block);
       }
       context.fillStyle = '#fff';
@@ -175,7 +175,8 @@ const players = {
     delay = async () => { details.statistics = await publisher.statistics(); publisher.stop(); return null; };
     publisher.start();
   },
-  // The same by one codec.
+  // The same by one codec, with the counter in Gray code: from one picture to the next one block changes, which does not
+  // look like something that moves. Encoders with little time take a step of the plain counter for that.
   ...Object.fromEntries(['vp8', 'vp9', 'av1'].map((codec) => ['whip-' + codec, (url) => {
     const add = RTCPeerConnection.prototype.addTransceiver;
     RTCPeerConnection.prototype.addTransceiver = function (track, options) {
@@ -187,7 +188,7 @@ const players = {
       }
       return transceiver;
     };
-    return players.whip(url);
+    return players.whip(url, (number) => number ^ (number >> 1));
   }])),
   // Pictures of another site may only be looked at if it allows that.
   video(url) { video.crossOrigin = 'anonymous'; video.src = url; },

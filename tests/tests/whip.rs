@@ -309,6 +309,11 @@ fn in_order(counters: &[u32]) -> usize {
     longest.into_iter().max().unwrap_or(0)
 }
 
+/// The number that a Gray code stands for.
+fn from_gray(code: u32) -> u32 {
+    (0..u32::BITS).fold(0, |number, shift| number ^ (code >> shift))
+}
+
 /// What one browser sends by a codec, the others show as it is.
 fn shown_by_browsers(codec: &str) {
     if let Some(reason) = missing() {
@@ -330,9 +335,9 @@ fn shown_by_browsers(codec: &str) {
         wait_until(browser, Duration::from_secs(90), || playing.so_far().shown.len() >= 60);
         let played = playing.so_far();
         assert!(played.errors().is_empty(), "{browser}: {played:?}");
-        let live: Vec<u32> = played.shown.iter().skip(15).map(|shown| shown.counter).collect();
+        let live: Vec<u32> = played.shown.iter().skip(15).map(|shown| from_gray(shown.counter)).collect();
         // At a low rate, a block is now and then not as black or white as it was.
-        assert!(in_order(&live) * 10 >= live.len() * 7, "{browser}: {live:?}");
+        assert!(in_order(&live) * 10 >= live.len() * 8, "{browser}: {live:?}");
     }
     assert!(publishing.so_far().errors().is_empty());
     drop(publishing);
