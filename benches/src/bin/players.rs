@@ -55,6 +55,9 @@ struct Arguments {
     /// Instead: how late browsers show pictures
     #[arg(long)]
     delay: bool,
+    /// With it: only players whose name has this in it, and each picture
+    #[arg(long)]
+    only: Option<String>,
     /// Used by the bench itself
     #[arg(long, value_enum, hide = true)]
     role: Option<Role>,
@@ -521,6 +524,9 @@ fn delay(arguments: &Arguments) -> Result<(), Failure> {
         ("live.mp4, ffmpeg", "ffmpeg", format!("http://{address}/api/streams/cam/live.mp4")),
         ("live.mp4, <video>", "video", format!("http://{address}/api/streams/cam/live.mp4")),
     ] {
+        if arguments.only.as_ref().is_some_and(|only| !name.contains(only)) {
+            continue;
+        }
         let (begin, shown, errors) = if player == "ffmpeg" {
             let (begin, shown) = decoded(&url, arguments.seconds)?;
             (begin, shown, Vec::new())
@@ -530,6 +536,12 @@ fn delay(arguments: &Arguments) -> Result<(), Failure> {
             (played.begin, shown, played.errors())
         };
         let times = drawn.lock().map(|times| times.clone()).unwrap_or_default();
+        if arguments.only.is_some() {
+            for (counter, at) in &shown {
+                let drawn = times.get(*counter as usize).map_or(f64::NAN, |(_, drawn)| *drawn);
+                println!("{:>6.0} ms: picture {counter}, {:.0} ms late", at - begin, at - drawn);
+            }
+        }
         let mut delays: Vec<f64> = shown
             .iter()
             // The first seconds are for catching up.

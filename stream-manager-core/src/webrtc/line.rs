@@ -14,6 +14,9 @@ const HEAVY_LOSS: f32 = 0.4;
 const LATE: Duration = Duration::from_millis(250);
 /// An estimate below this share of what is sent says that the line is thin. It begins, and mostly stays, near what is sent.
 const REFUSED: f64 = 0.7;
+/// But not by itself: of a stream of few packets browsers know too little, and guess half of it and less. Something is lost
+/// too then, or takes longer.
+const SIGNS: (f32, Duration) = (0.02, Duration::from_millis(40));
 /// Of what gets through so much is used, so that the queue empties.
 const SHARE: f64 = 0.85;
 /// Grows by so much with every look while it is used: slowly near what was too much lately, fast elsewhere.
@@ -120,7 +123,9 @@ impl Line {
         let slack = if self.limit.is_some() { LATE / 2 } else { LATE };
         let late = round_trip.zip(self.base).is_some_and(|(now, base)| now > base + slack.max(base / 2));
         // Some speak of the picture alone, and what is sent has sound in it as well.
-        let refused = remb.is_some_and(|estimate| estimate < (rate * REFUSED).min(wanted));
+        let below = remb.is_some_and(|estimate| estimate < (rate * REFUSED).min(wanted));
+        let waits = self.before.zip(self.base).is_some_and(|(now, base)| now > base + SIGNS.1);
+        let refused = below && (loss > SIGNS.0 || waits);
         let settles = self.too_much.is_some_and(|(at, _)| now.saturating_duration_since(at) < SETTLING);
         let is_bad = (loss > LOSS || late || refused) && !settles;
         self.bad = if is_bad { self.bad + 1 } else { 0 };
@@ -191,6 +196,24 @@ mod tests {
             assert_eq!(line.look(now, u64::from(second) * 10_000, 3200.0), Verdict::Fine);
         }
         assert_eq!(line.limit(), None);
+    }
+
+    /// As Chromium has it: of little that is sent it may receive less still, and all arrives.
+    #[test]
+    fn an_estimate_alone_does_not_make_a_line_thin() {
+        let begin = Instant::now();
+        let mut line = Line::new(begin);
+        let heard = |line: &mut Line, second: u32, round_trip| {
+            let now = begin + Duration::from_secs(second.into());
+            line.estimated(now, 750.0);
+            line.hears(Some(0.0), Some(Duration::from_millis(round_trip)));
+            line.look(now, u64::from(second) * 12_000, 1500.0)
+        };
+        assert!((0..20).all(|second| heard(&mut line, second, 2) == Verdict::Fine));
+        assert_eq!(line.limit(), None);
+        // What it says comes early, then: nothing is lost yet.
+        assert_eq!(heard(&mut line, 20, 60), Verdict::Fine);
+        assert_eq!(heard(&mut line, 21, 80), Verdict::Thin);
     }
 
     /// A line with a queue, and a sender that keeps to the limit.
