@@ -11,9 +11,6 @@ use gstreamer as gst;
 
 const H264: &str = "h264parse ! video/x-h264,stream-format=avc,alignment=au";
 const AAC: &str = "aacparse ! audio/mpeg,mpegversion=4,stream-format=raw";
-/// Raw video is encoded as what everything plays: H.264, no B frames, a keyframe every two seconds at 25 fps.
-const ENCODE_VIDEO: &str = "videoconvert ! video/x-raw,format=I420 ! x264enc tune=zerolatency speed-preset=veryfast \
-     key-int-max=50 ! h264parse ! video/x-h264,stream-format=avc,alignment=au";
 /// Raw audio is encoded as AAC.
 const ENCODE_AUDIO: &str =
     "audioconvert ! audioresample ! avenc_aac ! aacparse ! audio/mpeg,mpegversion=4,stream-format=raw";
@@ -22,8 +19,10 @@ const ENCODE_AUDIO: &str =
 pub(crate) enum PadMedia {
     /// An elementary stream and the elements that parse it.
     Elementary(&'static str),
-    /// Raw media and the elements that encode it.
-    Raw(&'static str),
+    /// Raw sound and the elements that encode it.
+    RawAudio(&'static str),
+    /// Raw video, for [`super::encoder`].
+    RawVideo,
     /// Something to look into: a container, RTP, bytes of unknown kind.
     Container,
     /// Media of a codec that is not supported.
@@ -50,8 +49,8 @@ pub(crate) fn classify(caps: &gst::CapsRef) -> PadMedia {
         ("audio/mpeg", _) => "mpegaudioparse",
         ("audio/x-ac3", _) => "ac3parse",
         ("audio/x-opus", _) => "opusparse",
-        ("audio/x-raw", _) => return PadMedia::Raw(ENCODE_AUDIO),
-        ("video/x-raw", _) => return PadMedia::Raw(ENCODE_VIDEO),
+        ("audio/x-raw", _) => return PadMedia::RawAudio(ENCODE_AUDIO),
+        ("video/x-raw", _) => return PadMedia::RawVideo,
         (name, _) => return classify_other(name),
     };
     PadMedia::Elementary(elementary)

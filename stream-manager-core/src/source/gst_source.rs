@@ -10,6 +10,7 @@ use super::{SUPPORTED_CODECS, SourceEnd, SourceError};
 use crate::frame::{CodecParameters, MediaKind, MediaTime, VideoCodec, WallTime};
 use crate::hub::{HubWriter, RawFrame};
 use crate::pipeline::caps::{PadMedia, classify, parameters};
+use crate::pipeline::encoder::{self, Encoding};
 use crate::pipeline::{ManagedPipeline, PipelineError, PipelineMessage, make_element, parse_chain};
 use bytes::Bytes;
 use gstreamer as gst;
@@ -30,6 +31,9 @@ const MAX_WAITING: usize = 2048;
 /// Frames between GStreamer's threads and the hub. The hub never blocks, so this fills only when the
 /// whole process is short of time, and then GStreamer waits.
 const CHANNEL_FRAMES: usize = 128;
+/// What may wait for a parser, and for an encoder: what that one has no time for is better left out where it comes from.
+const QUEUE: &str = "queue max-size-time=0 max-size-buffers=0 max-size-bytes=33554432";
+const QUEUE_OF_RAW: &str = "queue max-size-time=0 max-size-buffers=8 max-size-bytes=0";
 
 /// What the source is like.
 #[derive(Clone, Debug)]
@@ -44,12 +48,15 @@ pub(super) struct GstOptions {
     pub(super) may_end: bool,
     /// How long starting may take.
     pub(super) timeout: Duration,
+    /// What raw video becomes, if it is not left to its size and rate.
+    pub(super) encoding: Option<Encoding>,
 }
 
 impl GstOptions {
     /// For a source that delivers as it comes and may have an end.
     pub(super) fn live(address: String) -> Self {
-        Self { address, paced: false, looped: false, may_end: true, timeout: Duration::from_secs(10) }
+        let timeout = Duration::from_secs(10);
+        Self { address, paced: false, looped: false, may_end: true, timeout, encoding: None }
     }
 }
 
@@ -69,6 +76,7 @@ pub(super) struct Collector {
     pipeline: glib::WeakRef<gst::Pipeline>,
     sender: mpsc::Sender<Message>,
     sync: bool,
+    encoding: Option<Encoding>,
     state: Mutex<CollectorState>,
 }
 
@@ -77,6 +85,8 @@ struct CollectorState {
     pads: usize,
     /// Elements that have not said "no more pads" yet, and pads that have no caps yet.
     open: usize,
+    /// Hardware encoders behind pads.
+    hardware: Vec<(usize, &'static str)>,
 }
 
 impl Collector {
@@ -149,7 +159,8 @@ impl Collector {
 
     fn connect(self: &Arc<Self>, pad: &gst::Pad, caps: &gst::CapsRef) {
         let result = match classify(caps) {
-            PadMedia::Elementary(chain) | PadMedia::Raw(chain) => self.connect_chain(pad, chain),
+            PadMedia::Elementary(chain) | PadMedia::RawAudio(chain) => self.connect_chain(pad, chain),
+            PadMedia::RawVideo => self.connect_encoder(pad, caps),
             PadMedia::Container => self.connect_parsebin(pad),
             PadMedia::Unsupported => {
                 let name = caps.structure(0).map_or("unknown", |s| s.name().as_str());
@@ -175,14 +186,27 @@ impl Collector {
     }
 
     fn connect_chain(&self, pad: &gst::Pad, chain: &str) -> Result<(), PipelineError> {
-        let index = {
-            let mut state = self.state.lock();
-            state.pads += 1;
-            state.pads - 1
-        };
-        let bin = parse_chain(&format!(
-            "queue max-size-time=0 max-size-buffers=0 max-size-bytes=33554432 ! {chain} ! appsink name=sink"
-        ))?;
+        let index = self.next_pad();
+        self.connect_bin(pad, index, &parse_chain(&format!("{QUEUE} ! {chain} ! appsink name=sink"))?)
+    }
+
+    fn connect_encoder(&self, pad: &gst::Pad, caps: &gst::CapsRef) -> Result<(), PipelineError> {
+        let index = self.next_pad();
+        let encoding = self.encoding.unwrap_or_else(|| Encoding::of_raw(caps));
+        let encoder = encoder::make(encoding, (QUEUE_OF_RAW, "appsink name=sink"))?;
+        if let Some(element) = encoder.hardware {
+            self.state.lock().hardware.push((index, element));
+        }
+        self.connect_bin(pad, index, &encoder.bin)
+    }
+
+    fn next_pad(&self) -> usize {
+        let mut state = self.state.lock();
+        state.pads += 1;
+        state.pads - 1
+    }
+
+    fn connect_bin(&self, pad: &gst::Pad, index: usize, bin: &gst::Bin) -> Result<(), PipelineError> {
         let sink = bin
             .by_name("sink")
             .and_then(|e| e.downcast::<gst_app::AppSink>().ok())
@@ -193,6 +217,19 @@ impl Collector {
         self.send(Message::Pad(index));
         sink.set_callbacks(appsink_callbacks(index, self.sender.clone()));
         self.add_and_link(pad, bin.upcast_ref())
+    }
+
+    /// The pipeline has failed. Hardware that encodes in it is to blame if it says so itself, or if nothing has come out of it.
+    fn blame(&self, error: &SourceError, nothing_of: impl Fn(usize) -> bool) {
+        let said = matches!(
+            error,
+            SourceError::Pipeline(PipelineError::Element { element, .. }) if element == encoder::NAME
+        );
+        for (pad, element) in &self.state.lock().hardware {
+            if said || nothing_of(*pad) {
+                encoder::distrust(element);
+            }
+        }
     }
 
     fn add_and_link(&self, pad: &gst::Pad, element: &gst::Element) -> Result<(), PipelineError> {
@@ -301,6 +338,7 @@ pub(super) async fn run(
         pipeline: pipeline.downgrade(),
         sender,
         sync: options.paced,
+        encoding: options.encoding,
         state: Mutex::default(),
     });
     // Children are listed with the newest first; tracks keep the order of the line.
@@ -308,10 +346,14 @@ pub(super) async fn run(
         collector.attach(element);
     }
     let (managed, mut bus) = ManagedPipeline::new(pipeline);
+    let mut tracks = TrackSet::new(hub);
     let result = tokio::select! {
         () = cancel.cancelled() => Ok(SourceEnd::Cancelled),
-        result = pump(&managed, &mut receiver, &mut bus, options, hub) => result,
+        result = pump(&managed, &mut receiver, &mut bus, options, &mut tracks) => result,
     };
+    if let Err(error) = &result {
+        collector.blame(error, |pad| tracks.pads.get(pad).is_none_or(|pad| pad.parameters.is_none()));
+    }
     // Closed before the pipeline stops, so that no GStreamer thread waits for room in it.
     drop(receiver);
     drop(bus);
@@ -324,9 +366,8 @@ async fn pump(
     receiver: &mut mpsc::Receiver<Message>,
     bus: &mut mpsc::Receiver<PipelineMessage>,
     options: &GstOptions,
-    hub: &HubWriter,
+    tracks: &mut TrackSet<'_>,
 ) -> Result<SourceEnd, SourceError> {
-    let mut tracks = TrackSet::new(hub);
     if let Err(error) = managed.play(options.timeout).await {
         // The element's own words are better than "refused to start".
         return Err(match bus.try_recv() {
@@ -354,10 +395,10 @@ async fn pump(
                         tracks.take(message, options)?;
                     }
                     tracks.announce()?;
-                    if let Some(end) = at_end(managed, &tracks, options).await? {
+                    if let Some(end) = at_end(managed, tracks, options).await? {
                         return Ok(end);
                     }
-                    hub.restart_clock();
+                    tracks.hub.restart_clock();
                 }
                 Some(PipelineMessage::Element(_)) => {}
                 None => return Err(SourceError::Ended),

@@ -10,7 +10,7 @@ use gstreamer::prelude::*;
 use tokio_util::sync::CancellationToken;
 
 /// A launch line whose loose ends, pads that are there or that come later, become the stream's tracks: encoded media is parsed, raw media is
-/// encoded (H.264 by x264, AAC), containers and RTP are looked into.
+/// encoded (H.264 by the hardware's encoder if there is one, else x264; AAC), containers and RTP are looked into.
 ///
 /// ```
 /// # use stream_manager_core::source::LaunchSource;

@@ -345,13 +345,7 @@ impl RtspSource {
             let media = caps.and_then(|caps| caps.structure(0)?.get::<String>("media").ok());
             Some(media.is_none_or(|media| this.wants(&media)).to_value())
         });
-        let options = GstOptions {
-            address: self.shown(),
-            paced: false,
-            looped: false,
-            may_end: false,
-            timeout: self.timeout,
-        };
+        let options = GstOptions { may_end: false, timeout: self.timeout, ..GstOptions::live(self.shown()) };
         let result = gst_source::run(gst_source::pipeline_of(&source)?, &options, hub, cancel).await;
         drop(tunnel);
         result

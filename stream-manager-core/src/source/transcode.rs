@@ -1,14 +1,14 @@
 //! A stream's picture made anew: decoded, and encoded as H.264 without B frames for players that take nothing else, or in another
 //! codec, size, frame rate or bit rate. Sound goes along as it is, if it is to.
 //!
-//! The encoder is the hardware's if there is one (see [`crate::pipeline::encoder`]); if that one fails, the next attempt goes without it.
+//! Decoded here and scaled, it goes the way of all raw video (see [`super::gst_source`]).
 
 use super::gst_source::{self, GstOptions};
 use super::{Source, SourceEnd, SourceError};
 use crate::frame::{Frame, MediaKind, MediaTime, TrackId, VideoCodec, VideoParameters};
 use crate::hub::{Hub, HubItem, HubReader, HubWriter, ReaderOptions};
 use crate::pipeline::caps::caps_for;
-use crate::pipeline::encoder::{self, Encoding};
+use crate::pipeline::encoder::{Encoding, usual_bitrate, usual_gop};
 use crate::pipeline::{self, ErrorCause, PipelineError, buffer_of, link_first, make_element, parse_chain};
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -57,11 +57,9 @@ impl Rendition {
         (wide, made, rate)
     }
 
-    /// A tenth of a bit for each pixel, if nothing is said.
     fn bitrate(&self, (width, height, rate): (u32, u32, Option<(u32, u32)>), video: &VideoParameters) -> u64 {
-        let (num, den) = rate.or(video.frame_rate).unwrap_or((25, 1));
-        let pixels = u64::from(width) * u64::from(height) * u64::from(num) / u64::from(den.max(1));
-        self.bitrate_bps.unwrap_or(pixels / 10).max(50_000)
+        let usual = || usual_bitrate((width, height), rate.or(video.frame_rate));
+        self.bitrate_bps.unwrap_or_else(usual).max(50_000)
     }
 }
 
@@ -76,14 +74,12 @@ impl Rendition {
 pub struct TranscodeSource {
     hub: Hub,
     rendition: Option<Rendition>,
-    /// The hardware's encoder has failed.
-    no_hardware: bool,
 }
 
 impl TranscodeSource {
     /// Of what goes through this hub: H.264, without sound, by the encoder and with the settings that raw video gets.
     pub fn new(hub: Hub) -> Self {
-        Self { hub, rendition: None, no_hardware: false }
+        Self { hub, rendition: None }
     }
 
     /// Makes this of it.
@@ -93,8 +89,8 @@ impl TranscodeSource {
         self
     }
 
-    /// What stands behind the decoder, if that is not left to whoever takes raw video; and whether it is hardware.
-    fn behind(&self, video: &VideoParameters) -> Result<Option<(gst::Bin, gst::Bin, bool)>, PipelineError> {
+    /// What stands behind the decoder, and how what comes out of that is encoded, if this is not left to whoever takes raw video.
+    fn behind(&self, video: &VideoParameters) -> Result<Option<(gst::Bin, Encoding)>, PipelineError> {
         let Some(rendition) = self.rendition else { return Ok(None) };
         let shape = rendition.shape(video);
         let (width, height, rate) = shape;
@@ -105,12 +101,8 @@ impl TranscodeSource {
         let rates = if rate.is_some() { "videorate drop-only=true !" } else { "" };
         let scale = parse_chain(&format!("{rates} videoscale ! capsfilter caps=\"{caps}\""))?;
         let bitrate_bps = rendition.bitrate(shape, video);
-        // Two seconds of it.
-        let (num, den) = rate.or(video.frame_rate).unwrap_or((25, 1));
-        let gop = (2 * num / den.max(1)).clamp(2, 500);
-        let encoding = Encoding { codec: rendition.codec, bitrate_bps, gop };
-        let (encoder, hardware) = encoder::make(encoding, self.no_hardware)?;
-        Ok(Some((scale, encoder, hardware)))
+        let gop = usual_gop(rate.or(video.frame_rate));
+        Ok(Some((scale, Encoding { codec: rendition.codec, bitrate_bps, gop })))
     }
 }
 
@@ -228,12 +220,11 @@ impl Source for TranscodeSource {
         let inlet = inlets[0].source.clone();
         line.add_many([inlet.upcast_ref(), &decoder]).map_err(failed)?;
         inlet.link(&decoder).map_err(failed)?;
-        let mut hardware = false;
-        if let Some((scale, encoder, is_hardware)) = self.behind(video)? {
-            line.add_many([&scale, &encoder]).map_err(failed)?;
-            scale.link(&encoder).map_err(failed)?;
+        let mut options = GstOptions::live(self.address());
+        if let Some((scale, encoding)) = self.behind(video)? {
+            line.add(&scale).map_err(failed)?;
             link_first(&decoder, scale.upcast_ref());
-            hardware = is_hardware;
+            options.encoding = Some(encoding);
         }
         if let Some(frame) = first.iter().find(|f| sound && f.parameters.kind() == MediaKind::Audio) {
             let inlet = Inlet::new(frame, origin)?;
@@ -241,19 +232,16 @@ impl Source for TranscodeSource {
             inlets.push(inlet);
         }
         let stop = cancel.child_token();
-        let options = GstOptions::live(self.address());
         let mut runs = std::pin::pin!(gst_source::run(line, &options, hub, &stop));
-        let ended = tokio::select! {
+        tokio::select! {
             ended = &mut runs => ended,
             () = fill(&mut inlets, reader, first) => {
                 stop.cancel();
                 runs.await?;
                 // What comes now is something else: to be begun anew.
-                return if cancel.is_cancelled() { Ok(SourceEnd::Cancelled) } else { Err(SourceError::Ended) };
+                if cancel.is_cancelled() { Ok(SourceEnd::Cancelled) } else { Err(SourceError::Ended) }
             }
-        };
-        self.no_hardware |= hardware && ended.is_err();
-        ended
+        }
     }
 
     fn address(&self) -> String {

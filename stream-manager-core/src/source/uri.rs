@@ -83,11 +83,11 @@ impl Source for UriSource {
         let source = make_element("urisourcebin")?;
         source.set_property("uri", self.url.as_str());
         let options = GstOptions {
-            address: self.address(),
             paced: true,
             looped: self.looped,
             may_end: self.url.scheme() == "file",
             timeout: CONNECT_TIMEOUT,
+            ..GstOptions::live(self.address())
         };
         let ended = gst_source::run(gst_source::pipeline_of(&source)?, &options, hub, &cancel).await;
         match (ended, self.url.port_or_known_default()) {
