@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Record(RecordArgs),
     /// Show what a source sends
     Probe(ProbeArgs),
+    /// Find ONVIF cameras, and show what to write into the configuration for them
+    Discover(DiscoverArgs),
     /// Find objects in a stream, a video or an image
     Detect(DetectArgs),
     /// Say what a stream, a video or an image shows
@@ -226,6 +228,27 @@ pub(crate) struct ProbeArgs {
     /// How RTP travels
     #[arg(long, value_parser = parse_transport, default_value = "auto", value_name = "auto|tcp|udp")]
     pub(crate) transport: SourceTransport,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// What to log: error, warn, info, debug, trace
+    #[arg(long, value_name = "LEVEL", default_value = "error")]
+    pub(crate) log: String,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct DiscoverArgs {
+    /// Only these: hosts, hosts with a port, or addresses of ONVIF services [default: all of the network is asked]
+    pub(crate) addresses: Vec<String>,
+    /// Who asks them what they send
+    #[arg(long)]
+    pub(crate) user: Option<String>,
+    /// The user's password
+    #[arg(long, requires = "user", env = "ONVIF_PASSWORD", hide_env_values = true)]
+    pub(crate) password: Option<String>,
+    /// How long devices have to answer
+    #[arg(long, short, value_name = "DURATION", default_value = "3s")]
+    pub(crate) timeout: DurationText,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

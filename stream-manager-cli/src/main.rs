@@ -6,6 +6,7 @@ mod args;
 mod check;
 mod config;
 mod detect;
+mod discover;
 mod fsck;
 mod models;
 mod output;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
             None => serve::run(&args.serve).await,
             Some(Command::Record(record)) => record::run(record).await,
             Some(Command::Probe(probe)) => probe::run(&probe).await,
+            Some(Command::Discover(args)) => discover::run(args).await,
             Some(Command::Detect(args)) => detect::run(args, detect::Kind::Detector).await,
             Some(Command::Classify(args)) => detect::run(args, detect::Kind::Classifier).await,
             Some(Command::Models(command)) => models::run(command),

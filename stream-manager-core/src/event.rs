@@ -283,6 +283,27 @@ pub enum EventKind {
         /// Why, in words.
         reason: String,
     },
+    /// A camera has noticed something by itself.
+    CameraEvent {
+        /// What: `motion`, `tampering`, `line_crossed`, `zone`, `sound`, `input`, `output`, `person`, `face`, `vehicle`, `animal`,
+        /// `package`, `visitor`, `other`.
+        what: &'static str,
+        /// Whether it begins or ends; nothing if it is over as soon as it is told.
+        active: Option<bool>,
+        /// The camera's own name for it.
+        topic: String,
+        /// Where it was noticed, in the camera's words.
+        source: std::collections::BTreeMap<String, String>,
+        /// What was noticed, in the camera's words.
+        data: std::collections::BTreeMap<String, String>,
+    },
+    /// How a camera is listened to has changed.
+    CameraEventsState {
+        /// The new state: `connecting`, `running`, `backoff`, `stopped`.
+        state: &'static str,
+        /// Why, in words.
+        reason: String,
+    },
     /// A model changed state.
     ModelState {
         /// Its name.
@@ -336,6 +357,8 @@ impl EventKind {
         "inference_state",
         "fallback_state",
         "forward_state",
+        "camera_event",
+        "camera_events_state",
         "model_state",
         "test",
     ];
@@ -375,6 +398,8 @@ impl EventKind {
             Self::InferenceState { .. } => "inference_state",
             Self::FallbackState { .. } => "fallback_state",
             Self::ForwardState { .. } => "forward_state",
+            Self::CameraEvent { .. } => "camera_event",
+            Self::CameraEventsState { .. } => "camera_events_state",
             Self::ModelState { .. } => "model_state",
             Self::Test { .. } => "test",
         }

@@ -35,6 +35,7 @@
 //! - `mqtt`: events to an MQTT broker.
 //! - `rtsp`: the RTSP server (module `rtsp`).
 //! - `hls`: HLS, DASH and fMP4 for players (module `hls`).
+//! - `onvif`: cameras that are found and described by ONVIF, and their events (module `onvif`).
 //! - `webrtc`: WHEP, for browsers (module `webrtc`).
 //! - `inference`: object detection and classification (module `inference`).
 //! - `tensorrt`: the same on NVIDIA GPUs.
@@ -53,7 +54,7 @@ pub mod frame;
 pub mod hls;
 #[cfg(feature = "http")]
 pub mod hooks;
-#[cfg(any(feature = "http", feature = "webrtc"))]
+#[cfg(any(feature = "http", feature = "onvif", feature = "webrtc"))]
 mod http_client;
 pub mod hub;
 #[cfg(feature = "inference")]
@@ -61,6 +62,8 @@ pub mod inference;
 #[cfg(feature = "http")]
 pub mod logs;
 pub mod manager;
+#[cfg(feature = "onvif")]
+pub mod onvif;
 pub mod pipeline;
 pub mod recording;
 #[cfg(feature = "rtmp")]

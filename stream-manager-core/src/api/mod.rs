@@ -11,7 +11,7 @@
 //! | `GET/PATCH /api/config`, `POST /api/config/reload`, `GET /api/config/status` | settings |
 //! | `…/inference`, `GET /api/models`, `POST /api/infer` | what is seen (feature `inference`) |
 //! | `GET /api/events` | what happens, by WebSocket or server-sent events |
-//! | `GET /api/{sessions,storage,system,logs,hooks}`, `POST /api/probe` | the rest |
+//! | `GET /api/{sessions,storage,system,logs,hooks}`, `POST /api/{discover,probe}` | the rest |
 //! | `GET /hls/{id}/index.m3u8`, `/dash/{id}/manifest.mpd`, `/api/streams/{id}/live.mp4` | for players (feature `hls`) |
 //! | `POST /webrtc/{id}/whep`, `GET /webrtc/{id}` | WebRTC, and a page that plays by it (feature `webrtc`) |
 //! | `GET /health/live`, `GET /health/ready` | for supervisors and load balancers |
@@ -33,6 +33,8 @@ mod batch;
 mod body;
 #[cfg(any(feature = "hls", feature = "webrtc"))]
 mod cors;
+#[cfg(feature = "onvif")]
+mod discover;
 mod events;
 mod idempotency;
 #[cfg(feature = "inference")]
@@ -131,6 +133,8 @@ pub fn router(manager: StreamManager, options: ApiOptions) -> Router {
     let router = Router::new();
     #[cfg(feature = "inference")]
     let router = router.merge(inference::routes());
+    #[cfg(feature = "onvif")]
+    let router = router.merge(discover::routes());
     let router = router
         .merge(streams::routes())
         .merge(sessions::routes())

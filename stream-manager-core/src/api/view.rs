@@ -53,6 +53,9 @@ pub struct StreamView {
     forwards: Vec<crate::sink::forward::ForwardStatus>,
     /// How what stands in for its source stands; none if there is nothing, or it does not run.
     fallback: Option<crate::manager::FallbackStatus>,
+    /// How the camera is listened to; none if it is not, or the stream does not run.
+    #[cfg(feature = "onvif")]
+    camera_events: Option<crate::onvif::CameraEventsStatus>,
     /// The ids of the streams that are made of it.
     renditions: Vec<String>,
     /// Where it can be had, by protocol.
@@ -186,6 +189,8 @@ impl StreamView {
             #[cfg(feature = "hls")]
             hls: None,
             forwards: Vec::new(),
+            #[cfg(feature = "onvif")]
+            camera_events: None,
             fallback: None,
             renditions: Vec::new(),
             addresses: BTreeMap::new(),
@@ -264,6 +269,10 @@ impl StreamView {
         self.recording = status.recording.into();
         self.forwards = status.forwards;
         self.fallback = status.fallback;
+        #[cfg(feature = "onvif")]
+        {
+            self.camera_events = status.camera_events;
+        }
         self.consumers = status
             .consumers
             .into_iter()

@@ -4,6 +4,8 @@
 //! as the protocol carries them. The authorizer answers with a [`Grant`] or with the reason why not. [`Users`] is
 //! the one that works on a configured list; a library user may bring another.
 
+#[cfg(any(feature = "onvif", feature = "rtsp"))]
+pub(crate) mod challenge;
 pub mod digest;
 mod limit;
 mod users;

@@ -72,6 +72,10 @@ impl StreamConfig {
         }
         shown.inference.source_url = shown.inference.source_url.as_deref().map(redact_url);
         shown.fallback.url = shown.fallback.url.as_deref().map(redact_url);
+        shown.onvif.url = shown.onvif.url.as_deref().map(redact_url);
+        if shown.onvif.password.is_some() {
+            shown.onvif.password = Some(Password::new(HIDDEN));
+        }
         for variant in &mut shown.variants {
             variant.source_url = redact_url(&variant.source_url);
         }

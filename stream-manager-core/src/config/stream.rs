@@ -1,6 +1,7 @@
 //! A stream's configuration, the defaults behind it, and both together.
 
 use super::fallback::{FallbackConfig, FallbackSettings};
+use super::onvif::OnvifConfig;
 use super::source::{Password, TlsConfig};
 use super::transcode::TranscodeConfig;
 use super::variant::VariantConfig;
@@ -225,6 +226,9 @@ pub struct StreamConfig {
     /// Whether GStreamer pipelines of this process get it by `intersrc`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intersink: Option<bool>,
+    /// What the camera tells of itself.
+    #[serde(default, skip_serializing_if = "OnvifConfig::is_empty")]
+    pub onvif: OnvifConfig,
     /// Where it is sent on to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forward: Vec<ForwardConfig>,
@@ -327,6 +331,8 @@ pub struct ResolvedStream {
     pub fallback: Option<FallbackSettings>,
     /// What is made of it.
     pub transcode: Vec<TranscodeConfig>,
+    /// What the camera tells of itself.
+    pub onvif: OnvifConfig,
     /// The same picture in other qualities.
     pub variants: Vec<VariantConfig>,
     /// Whether GStreamer pipelines of this process get it by `intersrc`.
@@ -390,6 +396,7 @@ impl StreamConfig {
             fallback: FallbackConfig::default(),
             transcode: Vec::new(),
             variants: Vec::new(),
+            onvif: OnvifConfig::default(),
             intersink: None,
             forward: Vec::new(),
         }
@@ -449,6 +456,7 @@ impl StreamConfig {
             fallback: self.fallback.resolve(&defaults.fallback),
             transcode: self.transcode.clone(),
             variants: self.variants.clone(),
+            onvif: self.onvif.clone(),
             intersink: self.intersink.unwrap_or(false),
             forward: self.forward.clone(),
         }

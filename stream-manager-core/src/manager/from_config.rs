@@ -199,6 +199,21 @@ pub(super) fn make_stream(
     if config.intersink {
         stream = stream.sink(crate::sink::to_intersrc(&config.id));
     }
+    let listens = config.onvif_device().map_err(|problem| fail("onvif", problem))?;
+    #[cfg(feature = "onvif")]
+    if let Some(camera) = listens {
+        let device = crate::onvif::OnvifAddress::new(&camera.address);
+        let mut device = device.map_err(|e| fail("onvif/url", e.to_string()))?;
+        if let Some((user, password)) = camera.credentials {
+            device = device.credentials(user, password.reveal());
+        }
+        stream = stream.camera_events(crate::onvif::CameraEvents::new(device));
+    }
+    #[cfg(not(feature = "onvif"))]
+    if listens.is_some() {
+        let problem = "this program was built without the feature \"onvif\"; expected false".to_owned();
+        return Err(fail("onvif/events", problem));
+    }
     if config.forward.len() > MAX_FORWARDS {
         let problem = format!("there are {}; expected {MAX_FORWARDS} at most", config.forward.len());
         return Err(fail("forward", problem));

@@ -338,6 +338,12 @@ impl StreamManager {
             sinks.push(tokio::spawn(stand_in.run()));
             handle
         });
+        #[cfg(feature = "onvif")]
+        let camera_events = stream.camera_events.map(|camera| {
+            let handle = camera.handle();
+            sinks.push(tokio::spawn(camera.run(events.clone(), cancel.clone())));
+            handle
+        });
         let supervisor = Supervisor {
             source: stream.source,
             hub: hub.clone(),
@@ -366,6 +372,8 @@ impl StreamManager {
             packager,
             forwards,
             fallback,
+            #[cfg(feature = "onvif")]
+            camera_events,
             renditions,
             derived: parent.is_some(),
             by_pattern,

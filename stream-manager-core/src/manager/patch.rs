@@ -120,6 +120,19 @@ pub(super) fn restore_password(
         let known = old.and_then(|old| old.fallback.url.as_deref());
         restore_in(url, known, "/fallback/url")?;
     }
+    if config.onvif.password.as_ref().is_some_and(Password::is_hidden) {
+        // As above: of the same user at the same place.
+        let host = |config: &StreamConfig| {
+            url::Url::parse(&config.source_url).ok().and_then(|url| url.host_str().map(str::to_owned))
+        };
+        let known = old.filter(|old| {
+            let same = old.onvif.user == config.onvif.user && old.onvif.url == config.onvif.url;
+            same && (old.onvif.url.is_some() || host(old) == host(config))
+        });
+        config.onvif.password = Some(
+            known.and_then(|old| old.onvif.password.clone()).ok_or_else(|| not_known("/onvif/password"))?,
+        );
+    }
     for (index, variant) in config.variants.iter_mut().enumerate() {
         // Its password may also be known as the stream's own.
         let known = old.map(|old| {

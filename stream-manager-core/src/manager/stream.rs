@@ -57,6 +57,8 @@ pub struct Stream<S = Box<dyn Source>> {
     pub(super) hls: HlsSettings,
     pub(super) forwards: Vec<(ForwardHandle, Box<dyn Sink>)>,
     pub(super) fallback: Option<Fallback>,
+    #[cfg(feature = "onvif")]
+    pub(super) camera_events: Option<crate::onvif::CameraEvents>,
     /// What is made of it, by name.
     pub(super) renditions: Vec<(String, Rendition)>,
     /// The same in other qualities, by name.
@@ -88,6 +90,8 @@ impl Stream<NoSource> {
             hls: HlsSettings::default(),
             forwards: Vec::new(),
             fallback: None,
+            #[cfg(feature = "onvif")]
+            camera_events: None,
             renditions: Vec::new(),
             variants: Vec::new(),
             recorded: None,
@@ -107,6 +111,8 @@ impl Stream<NoSource> {
         let Self { id, recording, record, retry, hub, sinks, limits, directory, paused, built, .. } = self;
         let Self { analysis, substream, hls, forwards, fallback, renditions, on_demand, .. } = self;
         let Self { variants, recorded, analysed, .. } = self;
+        #[cfg(feature = "onvif")]
+        let Self { camera_events, .. } = self;
         Stream {
             id,
             source,
@@ -123,6 +129,8 @@ impl Stream<NoSource> {
             hls,
             forwards,
             fallback,
+            #[cfg(feature = "onvif")]
+            camera_events,
             renditions,
             variants,
             recorded,
@@ -198,6 +206,15 @@ impl<S> Stream<S> {
     #[must_use]
     pub fn forward(mut self, handle: ForwardHandle, sink: Box<dyn Sink>) -> Self {
         self.forwards.push((handle, sink));
+        self
+    }
+
+    /// Listens to what the camera notices by itself, and tells it as events of the stream. How that stands is in the stream's
+    /// status.
+    #[cfg(feature = "onvif")]
+    #[must_use]
+    pub fn camera_events(mut self, camera: crate::onvif::CameraEvents) -> Self {
+        self.camera_events = Some(camera);
         self
     }
 
@@ -297,6 +314,9 @@ pub struct StreamStatus {
     pub forwards: Vec<ForwardStatus>,
     /// What stands in for its source, if there is something.
     pub fallback: Option<FallbackStatus>,
+    /// How the camera is listened to, if it is.
+    #[cfg(feature = "onvif")]
+    pub camera_events: Option<crate::onvif::CameraEventsStatus>,
 }
 
 /// A running stream. Clones are handles to the same one; dropping them changes nothing.
@@ -321,6 +341,8 @@ pub(super) struct StreamShared {
     pub(super) packager: crate::hls::Packager,
     pub(super) forwards: Vec<ForwardHandle>,
     pub(super) fallback: Option<FallbackHandle>,
+    #[cfg(feature = "onvif")]
+    pub(super) camera_events: Option<crate::onvif::CameraEventsHandle>,
     /// The streams that are made of it.
     pub(super) renditions: Vec<StreamHandle>,
     /// Made of another stream, with which it ends.
@@ -430,6 +452,8 @@ impl StreamHandle {
             recording: shared.recorder.status(),
             forwards: shared.forwards.iter().map(ForwardHandle::status).collect(),
             fallback: shared.fallback.as_ref().map(FallbackHandle::status),
+            #[cfg(feature = "onvif")]
+            camera_events: shared.camera_events.as_ref().map(crate::onvif::CameraEventsHandle::status),
         }
     }
 

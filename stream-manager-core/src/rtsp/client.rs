@@ -1,12 +1,11 @@
 //! The client side of an RTSP connection that we send by: requests, answers, authentication (RFC 2326, RFC 7616).
 
 use super::message::{Incoming, next_message};
+use crate::auth::challenge::{Challenge, Login};
 use crate::rtp::Packets;
 use crate::source::connect::connect_to;
 use crate::source::tls::TlsOptions;
-use base64::Engine;
 use bytes::BytesMut;
-use md5::{Digest, Md5};
 use std::fmt::Write;
 use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr};
@@ -16,13 +15,6 @@ use url::Url;
 
 /// How long a goodbye may take.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// User and password.
-#[derive(Clone)]
-pub(super) struct Credentials {
-    pub(super) user: String,
-    pub(super) password: String,
-}
 
 trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
@@ -37,86 +29,13 @@ pub(super) struct Client {
     searched: usize,
     sequence: u32,
     session: Option<String>,
-    credentials: Option<Credentials>,
+    credentials: Option<Login>,
     challenge: Option<Challenge>,
-}
-
-/// What the server wants to be answered with.
-enum Challenge {
-    Basic,
-    Digest { realm: String, nonce: String, opaque: Option<String>, qop: bool, count: u32 },
-}
-
-impl Challenge {
-    /// The best of what is offered that we know.
-    fn read<'a>(lines: impl Iterator<Item = &'a str>) -> Option<Self> {
-        let mut basic = None;
-        for line in lines {
-            let (scheme, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
-            if scheme.eq_ignore_ascii_case("basic") {
-                basic = Some(Self::Basic);
-            }
-            if !scheme.eq_ignore_ascii_case("digest") {
-                continue;
-            }
-            let value = |name: &str| {
-                rest.split(',').find_map(|part| {
-                    let (key, value) = part.trim().split_once('=')?;
-                    key.eq_ignore_ascii_case(name).then(|| value.trim().trim_matches('"').to_owned())
-                })
-            };
-            if value("algorithm").is_some_and(|algorithm| !algorithm.eq_ignore_ascii_case("md5")) {
-                continue;
-            }
-            let (Some(realm), Some(nonce)) = (value("realm"), value("nonce")) else { continue };
-            let qop = value("qop").is_some();
-            return Some(Self::Digest { realm, nonce, opaque: value("opaque"), qop, count: 0 });
-        }
-        basic
-    }
-
-    /// The header's value.
-    fn answer(&mut self, credentials: &Credentials, method: &str, uri: &str) -> String {
-        let Credentials { user, password } = credentials;
-        match self {
-            Self::Basic => {
-                let pair = format!("{user}:{password}");
-                format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
-            }
-            Self::Digest { realm, nonce, opaque, qop, count } => {
-                let hash = |text: String| {
-                    Md5::digest(text).iter().fold(String::new(), |mut hex, byte| {
-                        // Writing into memory does not fail.
-                        let _ = write!(hex, "{byte:02x}");
-                        hex
-                    })
-                };
-                let (first, second) =
-                    (hash(format!("{user}:{realm}:{password}")), hash(format!("{method}:{uri}")));
-                let mut text = format!(
-                    "Digest username=\"{user}\", realm=\"{realm}\", nonce=\"{nonce}\", uri=\"{uri}\""
-                );
-                // What is written into memory is written.
-                let _ = if *qop {
-                    *count += 1;
-                    let (number, own) = (format!("{count:08x}"), format!("{:016x}", fastrand::u64(..)));
-                    let response = hash(format!("{first}:{nonce}:{number}:{own}:auth:{second}"));
-                    write!(text, ", response=\"{response}\", qop=auth, nc={number}, cnonce=\"{own}\"")
-                } else {
-                    write!(text, ", response=\"{}\"", hash(format!("{first}:{nonce}:{second}")))
-                };
-                if let Some(opaque) = opaque {
-                    let _ = write!(text, ", opaque=\"{opaque}\"");
-                }
-                text
-            }
-        }
-    }
 }
 
 impl Client {
     /// Connects, by TLS if the address says so.
-    pub(super) async fn connect(url: &Url, credentials: Option<Credentials>) -> Result<Self, String> {
+    pub(super) async fn connect(url: &Url, credentials: Option<Login>) -> Result<Self, String> {
         let tls = url.scheme() == "rtsps";
         let port = url.port().unwrap_or(if tls { 322 } else { 554 });
         let socket = connect_to(url, port, None).await.map_err(|e| e.to_string())?;
@@ -279,29 +198,5 @@ impl Client {
         };
         // Whoever does not hear it sees the connection's end.
         let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The example of RFC 7616 section 3.9.1, by MD5, without the parts that are ours to choose; and RFC 2617's way.
-    #[test]
-    fn challenges_are_answered() {
-        let credentials = Credentials { user: "Mufasa".into(), password: "Circle Of Life".into() };
-        let line = "Digest realm=\"testrealm@host.com\", nonce=\"dcd98b7102dd2f0e8b11d0f600bfb0c093\", opaque=\"5ccc\"";
-        let mut challenge = Challenge::read([line].into_iter()).unwrap();
-        let answer = challenge.answer(&credentials, "GET", "/dir/index.html");
-        assert!(answer.contains("response=\"670fd8c2df070c60b045671b8b24ff02\""), "{answer}");
-        assert!(answer.ends_with("opaque=\"5ccc\""), "{answer}");
-        let lines = ["Digest realm=\"r\", nonce=\"n\", algorithm=SHA-256", "Basic realm=\"r\""];
-        let mut challenge = Challenge::read(lines.into_iter()).unwrap();
-        assert_eq!(challenge.answer(&credentials, "GET", "/"), "Basic TXVmYXNhOkNpcmNsZSBPZiBMaWZl");
-        let mut challenge =
-            Challenge::read(["Digest realm=\"r\", nonce=\"n\", qop=\"auth\""].into_iter()).unwrap();
-        assert!(challenge.answer(&credentials, "GET", "/").contains("nc=00000001, cnonce="));
-        assert!(challenge.answer(&credentials, "GET", "/").contains("nc=00000002"));
-        assert!(Challenge::read(["Bearer"].into_iter()).is_none());
     }
 }

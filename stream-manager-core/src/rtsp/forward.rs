@@ -2,8 +2,9 @@
 //!
 //! Nothing is encoded anew. An attempt lasts until the other side closes the connection or takes nothing, or the stream's tracks change.
 
-use super::client::{Client, Credentials};
+use super::client::Client;
 use super::feed::{compatible, reports};
+use crate::auth::challenge::Login;
 use crate::error::redact_url;
 use crate::frame::{MediaKind, Track, TrackId, WallTime};
 use crate::hub::{Hub, HubItem, HubReader, ReaderOptions};
@@ -33,7 +34,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(25);
 /// ```
 pub struct RtspForward {
     url: Url,
-    credentials: Option<Credentials>,
+    credentials: Option<Login>,
     handle: ForwardHandle,
 }
 
@@ -60,7 +61,7 @@ impl RtspForward {
             return Err(AddressError::NoHost { address });
         }
         let handle = ForwardHandle::new(address);
-        let credentials = (!url.username().is_empty()).then(|| Credentials {
+        let credentials = (!url.username().is_empty()).then(|| Login {
             user: percent_decoded(url.username()),
             password: percent_decoded(url.password().unwrap_or_default()),
         });

@@ -12,7 +12,7 @@ use axum::Router;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use operations::{INFERENCE, OPERATIONS, PLAYERS, TAGS};
+use operations::{INFERENCE, ONVIF, OPERATIONS, PLAYERS, TAGS};
 use parts::Operation;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -134,7 +134,7 @@ impl JsonSchema for ConfigPatch {
 }
 
 fn all() -> impl Iterator<Item = &'static parts::Operation> {
-    OPERATIONS.iter().chain(PLAYERS).chain(INFERENCE)
+    OPERATIONS.iter().chain(PLAYERS).chain(INFERENCE).chain(ONVIF)
 }
 
 #[cfg(feature = "inference")]

@@ -1,6 +1,8 @@
 //! All operations of the API.
 
 use super::super::batch::{Batch, BatchResult};
+#[cfg(feature = "onvif")]
+use super::super::discover::{DiscoverRequest, DiscoverView};
 #[cfg(feature = "inference")]
 use super::super::inference::{AnalysisView, ModelPage};
 use super::super::logs::LogPage;
@@ -508,6 +510,21 @@ pub(super) const PLAYERS: &[Operation] = &[get(
         etag: false,
     }],
 )];
+
+#[cfg(not(feature = "onvif"))]
+pub(super) const ONVIF: &[Operation] = &[];
+/// Those of the feature `onvif`.
+#[cfg(feature = "onvif")]
+pub(super) const ONVIF: &[Operation] = &[Operation {
+    method: "post",
+    path: "/api/discover",
+    id: "discover",
+    tag: "system",
+    summary: "Looks for ONVIF devices: what they are and send, and the streams that take that in",
+    parameters: &[],
+    body: Some((BODY, of::<DiscoverRequest>)),
+    answers: &[answer(200, "What was found", of::<DiscoverView>)],
+}];
 
 #[cfg(not(feature = "inference"))]
 pub(super) const INFERENCE: &[Operation] = &[];
