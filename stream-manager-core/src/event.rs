@@ -7,7 +7,7 @@
 use crate::frame::WallTime;
 use parking_lot::Mutex;
 use serde::Serialize;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::broadcast;
 
@@ -53,6 +53,11 @@ pub enum RecordingState {
     /// Cannot write; retried by itself.
     Blocked,
 }
+
+/// What a camera says, by its own names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, schemars::JsonSchema)]
+#[serde(transparent)]
+pub struct CameraWords(pub BTreeMap<String, String>);
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
@@ -293,9 +298,9 @@ pub enum EventKind {
         /// The camera's own name for it.
         topic: String,
         /// Where it was noticed, in the camera's words.
-        source: std::collections::BTreeMap<String, String>,
+        source: CameraWords,
         /// What was noticed, in the camera's words.
-        data: std::collections::BTreeMap<String, String>,
+        data: CameraWords,
     },
     /// How a camera is listened to has changed.
     CameraEventsState {

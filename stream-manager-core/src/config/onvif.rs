@@ -11,7 +11,7 @@ pub struct OnvifConfig {
     /// Whether what it notices by itself (motion, tampering, inputs) becomes events of the stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events: Option<bool>,
-    /// Its ONVIF service; `http://HOST/onvif/device_service` with the host of `source_url` if not set.
+    /// The address of its ONVIF service; the usual one at the host of `source_url` if not set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// The user there; the stream's if not set.

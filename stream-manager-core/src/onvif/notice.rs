@@ -1,8 +1,8 @@
 //! What a camera's notification means: its topic, and whether it has begun or ended.
 
-use crate::event::EventKind;
+use crate::event::{CameraWords, EventKind};
 use oxvif::types::NotificationMessage;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 /// States that are remembered of one camera.
 const MAX_STATES: usize = 256;
@@ -48,7 +48,7 @@ const STATES: &[&str] = &[
 ];
 
 /// A topic, and where.
-type Place = (String, BTreeMap<String, String>);
+type Place = (String, CameraWords);
 
 /// What is known of one camera.
 #[derive(Default)]
@@ -97,7 +97,7 @@ impl Notices {
                 active: Some(false),
                 topic,
                 source,
-                data: BTreeMap::new(),
+                data: CameraWords::default(),
             })
             .collect()
     }
@@ -108,9 +108,9 @@ fn kind_of(topic: &str) -> &'static str {
     KINDS.iter().find(|(part, _)| topic.contains(part)).map_or("other", |(_, kind)| kind)
 }
 
-fn bounded(items: HashMap<String, String>) -> BTreeMap<String, String> {
+fn bounded(items: HashMap<String, String>) -> CameraWords {
     let short = |text: String| text.chars().take(MAX_TEXT).collect::<String>();
-    items.into_iter().take(MAX_ITEMS).map(|(name, value)| (short(name), short(value))).collect()
+    CameraWords(items.into_iter().take(MAX_ITEMS).map(|(name, value)| (short(name), short(value))).collect())
 }
 
 #[cfg(test)]
