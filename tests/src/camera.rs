@@ -190,6 +190,11 @@ impl Camera {
             context
                 .with_thread_default(|| {
                     let server = rtsp::RTSPServer::new();
+                    // Its clients are this thread's too: closed from another one, they may be in the midst of something, and then
+                    // gst-rtsp-server goes on with a connection that is not there.
+                    let pool = rtsp::RTSPThreadPool::new();
+                    pool.set_max_threads(0);
+                    server.set_thread_pool(Some(&pool));
                     server.set_address("127.0.0.1");
                     server.set_service(&port.to_string());
                     let mounts = server.mount_points().unwrap();

@@ -7,6 +7,7 @@
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -152,15 +153,21 @@ pub struct Mischief {
 /// Serves a loop on a port of the loopback until it is dropped.
 #[derive(Debug)]
 pub struct ReplayServer {
-    port: u16,
+    address: SocketAddr,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl ReplayServer {
     /// Starts it.
     pub async fn start(media: Arc<Loop>, mischief: Mischief) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        Self::start_at(Ipv4Addr::LOCALHOST, media, mischief).await
+    }
+
+    /// The same at another address of the loopback, of which there are 16 million: another host.
+    pub async fn start_at(ip: Ipv4Addr, media: Arc<Loop>, mischief: Mischief) -> Self {
+        assert!(ip.is_loopback());
+        let listener = TcpListener::bind((ip, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
         let task = tokio::spawn(async move {
             let mut sessions = tokio::task::JoinSet::new();
             let mut number = 0u32;
@@ -171,12 +178,12 @@ impl ReplayServer {
                 sessions.spawn(async move { drop(serve(socket, media, mischief, number).await) });
             }
         });
-        Self { port, task }
+        Self { address, task }
     }
 
     /// Where it is reached; any path will do.
     pub fn url(&self, path: &str) -> String {
-        format!("rtsp://127.0.0.1:{}/{path}", self.port)
+        format!("rtsp://{}/{path}", self.address)
     }
 }
 

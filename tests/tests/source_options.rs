@@ -1,13 +1,15 @@
 //! What can be said of a source beside its address: how RTP travels, who we are, whom we trust, what is taken.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use serde_json::{Value, json};
-use std::io::Read;
-use std::process::Command;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use stream_manager_tests::camera::{Auth, Camera, Feed};
-use stream_manager_tests::program::Server;
+use stream_manager_tests::program::{Server, clip};
+use stream_manager_tests::{free_port, wait_until};
 
 const SOON: Duration = Duration::from_secs(40);
 
@@ -74,6 +76,113 @@ fn a_camera_shows_who_it_is() {
     assert_eq!(create(&server, "plain", &url, &json!({"connect_timeout": "2s"})).0, 201);
     let said = fails(&server, "plain");
     assert!(said.contains("TLS with") || said.contains("took longer"), "{said}");
+    server.stop();
+}
+
+/// A program that ends with this.
+struct Program(Child);
+
+impl Program {
+    fn start(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn listens(port: u16) {
+    wait_until("a server", SOON, || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+}
+
+/// Puts TLS in front of a port; gives the port of that.
+fn by_tls(certificate: &Path, target: u16) -> (Program, u16) {
+    listens(target);
+    let script = format!("{}/players/tls_proxy.py", env!("CARGO_MANIFEST_DIR"));
+    let mut command = Command::new("python3");
+    command.arg(script).arg(certificate).arg(target.to_string()).stdout(Stdio::piped());
+    let mut proxy = Program::start(&mut command);
+    let mut line = String::new();
+    BufReader::new(proxy.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    (proxy, line.trim().parse().unwrap())
+}
+
+/// By HTTPS and RTMPS. If nothing is said they are verified, unlike cameras.
+#[test]
+fn other_servers_show_who_they_are() {
+    let (leaf, authority) = certificates();
+    let (folder, server) = Server::alone("");
+    let (ca, certificate) = (folder.path().join("ca.pem"), folder.path().join("leaf.pem"));
+    std::fs::write(&ca, authority).unwrap();
+    std::fs::write(&certificate, leaf).unwrap();
+    clip(folder.path(), 8);
+    let port = free_port();
+    let _files = Program::start(
+        Command::new("python3")
+            .args(["-m", "http.server", "--bind", "127.0.0.1", "--directory"])
+            .arg(folder.path())
+            .arg(port.to_string()),
+    );
+    let (_proxy, port) = by_tls(&certificate, port);
+    let url = format!("https://127.0.0.1:{port}/media.mp4");
+    let other = folder.path().join("other.pem");
+    std::fs::write(&other, certificates().1).unwrap();
+    // First: a TLS session is resumed without a look at the certificate.
+    for (id, tls, words) in [
+        ("system", json!({}), "certificate"),
+        ("other", json!({"ca": other}), "certificate"),
+        ("no-file", json!({"ca": "/nowhere/ca.pem"}), "/nowhere/ca.pem"),
+        ("no-certificates", json!({"ca": "/etc/hostname"}), "no certificates in PEM"),
+    ] {
+        assert_eq!(create(&server, id, &url, &json!({"tls": tls})).0, 201, "{id}");
+        let said = fails(&server, id);
+        assert!(said.contains(words), "{id}: {said}");
+    }
+    for (id, tls) in [("any", json!({"verify": false})), ("authority", json!({"ca": ca}))] {
+        assert_eq!(create(&server, id, &url, &json!({"tls": tls})).0, 201, "{id}");
+        runs(&server, id);
+    }
+    for (url, tls) in [
+        (url.as_str(), json!({"fingerprint": "ab".repeat(32)})),
+        ("rtmps://127.0.0.1/live/key", json!({"ca": ca})),
+        ("http://127.0.0.1/x", json!({"verify": false})),
+    ] {
+        let (status, answer) = create(&server, "x", url, &json!({"tls": tls}));
+        assert_eq!((status, &answer["pointer"]), (422, &json!("/tls")), "{url}: {answer}");
+    }
+    let module = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
+    if !Path::new(module).is_file() {
+        println!("SKIPPED: {module} is not installed (libnginx-mod-rtmp)");
+        return;
+    }
+    let (port, shown) = (free_port(), folder.path().display());
+    let config = format!(
+        "load_module {module};\ndaemon off;\nmaster_process off;\npid {shown}/pid;\nevents {{}}\n\
+         rtmp {{ access_log off; server {{ listen 127.0.0.1:{port}; application live {{ live on; }} }} }}\n"
+    );
+    let file = folder.path().join("nginx.conf");
+    std::fs::write(&file, config).unwrap();
+    let _nginx = Program::start(
+        Command::new("/usr/sbin/nginx").arg("-c").arg(&file).arg("-e").arg(folder.path().join("log")),
+    );
+    listens(port);
+    let _sender = Program::start(
+        Command::new("ffmpeg")
+            .args(["-v", "error", "-re", "-stream_loop", "-1", "-i"])
+            .arg(folder.path().join("media.mp4"))
+            .args(["-c", "copy", "-f", "flv", &format!("rtmp://127.0.0.1:{port}/live/key")]),
+    );
+    let (_proxy, port) = by_tls(&certificate, port);
+    let url = format!("rtmps://127.0.0.1:{port}/live/key");
+    assert_eq!(create(&server, "verified", &url, &json!({})).0, 201);
+    let said = fails(&server, "verified");
+    assert!(said.to_lowercase().contains("certificate") || said.contains("TLS"), "{said}");
+    assert_eq!(create(&server, "rtmps", &url, &json!({"tls": {"verify": false}})).0, 201);
+    runs(&server, "rtmps");
     server.stop();
 }
 

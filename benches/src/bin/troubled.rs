@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run --release -p stream-manager-benches --bin troubled -- --minutes 10
-//! troubled --well 200 --flapping 0 --silent 0 --garbage 0 --answer-ms 300 --minutes 0.2     # slow lines: when are all up?
+//! troubled --well 200 --flapping 0 --silent 0 --garbage 0 --answer-ms 300 --hosts 200 --minutes 0.2  # slow lines: when are all up?
 //! troubled --on-demand 100 --answer-ms 50                                                   # how long a reader waits
 //! troubled --well 1 --flapping 0 --silent 0 --garbage 0 --dead 200 --minutes 2              # what dead cameras cost
 //! ```
@@ -11,6 +11,7 @@
 use clap::Parser;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
+use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -51,6 +52,9 @@ struct Arguments {
     /// How long each answer of a camera takes, in milliseconds: a slow line
     #[arg(long, default_value_t = 0)]
     answer_ms: u64,
+    /// On how many hosts the cameras of each kind are
+    #[arg(long, default_value_t = 1)]
+    hosts: u8,
     /// Instead of all that: so many times a reader asks for a stream on demand
     #[arg(long, default_value_t = 0)]
     on_demand: usize,
@@ -112,12 +116,17 @@ async fn cameras(arguments: &Arguments) -> Result<(), Failure> {
             "garbage" => Mischief { garbage_after: Some(50), ..usual },
             _ => usual,
         };
-        let server = ReplayServer::start(media.clone(), mischief).await;
-        urls.push(server.url("cam"));
-        // Of a dead one only the address is left.
-        if kind != "dead" {
-            servers.push(server);
+        let mut hosts = Vec::new();
+        for host in 1..=arguments.hosts.max(1) {
+            let ip = Ipv4Addr::new(127, 0, 0, host);
+            let server = ReplayServer::start_at(ip, media.clone(), mischief.clone()).await;
+            hosts.push(server.url("cam"));
+            // Of a dead one only the address is left.
+            if kind != "dead" {
+                servers.push(server);
+            }
         }
+        urls.push(hosts.join(","));
     }
     println!("{}", urls.join(" "));
     tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
@@ -127,7 +136,7 @@ async fn cameras(arguments: &Arguments) -> Result<(), Failure> {
 /// Asks for a camera that nobody else reads, again and again; prints how long its first frame took.
 async fn on_demand(arguments: &Arguments) -> Result<(), Failure> {
     let urls = arguments.urls.as_deref().unwrap_or_default();
-    let url = urls.split(' ').next().unwrap_or_default();
+    let url = urls.split([' ', ',']).next().unwrap_or_default();
     let manager = StreamManager::builder().build().await?;
     let stream = Stream::builder("cam").source(RtspSource::new(url)?).on_demand(Duration::ZERO);
     let stream = manager.add_stream(stream)?;
@@ -161,8 +170,9 @@ async fn library(arguments: &Arguments) -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
     let mut builder = StreamManager::builder().data_dir(folder.path());
     let urls: Vec<&str> = arguments.urls.as_deref().unwrap_or_default().split(' ').collect();
-    for ((kind, count), url) in arguments.kinds().iter().zip(&urls) {
-        for number in 0..*count {
+    for ((kind, count), hosts) in arguments.kinds().iter().zip(&urls) {
+        let hosts: Vec<&str> = hosts.split(',').collect();
+        for (number, url) in (0..*count).zip(hosts.iter().cycle()) {
             let mut stream = Stream::builder(format!("{kind}-{number}"))
                 .source(RtspSource::new(url)?)
                 .record(Recording::fmp4().segment_duration(Duration::from_secs(60)));

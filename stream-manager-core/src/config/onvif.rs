@@ -1,6 +1,7 @@
 //! What a camera tells of itself by ONVIF.
 
 use super::{Password, ResolvedStream};
+use crate::source::percent_decoded;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -66,10 +67,8 @@ impl ResolvedStream {
         };
         let of_source = || {
             let source = source.as_ref().filter(|url| !url.username().is_empty())?;
-            let decoded =
-                |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
-            let password = Password::new(decoded(source.password().unwrap_or_default()));
-            Some((decoded(source.username()), password))
+            let password = Password::new(percent_decoded(source.password().unwrap_or_default()));
+            Some((percent_decoded(source.username()), password))
         };
         // The stream's hold for its own host alone.
         let same_host = onvif.url.as_ref().is_none_or(|url| {

@@ -261,7 +261,8 @@ fn check_source(config: &ResolvedStream) -> Result<(), (&'static str, String)> {
     only("user_agent", config.user_agent.is_some(), rtsp, "rtsp:// and rtsps://")?;
     only("tracks", !config.tracks.is_empty(), rtsp, "rtsp:// and rtsps://")?;
     only("local_address", config.local_address.is_some(), rtsp, "rtsp:// and rtsps://")?;
-    only("tls", config.tls != TlsConfig::default(), scheme == "rtsps", "rtsps://")?;
+    let by_tls = matches!(scheme, "rtsps" | "https" | "rtmps");
+    only("tls", config.tls != TlsConfig::default(), by_tls, "rtsps://, https:// and rtmps://")?;
     if config.local_address.is_some() && config.transport == SourceTransport::Udp {
         return Err((
             "local_address",

@@ -4,6 +4,7 @@ use super::transport::SoapTransport;
 use super::{DeviceReport, OnvifError};
 use crate::auth::challenge::Login;
 use crate::error::redact_url;
+use crate::source::percent_decoded;
 use oxvif::OnvifSession;
 use std::fmt;
 use std::sync::Arc;
@@ -55,11 +56,9 @@ impl OnvifAddress {
         if matches!(url.path(), "" | "/") {
             url.set_path(SERVICE);
         }
-        let decoded =
-            |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
         let login = (!url.username().is_empty()).then(|| Login {
-            user: decoded(url.username()),
-            password: decoded(url.password().unwrap_or_default()),
+            user: percent_decoded(url.username()),
+            password: percent_decoded(url.password().unwrap_or_default()),
         });
         // Of an address that has a host, both can be taken away.
         let _ = url.set_username("");

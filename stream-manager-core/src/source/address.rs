@@ -115,7 +115,7 @@ pub struct SourceOptions {
     pub local_address: Option<IpAddr>,
     /// The kinds of tracks that are taken (RTSP); all if none is said.
     pub tracks: Vec<MediaKind>,
-    /// How a camera shows who it is (`rtsps://`).
+    /// How a camera shows who it is (`rtsps://`, `https://`, `rtmps://`).
     pub tls: TlsConfig,
     /// How long connecting may take (RTSP); the source's own default if not set.
     pub connect_timeout: Option<Duration>,
@@ -167,8 +167,9 @@ pub fn from_url_with(address: &str, options: &SourceOptions) -> Result<Box<dyn S
     let url = with_credentials(url, options)?;
     match url.scheme() {
         "rtsp" | "rtsps" => Ok(Box::new(rtsp(url, options)?)),
-        "udp" | "srt" | "rtmp" | "rtmps" | "sdp" | "v4l2" => Ok(Box::new(NetworkSource::from_url(url)?)),
-        "http" | "https" | "file" => Ok(Box::new(UriSource::from_url(url)?)),
+        "udp" | "srt" | "rtmp" | "rtmps" | "sdp" | "v4l2" => Ok(Box::new(network(url, options)?)),
+        "http" | "file" => Ok(Box::new(UriSource::from_url(url)?)),
+        "https" => Ok(Box::new(UriSource::from_url(url)?.tls(&options.tls)?)),
         #[cfg(feature = "webrtc")]
         "whep" | "wheps" => Ok(Box::new(crate::webrtc::WhepSource::from_url(&url)?.ice(&options.ice))),
         "test" => Ok(Box::new(TestSource::from_url(&url)?)),
@@ -195,6 +196,12 @@ fn with_credentials(mut url: Url, options: &SourceOptions) -> Result<Url, Addres
         return Err(failed(&url, "takes no user and password; expected an address with a host"));
     }
     Ok(url)
+}
+
+fn network(url: Url, options: &SourceOptions) -> Result<NetworkSource, AddressError> {
+    let by_tls = url.scheme() == "rtmps";
+    let source = NetworkSource::from_url(url)?;
+    if by_tls { source.tls(&options.tls) } else { Ok(source) }
 }
 
 fn rtsp(url: Url, options: &SourceOptions) -> Result<RtspSource, AddressError> {

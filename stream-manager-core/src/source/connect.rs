@@ -12,7 +12,7 @@ use url::{Host, Url};
 /// How long an address is tried alone (RFC 8305 section 8).
 const HEAD_START: Duration = Duration::from_millis(250);
 /// How long it may take to find out why somebody else could not connect.
-const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(3);
+pub(super) const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// More addresses of one name than this are not tried.
 const MAX_ADDRESSES: usize = 8;
 

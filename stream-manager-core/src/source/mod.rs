@@ -47,6 +47,7 @@ mod address;
 pub(crate) mod connect;
 mod exec;
 mod folder;
+mod gio_tls;
 mod gst_source;
 mod launch;
 mod network;

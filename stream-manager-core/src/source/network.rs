@@ -1,8 +1,10 @@
 //! Live sources that GStreamer receives: MPEG-TS by UDP, SRT, RTMP, RTP that an SDP describes, and cameras of this machine.
 
 use super::address::{parse_parameter, unknown_parameter};
+use super::gio_tls::{GioTls, explain};
 use super::gst_source::{self, GstOptions};
 use super::{AddressError, Source, SourceEnd, SourceError};
+use crate::config::TlsConfig;
 use crate::error::redact_url;
 use crate::hub::HubWriter;
 use crate::pipeline::{self, make_element, parse_pipeline};
@@ -70,6 +72,7 @@ enum Kind {
 pub struct NetworkSource {
     url: Url,
     kind: Kind,
+    tls: GioTls,
 }
 
 impl NetworkSource {
@@ -101,7 +104,16 @@ impl NetworkSource {
                 return Err(AddressError::UnknownScheme { address: redact_url(url.as_str()), scheme });
             }
         };
-        Ok(Self { url, kind })
+        Ok(Self { url, kind, tls: GioTls::default() })
+    }
+
+    /// How an `rtmps://` server shows who it is; if nothing is said, an authority that the system trusts has to vouch for it.
+    ///
+    /// # Errors
+    /// If that is by anything but [`TlsConfig::verify`].
+    pub fn tls(mut self, tls: &TlsConfig) -> Result<Self, AddressError> {
+        self.tls = GioTls::from_config(&self.url, tls, true)?;
+        Ok(self)
     }
 
     async fn pipeline(&self) -> Result<gst::Pipeline, SourceError> {
@@ -281,12 +293,14 @@ impl Source for NetworkSource {
             timeout: START_TIMEOUT,
             ..GstOptions::live(self.address())
         };
-        let ended = gst_source::run(self.pipeline().await?, &options, hub, &cancel).await;
+        let pipeline = self.pipeline().await?;
+        self.tls.prepared().await?.apply(&pipeline);
+        let ended = gst_source::run(pipeline, &options, hub, &cancel).await;
         match ended {
             // GStreamer only says that it failed.
             Err(error) if matches!(self.kind, Kind::Rtmp) => {
                 let port = self.url.port().unwrap_or(if self.url.scheme() == "rtmps" { 443 } else { 1935 });
-                let explained = cancel.run_until_cancelled(super::connect::explain(&self.url, port, error));
+                let explained = cancel.run_until_cancelled(explain(&self.tls, &self.url, port, error));
                 explained.await.map_or(Ok(SourceEnd::Cancelled), Err)
             }
             ended => ended,

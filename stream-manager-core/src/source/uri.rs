@@ -1,9 +1,10 @@
 //! Files and HTTP, through GStreamer without decoding.
 
 use super::address::{parse_parameter, unknown_parameter};
-use super::connect;
+use super::gio_tls::{GioTls, explain};
 use super::gst_source::{self, GstOptions};
 use super::{AddressError, Source, SourceEnd, SourceError};
+use crate::config::TlsConfig;
 use crate::error::redact_url;
 use crate::hub::HubWriter;
 use crate::pipeline::{self, make_element};
@@ -27,6 +28,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct UriSource {
     url: Url,
     looped: bool,
+    tls: GioTls,
 }
 
 impl UriSource {
@@ -47,7 +49,16 @@ impl UriSource {
         } else if url.host_str().is_none_or(str::is_empty) {
             return Err(AddressError::NoHost { address: redact_url(url.as_str()) });
         }
-        Ok(Self { url, looped })
+        Ok(Self { url, looped, tls: GioTls::default() })
+    }
+
+    /// How an `https://` server shows who it is; if nothing is said, an authority that the system trusts has to vouch for it.
+    ///
+    /// # Errors
+    /// If that is by a fingerprint, or in two ways at once.
+    pub fn tls(mut self, tls: &TlsConfig) -> Result<Self, AddressError> {
+        self.tls = GioTls::from_config(&self.url, tls, false)?;
+        Ok(self)
     }
 
     /// Whether its end leads back to its start.
@@ -89,11 +100,13 @@ impl Source for UriSource {
             timeout: CONNECT_TIMEOUT,
             ..GstOptions::live(self.address())
         };
-        let ended = gst_source::run(gst_source::pipeline_of(&source)?, &options, hub, &cancel).await;
+        let pipeline = gst_source::pipeline_of(&source)?;
+        self.tls.prepared().await?.apply(&pipeline);
+        let ended = gst_source::run(pipeline, &options, hub, &cancel).await;
         match (ended, self.url.port_or_known_default()) {
             // GStreamer only says "internal data stream error".
             (Err(error), Some(port)) => {
-                let explained = cancel.run_until_cancelled(connect::explain(&self.url, port, error));
+                let explained = cancel.run_until_cancelled(explain(&self.tls, &self.url, port, error));
                 explained.await.map_or(Ok(SourceEnd::Cancelled), Err)
             }
             (ended, _) => ended,
