@@ -99,6 +99,47 @@ pub fn clip(folder: &Path, seconds: u32) -> PathBuf {
     file
 }
 
+/// A program that ends with this.
+pub struct Program(pub Child);
+
+impl Program {
+    /// Starts it; what it complains of goes nowhere.
+    pub fn start(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// nginx as an RTMP server with the application `live`, its files in a folder, and its port. Says so where it is not installed.
+#[allow(clippy::print_stdout)]
+pub fn nginx_rtmp(folder: &Path) -> Option<(Program, u16)> {
+    let module = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
+    if !Path::new(module).is_file() {
+        println!("SKIPPED: {module} is not installed (libnginx-mod-rtmp)");
+        return None;
+    }
+    let (port, shown) = (super::free_port(), folder.display());
+    let config = format!(
+        "load_module {module};\ndaemon off;\nmaster_process off;\npid {shown}/pid;\nevents {{}}\n\
+         rtmp {{ access_log off; server {{ listen 127.0.0.1:{port}; application live {{ live on; }} }} }}\n"
+    );
+    let file = folder.join("nginx.conf");
+    std::fs::write(&file, config).unwrap();
+    let mut nginx = Command::new("/usr/sbin/nginx");
+    nginx.arg("-c").arg(&file).arg("-e").arg(folder.join("log"));
+    let nginx = Program::start(&mut nginx);
+    super::wait_until("nginx", Duration::from_secs(20), || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
+    Some((nginx, port))
+}
+
 /// Waits for a process to end, or ends it and panics.
 pub fn wait(child: &mut Child, limit: Duration) -> std::process::ExitStatus {
     let start = Instant::now();

@@ -1,28 +1,18 @@
 //! Sources of all kinds, from ffmpeg as a sender: each picture once, in its order.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::free_port;
 use stream_manager_tests::media::{assert_contiguous, check, codecs, counters};
-use stream_manager_tests::program::{Server, finish, run, stream_manager};
+use stream_manager_tests::program::{Program, Server, finish, nginx_rtmp, run, stream_manager};
 
 const SOON: Duration = Duration::from_secs(30);
-
-/// ffmpeg as long as it is held.
-struct Sender(Child);
-
-impl Drop for Sender {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// Some seconds of a camera with sound, as ffmpeg reads them without a doubt about their times.
 fn clip() -> &'static Path {
@@ -39,17 +29,10 @@ fn clip() -> &'static Path {
     &made.1
 }
 
-fn send(arguments: &[&str]) -> Sender {
-    let child = Command::new("ffmpeg")
-        .args(["-v", "error", "-re", "-i"])
-        .arg(clip())
-        .args(["-c", "copy"])
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    Sender(child)
+fn send(arguments: &[&str]) -> Program {
+    let mut command = Command::new("ffmpeg");
+    command.args(["-v", "error", "-re", "-i"]).arg(clip()).args(["-c", "copy"]).args(arguments);
+    Program::start(&mut command)
 }
 
 fn record(url: &str, path: &Path) {
@@ -210,24 +193,9 @@ fn a_folder_is_a_play_list() {
 /// From somebody else's server.
 #[test]
 fn rtmp_from_a_server() {
-    let module = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
-    if !Path::new(module).is_file() {
-        println!("SKIPPED: {module} is not installed (libnginx-mod-rtmp)");
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
-    let (port, shown) = (free_port(), folder.path().display());
-    let config = format!(
-        "load_module {module};\ndaemon off;\nmaster_process off;\npid {shown}/pid;\nevents {{}}\n\
-         rtmp {{ access_log off; server {{ listen 127.0.0.1:{port}; application live {{ live on; }} }} }}\n"
-    );
-    let (file, log) = (folder.path().join("nginx.conf"), folder.path().join("log"));
-    std::fs::write(&file, config).unwrap();
-    let mut nginx = Command::new("/usr/sbin/nginx");
-    nginx.arg("-c").arg(&file).arg("-e").arg(&log).stdin(Stdio::null());
-    let _nginx = Sender(nginx.spawn().unwrap());
+    let Some((_nginx, port)) = nginx_rtmp(folder.path()) else { return };
     let url = format!("rtmp://127.0.0.1:{port}/live/key");
-    is_listened_at(&url);
     let _sender = send(&["-f", "flv", &url]);
     let path = folder.path().join("rtmp.mp4");
     record(&url, &path);

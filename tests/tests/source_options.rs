@@ -1,14 +1,14 @@
 //! What can be said of a source beside its address: how RTP travels, who we are, whom we trust, what is taken.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use stream_manager_tests::camera::{Auth, Camera, Feed};
-use stream_manager_tests::program::{Server, clip};
+use stream_manager_tests::program::{Program, Server, clip, nginx_rtmp};
 use stream_manager_tests::{free_port, wait_until};
 
 const SOON: Duration = Duration::from_secs(40);
@@ -79,22 +79,6 @@ fn a_camera_shows_who_it_is() {
     server.stop();
 }
 
-/// A program that ends with this.
-struct Program(Child);
-
-impl Program {
-    fn start(command: &mut Command) -> Self {
-        Self(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn listens(port: u16) {
     wait_until("a server", SOON, || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
 }
@@ -154,22 +138,7 @@ fn other_servers_show_who_they_are() {
         let (status, answer) = create(&server, "x", url, &json!({"tls": tls}));
         assert_eq!((status, &answer["pointer"]), (422, &json!("/tls")), "{url}: {answer}");
     }
-    let module = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
-    if !Path::new(module).is_file() {
-        println!("SKIPPED: {module} is not installed (libnginx-mod-rtmp)");
-        return;
-    }
-    let (port, shown) = (free_port(), folder.path().display());
-    let config = format!(
-        "load_module {module};\ndaemon off;\nmaster_process off;\npid {shown}/pid;\nevents {{}}\n\
-         rtmp {{ access_log off; server {{ listen 127.0.0.1:{port}; application live {{ live on; }} }} }}\n"
-    );
-    let file = folder.path().join("nginx.conf");
-    std::fs::write(&file, config).unwrap();
-    let _nginx = Program::start(
-        Command::new("/usr/sbin/nginx").arg("-c").arg(&file).arg("-e").arg(folder.path().join("log")),
-    );
-    listens(port);
+    let Some((_nginx, port)) = nginx_rtmp(folder.path()) else { return };
     let _sender = Program::start(
         Command::new("ffmpeg")
             .args(["-v", "error", "-re", "-stream_loop", "-1", "-i"])
