@@ -156,7 +156,7 @@ pub(super) async fn run(
     let batch: Batch = body::object(value)?;
     if batch.operations.len() > MAX_OPERATIONS {
         let detail = format!("there are {}; expected {MAX_OPERATIONS} at most", batch.operations.len());
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail).at("/operations"));
+        return Err(Problem::invalid_body("/operations", detail));
     }
     // What is no operation at all fails by itself, like one that cannot be carried out.
     let ids: Vec<String> = batch.operations.iter().map(Item::id).collect();

@@ -59,9 +59,7 @@ async fn discover(
     let _: query::Nothing = query::parse(&uri)?;
     let value = body::value(&headers, &bytes, Media::Json)?;
     let request: DiscoverRequest = body::object(value)?;
-    let invalid = |pointer: &str, detail: String| {
-        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail).at(pointer)
-    };
+    let invalid = Problem::invalid_body::<String>;
     if request.timeout.0 > MAX_TIMEOUT || request.timeout.0 < Duration::from_millis(100) {
         return Err(invalid("/timeout", format!("it is {}; expected 100ms to 30s", request.timeout)));
     }
@@ -79,10 +77,7 @@ async fn discover(
             return Err(invalid("/user", detail));
         }
     };
-    let _place = state.probes.try_acquire().map_err(|_| {
-        let detail = "too many addresses are being looked at; try again in a few seconds";
-        Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_probes", detail)
-    })?;
+    let _place = state.probe_place()?;
     let items = discovery.run().await.map_err(|error| match error {
         OnvifError::Address { .. } => invalid("/addresses", error.to_string()),
         error => Problem::new(StatusCode::BAD_GATEWAY, "discovery_failed", error.to_string()),

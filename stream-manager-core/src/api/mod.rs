@@ -117,6 +117,16 @@ pub(crate) struct ApiState {
     tasks: TaskTracker,
 }
 
+impl ApiState {
+    /// A place among those that look at other machines, for as long as it is held.
+    fn probe_place(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Problem> {
+        self.probes.try_acquire().map_err(|_| {
+            let detail = "too many addresses are being looked at; try again in a few seconds";
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_probes", detail)
+        })
+    }
+}
+
 /// The routes of the control plane.
 pub fn router(manager: StreamManager, options: ApiOptions) -> Router {
     let state = Arc::new(ApiState {

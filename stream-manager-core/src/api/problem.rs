@@ -62,6 +62,10 @@ impl Problem {
         self.pointer = self.pointer.map(|p| p.strip_prefix(prefix).map_or(p.clone(), str::to_owned));
         self
     }
+    /// A body that is read, and means something that cannot be.
+    pub(super) fn invalid_body<T: Into<String>>(pointer: &str, detail: T) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail).at(pointer)
+    }
 
     pub(super) fn internal(error: &dyn std::error::Error) -> Self {
         tracing::error!(%error, "internal error in the API");

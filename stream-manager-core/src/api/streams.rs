@@ -416,7 +416,7 @@ pub(super) fn with_id(value: &mut Value, id: &str) -> Result<(), Problem> {
         Some(Value::String(own)) if own == id => Ok(()),
         Some(_) => {
             let detail = format!("the path says that the id is \"{id}\"; expected the same here, or nothing");
-            Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail).at("/id"))
+            Err(Problem::invalid_body("/id", detail))
         }
     }
 }

@@ -86,9 +86,7 @@ async fn probe(
     let _: query::Nothing = query::parse(&uri)?;
     let value = body::value(&headers, &bytes, Media::Json)?;
     let request: ProbeRequest = body::object(value)?;
-    let invalid = |pointer: &str, detail: String| {
-        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail).at(pointer)
-    };
+    let invalid = Problem::invalid_body::<String>;
     let scheme = request.url.trim_start();
     let of_this_machine = ["gst:", "exec:", "file:", "sdp:", "v4l2:"];
     if of_this_machine.iter().any(|kind| scheme.starts_with(kind)) || !scheme.contains("://") {
@@ -107,10 +105,7 @@ async fn probe(
         ..SourceOptions::default()
     };
     let source = from_url_with(&request.url, &options).map_err(|e| invalid("/url", e.to_string()))?;
-    let _place = state.probes.try_acquire().map_err(|_| {
-        let detail = "too many addresses are being looked at; try again in a few seconds";
-        Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_probes", detail)
-    })?;
+    let _place = state.probe_place()?;
     let (report, picture) = probe_with(source, request.duration.0, request.picture).await?;
     let (picture, picture_problem) = match picture {
         None => (None, None),
