@@ -3,8 +3,10 @@
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use stream_manager_core::auth::{Action, Network, PathPattern, Role};
 use stream_manager_core::config::{BackendChoice, DurationText, Layout};
 use stream_manager_core::frame::WallTime;
+use stream_manager_core::playback::{ExportFormat, TimeZoneName};
 use stream_manager_core::recording::RecordingFormat;
 use stream_manager_core::source::SourceTransport;
 
@@ -29,6 +31,8 @@ pub(crate) enum Command {
     Record(RecordArgs),
     /// Show what a source sends
     Probe(ProbeArgs),
+    /// Make a picture of what a source shows, as JPEG
+    Snapshot(SnapshotArgs),
     /// Find ONVIF cameras, and show what to write into the configuration for them
     Discover(DiscoverArgs),
     /// Find objects in a stream, a video or an image
@@ -48,8 +52,167 @@ pub(crate) enum Command {
     /// List, protect, delete or verify what the server has recorded (it may be running)
     #[command(subcommand)]
     Recordings(RecordingsCommand),
+    /// Tell a running server to start, stop, pause, resume or split a stream's recording
+    #[command(subcommand)]
+    Recording(RecordingCommand),
+    /// Write a span of what the server has recorded into one file (it may be running)
+    Export(ExportArgs),
     /// Compare the recordings with their index (while no server runs)
     Fsck(FsckArgs),
+    /// Write streams, settings, users and the index of recordings into one file (the server may be running)
+    Backup(BackupArgs),
+    /// Bring back what a backup holds (while no server runs on the folder)
+    Restore(RestoreArgs),
+    /// Make, change, list and remove users (the server may be running)
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Make, list and remove API tokens (the server may be running)
+    #[command(subcommand)]
+    Token(TokenCommand),
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct BackupArgs {
+    /// The file to write [default: stream-manager-TIME.tar.gz]
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Without the index of recordings, which a server makes anew from the files
+    #[arg(long)]
+    pub(crate) no_index: bool,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct RestoreArgs {
+    /// The backup
+    pub(crate) backup: PathBuf,
+    /// Where the configuration file goes; it stays in the backup if not given
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The data folder [default: that of the configuration in the backup, or data]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Replace what is there; it is put aside
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Only say what is in it, and whether it is whole
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum UserCommand {
+    /// Make a user; the password is asked for, or read from standard input
+    Add {
+        /// The name
+        name: String,
+        #[command(flatten)]
+        rights: Rights,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Give a user another password, which is asked for, or read from standard input
+    Passwd {
+        /// The name
+        name: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Give a user other permissions
+    Allow {
+        /// The name
+        name: String,
+        #[command(flatten)]
+        rights: Rights,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Let a user do nothing for now
+    Disable {
+        /// The name
+        name: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Let a disabled user in again
+    Enable {
+        /// The name
+        name: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Take a user away, with the user's tokens
+    Remove {
+        /// The name
+        name: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// List the users and what they may
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Print the hash of a password, for the configuration file
+    Hash,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token and print it: this is the only time that it is shown
+    Add {
+        /// What it is for
+        name: String,
+        /// Whose it is; it may what its user may, unless told otherwise, and ends with the user
+        #[arg(long)]
+        user: Option<String>,
+        #[command(flatten)]
+        rights: Rights,
+        /// For how long it is good, such as 30d; for ever if not given
+        #[arg(long, value_name = "DURATION")]
+        expires: Option<DurationText>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Take a token away
+    Remove {
+        /// Its id, as `token list` shows it
+        id: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// List the tokens
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+/// What somebody may.
+#[derive(ClapArgs)]
+pub(crate) struct Rights {
+    /// A usual set: admin, operator, viewer, publisher or monitor
+    #[arg(long)]
+    pub(crate) role: Option<Role>,
+    /// Single actions: read, publish, playback, record, api.read, api.write, metrics, admin; several with commas
+    #[arg(long, value_delimiter = ',', value_name = "ACTION")]
+    pub(crate) actions: Vec<Action>,
+    /// Only with these streams: ids, in which * stands for anything; several with commas
+    #[arg(long, value_delimiter = ',', value_name = "PATTERN")]
+    pub(crate) streams: Vec<PathPattern>,
+    /// Only from there: addresses or networks, such as 192.168.1.0/24; several with commas
+    #[arg(long, value_delimiter = ',', value_name = "NETWORK")]
+    pub(crate) from: Vec<Network>,
 }
 
 #[derive(Subcommand)]
@@ -64,6 +227,120 @@ pub(crate) enum ConfigCommand {
     },
     /// Print the JSON Schema of the configuration file, for editors
     Schema,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct SnapshotArgs {
+    /// The source: rtsp://, http://, a file, test:// …
+    pub(crate) url: String,
+    /// The file to write; - for standard output
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Its width in pixels, if it is to be smaller than it comes
+    #[arg(long, value_parser = clap::value_parser!(u32).range(8..=16384))]
+    pub(crate) width: Option<u32>,
+    /// JPEG quality
+    #[arg(long, default_value_t = 85, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(crate) quality: u8,
+    /// How RTP travels: auto, tcp or udp
+    #[arg(long, value_parser = parse_transport, default_value = "auto", value_name = "auto|tcp|udp")]
+    pub(crate) transport: SourceTransport,
+    /// What to log: error, warn, info, debug, trace
+    #[arg(long, value_name = "LEVEL", default_value = "error")]
+    pub(crate) log: String,
+}
+
+/// Which stream, and which server has it.
+#[derive(ClapArgs)]
+pub(crate) struct ServerArgs {
+    /// The stream's id
+    pub(crate) stream: String,
+    /// The server; a user and a password may stand in it: http://user:password@host:3000
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "STREAM_MANAGER_URL",
+        hide_env_values = true,
+        default_value = "http://localhost:3000"
+    )]
+    pub(crate) server: String,
+    /// Print how the recording stands as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum RecordingCommand {
+    /// Record, also after a restart
+    Start(ServerArgs),
+    /// Finish the file and record no longer, also after a restart
+    Stop(ServerArgs),
+    /// Hold the recording, also after a restart
+    Pause(ServerArgs),
+    /// Go on after a pause
+    Resume(ServerArgs),
+    /// Begin a new file at the next keyframe
+    Split(ServerArgs),
+    /// Leave it to its modes again, after a start, a pause or a stop
+    Auto(ServerArgs),
+    /// Tell of an event, which is recorded with the seconds before it, and marked
+    Trigger {
+        #[command(flatten)]
+        of: ServerArgs,
+        /// What kind of event
+        #[arg(long, default_value = "event")]
+        kind: String,
+        /// What happened, in words
+        #[arg(long, default_value = "")]
+        text: String,
+        /// For how long from now on it is recorded [default: the stream's post_roll]
+        #[arg(long, value_name = "DURATION")]
+        duration: Option<DurationText>,
+    },
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct ExportArgs {
+    /// The stream's id
+    pub(crate) id: String,
+    /// From the keyframe at or before this time (with --exact from this picture): RFC 3339, or seconds since 1970
+    #[arg(long, value_name = "TIME")]
+    pub(crate) start: WallTime,
+    /// Up to this time
+    #[arg(long, value_name = "TIME", required_unless_present = "duration", conflicts_with = "duration")]
+    pub(crate) end: Option<WallTime>,
+    /// Or for this long
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) duration: Option<DurationText>,
+    /// The file to write, ending in .mp4, .mkv or .ts
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// The container [default: by the output's name; else mp4]
+    #[arg(long, value_parser = parse_export_format, value_name = "mp4|fmp4|mkv|ts")]
+    pub(crate) format: Option<ExportFormat>,
+    /// Begin and end with the picture at these times: the GOPs at the edges are encoded anew
+    #[arg(long)]
+    pub(crate) exact: bool,
+    /// A time-lapse: so many times as fast, without sound
+    #[arg(long, value_name = "TIMES")]
+    pub(crate) speed: Option<f64>,
+    /// Write the time into the picture, in this time zone: UTC, local, Europe/Berlin, ...
+    #[arg(long, value_name = "ZONE", num_args = 0..=1, default_missing_value = "local")]
+    pub(crate) burn_time: Option<TimeZoneName>,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// End where something is missing, instead of leaving it out
+    #[arg(long)]
+    pub(crate) stop_at_gaps: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) place: Place,
 }
 
 /// Where the recordings are.
@@ -366,6 +643,16 @@ fn parse_format(text: &str) -> Result<RecordingFormat, String> {
         "mkv" => Ok(RecordingFormat::Mkv),
         "ts" => Ok(RecordingFormat::Ts),
         _ => Err("expected fmp4, mp4, mkv or ts".into()),
+    }
+}
+
+fn parse_export_format(text: &str) -> Result<ExportFormat, String> {
+    match text {
+        "mp4" => Ok(ExportFormat::Mp4),
+        "fmp4" => Ok(ExportFormat::Fmp4),
+        "mkv" => Ok(ExportFormat::Mkv),
+        "ts" => Ok(ExportFormat::Ts),
+        _ => Err("expected mp4, fmp4, mkv or ts".into()),
     }
 }
 

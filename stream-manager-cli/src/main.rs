@@ -2,18 +2,23 @@
 //!
 //! Parses arguments, calls the library, prints. Without a command it serves.
 
+mod accounts;
 mod args;
+mod backup;
 mod check;
 mod config;
 mod detect;
 mod discover;
+mod export;
 mod fsck;
 mod models;
 mod output;
 mod probe;
 mod record;
+mod recording;
 mod recordings;
 mod serve;
+mod snapshot;
 
 use args::{Args, Command};
 use clap::Parser;
@@ -55,6 +60,9 @@ fn main() -> ExitCode {
             None => serve::run(&args.serve).await,
             Some(Command::Record(record)) => record::run(record).await,
             Some(Command::Probe(probe)) => probe::run(&probe).await,
+            Some(Command::Snapshot(args)) => snapshot::run(&args).await,
+            Some(Command::Recording(command)) => recording::run(command).await,
+            Some(Command::Export(args)) => export::run(args).await,
             Some(Command::Discover(args)) => discover::run(args).await,
             Some(Command::Detect(args)) => detect::run(args, detect::Kind::Detector).await,
             Some(Command::Classify(args)) => detect::run(args, detect::Kind::Classifier).await,
@@ -64,6 +72,10 @@ fn main() -> ExitCode {
             Some(Command::Openapi) => config::openapi(),
             // Nothing else runs: these may block.
             Some(Command::Recordings(command)) => recordings::run(command),
+            Some(Command::Backup(args)) => backup::make(args),
+            Some(Command::Restore(args)) => backup::restore(args),
+            Some(Command::User(command)) => accounts::users(command),
+            Some(Command::Token(command)) => accounts::tokens(command),
             Some(Command::Fsck(args)) => fsck::run(&args),
         }
     });

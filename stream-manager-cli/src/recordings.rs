@@ -54,7 +54,7 @@ fn open(place: &Place, reading: bool) -> Result<Catalog, Failure> {
     Catalog::open(&data_dir).map_err(|e| failed(&e))
 }
 
-fn data_dir(place: &Place) -> Result<PathBuf, Failure> {
+pub(crate) fn data_dir(place: &Place) -> Result<PathBuf, Failure> {
     let overrides = Overrides { data_dir: place.data_dir.clone(), ..Overrides::default() };
     let file = serve::config_file(place.config.as_deref());
     let config = serve::load(&serve::source(file, overrides)).map_err(|p| (exit::USAGE, p.join("\n")))?;

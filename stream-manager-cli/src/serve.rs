@@ -54,9 +54,23 @@ async fn serve(source: ConfigSource, options: ServiceOptions) -> Result<(), Box<
         "listening on http://{}",
         service.address(),
     );
+    if let Some(code) = service.setup_code() {
+        welcome(&service, code.reveal());
+    }
     service.run(cancel).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What holds as long as there are no users, and how that ends. Not a line of the log: the code is nobody's but the operator's.
+fn welcome(service: &Service, code: &str) {
+    let watching =
+        if service.manager().config().auth.open_viewing { ", everybody may watch live" } else { "" };
+    output::note(&format!(
+        "There are no users yet: this machine may do everything{watching}, and nothing else is allowed.\n\
+         Make the first user with: stream-manager user add NAME --role admin\n\
+         or from another machine, by POST /api/setup, with the code {code}"
+    ));
 }
 
 fn overrides(args: &ServeArgs) -> Overrides {

@@ -18,6 +18,28 @@ pub fn redact_url(text: &str) -> String {
     }
 }
 
+/// An error and all that is behind it: libraries' own words often leave out the reason.
+#[cfg(feature = "http")]
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+    let (mut text, mut source) = (error.to_string(), error.source());
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+/// The innermost reason, where those around it only say in which layer it was.
+#[cfg(any(feature = "http", feature = "onvif"))]
+pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}
+
 fn redact(url: &Url) -> String {
     let mut shown = url.clone();
     if shown.password().is_some() {
@@ -45,7 +67,10 @@ fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     // "key" only at the end: keyframe-max-dist is no secret.
     name.ends_with("key")
-        || ["pass", "pwd", "token", "secret", "auth", "signature"].iter().any(|word| name.contains(word))
+        || name == "sig"
+        || ["pass", "pwd", "token", "jwt", "secret", "auth", "signature"]
+            .iter()
+            .any(|word| name.contains(word))
 }
 
 /// For text that is no URL but may hold one, such as a GStreamer launch line or a foreign error message:

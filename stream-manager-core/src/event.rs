@@ -28,6 +28,20 @@ pub enum StreamState {
 }
 
 impl StreamState {
+    /// All there are.
+    pub const ALL: [Self; 5] = [Self::Idle, Self::Connecting, Self::Running, Self::Backoff, Self::Stopped];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Connecting => "connecting",
+            Self::Running => "running",
+            Self::Backoff => "backoff",
+            Self::Stopped => "stopped",
+        }
+    }
+
     /// Its place in a list by state: what works least comes first.
     pub fn rank(self) -> u8 {
         match self {
@@ -52,6 +66,21 @@ pub enum RecordingState {
     Paused,
     /// Cannot write; retried by itself.
     Blocked,
+    /// Its modes want nothing recorded at the moment: it waits for an event, or its schedule.
+    Waiting,
+}
+
+impl RecordingState {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Recording => "recording",
+            Self::Paused => "paused",
+            Self::Blocked => "blocked",
+            Self::Waiting => "waiting",
+        }
+    }
 }
 
 /// What a camera says, by its own names.
@@ -251,6 +280,18 @@ pub enum EventKind {
         /// Whether it was the last attempt.
         given_up: bool,
     },
+    /// A span of recordings has been written into a file.
+    ExportFinished {
+        /// The export's name.
+        export: String,
+    },
+    /// It could not be.
+    ExportFailed {
+        /// The export's name.
+        export: String,
+        /// Why, in words.
+        problem: String,
+    },
     /// Events are missing in the journal: they came faster than it could be written, or it could not be written.
     EventsLost {
         /// How many.
@@ -356,6 +397,8 @@ impl EventKind {
         "storage_recovered",
         "health",
         "hook_failed",
+        "export_finished",
+        "export_failed",
         "events_lost",
         "state_damaged",
         "detections",
@@ -397,6 +440,8 @@ impl EventKind {
             Self::StorageRecovered { .. } => "storage_recovered",
             Self::Health { .. } => "health",
             Self::HookFailed { .. } => "hook_failed",
+            Self::ExportFinished { .. } => "export_finished",
+            Self::ExportFailed { .. } => "export_failed",
             Self::EventsLost { .. } => "events_lost",
             Self::StateDamaged { .. } => "state_damaged",
             Self::Detections(_) => "detections",

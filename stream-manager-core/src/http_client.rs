@@ -21,6 +21,41 @@ pub(crate) fn client() -> Client {
         .build(CONNECTOR.get_or_init(connector).clone())
 }
 
+/// An answer of which the body is wanted, up to a size and within a time.
+#[cfg(feature = "http")]
+pub(crate) async fn fetch(
+    client: &Client,
+    request: hyper::Request<Full<Bytes>>,
+    max_bytes: usize,
+    limit: Duration,
+) -> Result<(hyper::StatusCode, Bytes), String> {
+    use http_body_util::BodyExt as _;
+    let whole = async {
+        let answer = client.request(request).await.map_err(|e| crate::error::causes(&e))?;
+        let status = answer.status();
+        let body = http_body_util::Limited::new(answer.into_body(), max_bytes);
+        let body = body.collect().await.map_err(|e| {
+            if e.is::<http_body_util::LengthLimitError>() {
+                format!("the answer is longer than {max_bytes} bytes")
+            } else {
+                e.to_string()
+            }
+        })?;
+        Ok((status, body.to_bytes()))
+    };
+    tokio::time::timeout(limit, whole).await.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")))
+}
+
+/// Trusts what is given. Has connections of its own.
+#[cfg(feature = "webrtc")]
+pub(crate) fn client_with(config: rustls::ClientConfig) -> Client {
+    let builder = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(config);
+    hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(Duration::from_secs(30))
+        .pool_max_idle_per_host(1)
+        .build(builder.https_or_http().enable_http1().build())
+}
+
 fn connector() -> HttpsConnector<HttpConnector> {
     let config = rustls::ClientConfig::clone(&tls_config());
     let builder = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(config);

@@ -31,7 +31,8 @@
 //!
 //! # Features
 //!
-//! - `http`: the REST control plane as an `axum::Router` (module `api`), hooks, and the whole server (module `service`).
+//! - `http`: the REST control plane as an `axum::Router` (module `api`), hooks, metrics (module `metrics`), the whole server (module `service`), and a
+//!   client (module `client`).
 //! - `mqtt`: events to an MQTT broker.
 //! - `rtsp`: the RTSP server (module `rtsp`).
 //! - `hls`: HLS, DASH and fMP4 for players (module `hls`).
@@ -44,12 +45,19 @@
 pub mod api;
 pub mod auth;
 mod backoff;
+pub mod backup;
+#[cfg(feature = "http")]
+pub mod client;
 pub mod config;
 pub mod detection;
 pub mod error;
 pub mod event;
+#[cfg(any(feature = "http", feature = "rtsp"))]
+mod file_state;
 pub mod fmp4;
 pub mod frame;
+#[cfg(feature = "http")]
+pub mod health;
 #[cfg(feature = "hls")]
 pub mod hls;
 #[cfg(feature = "http")]
@@ -62,9 +70,12 @@ pub mod inference;
 #[cfg(feature = "http")]
 pub mod logs;
 pub mod manager;
+#[cfg(feature = "http")]
+pub mod metrics;
 #[cfg(feature = "onvif")]
 pub mod onvif;
 pub mod pipeline;
+pub mod playback;
 pub mod recording;
 #[cfg(feature = "rtmp")]
 pub mod rtmp;
@@ -79,5 +90,7 @@ pub mod source;
 pub mod storage;
 #[cfg(any(feature = "rtmp", feature = "rtsp"))]
 mod tcp;
+#[cfg(any(feature = "http", feature = "rtsp"))]
+mod tls;
 #[cfg(feature = "webrtc")]
 pub mod webrtc;

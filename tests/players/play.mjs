@@ -2,7 +2,7 @@
 //
 //   node play.mjs PLAYER URL SECONDS [MODULES]
 //
-// PLAYER is hlsjs, shaka, dashjs, websocket, whep, whep-tcp, whep-relay, video or page; or whip (whip-vp8, whip-vp9,
+// PLAYER is hlsjs, shaka, dashjs, websocket, whep, whep-tcp, whep-relay, video, seek, seek-hls or page; or whip (whip-vp8, whip-vp9,
 // whip-av1: by that codec alone) or publish, which send pictures with the counter, or the browser's own test pictures. MODULES is the folder with node_modules. Each line is
 // {"at": ms since 1970, "counter": burnt-in number, "time": media time, "frames": presented so far}; the last one is
 // {"end": true, "errors": […], "codecs": …, "delay": what the player says, "stalls": …}.
@@ -192,7 +192,19 @@ const players = {
   }])),
   // Pictures of another site may only be looked at if it allows that.
   video(url) { video.crossOrigin = 'anonymous'; video.src = url; },
+  // The same, and by hls.js, with steps to other places as soon as one has been shown.
+  seek(url) { players.video(url); steps(); },
+  'seek-hls'(url) { players.hlsjs(url); steps(); },
 };
+function steps() {
+  const places = [0.8, 0.2, 0.5];
+  let shown = 0;
+  const step = () => {
+    if (++shown % 12 === 0 && places.length && video.duration > 1) video.currentTime = places.shift() * video.duration;
+    video.requestVideoFrameCallback(step);
+  };
+  video.requestVideoFrameCallback(step);
+}
 // dash.js has to see the event of playing by itself.
 window.start = async (name, url) => { await players[name](url); if (name !== "dashjs") video.play().catch(() => {}); };
 </script>`;

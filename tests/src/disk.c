@@ -6,7 +6,7 @@
  *   $DISK_SHADOW/folder-<number>   the folder's path, then "<inode> <name>" for each entry when it was synced
  *
  * The file DISK_CONTROL says what goes wrong at the moment, one word a line:
- *   eio, erofs    writing, creating and syncing below DISK_ROOT/DISK_BAD fail
+ *   eio, erofs, enospc  writing, creating and syncing below DISK_ROOT/DISK_BAD fail
  *   slow          each write there takes 1.5 s
  *   clock N       the system clock is N seconds ahead (negative: behind)
  */
@@ -49,7 +49,7 @@ static void look(void) {
     text[got > 0 ? got : 0] = 0;
     close(fd);
   }
-  fail_with = strstr(text, "eio") ? EIO : strstr(text, "erofs") ? EROFS : 0;
+  fail_with = strstr(text, "eio") ? EIO : strstr(text, "erofs") ? EROFS : strstr(text, "enospc") ? ENOSPC : 0;
   slow = strstr(text, "slow") != NULL;
   const char *clock = strstr(text, "clock ");
   clock_offset = clock ? atol(clock + 6) : 0;

@@ -54,7 +54,7 @@ impl Disk {
             .env("DISK_CONTROL", &self.control);
     }
 
-    /// Says what goes wrong from now on: `eio`, `erofs`, `slow`, `clock -7200`, or nothing.
+    /// Says what goes wrong from now on: `eio`, `erofs`, `enospc`, `slow`, `clock -7200`, or nothing.
     pub fn trouble(&self, what: &str) {
         std::fs::write(&self.control, what).unwrap();
     }

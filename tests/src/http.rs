@@ -90,7 +90,7 @@ pub fn sse(address: &str, path: &str, number: usize) -> (Vec<u64>, Vec<serde_jso
     use std::io::{BufRead, BufReader, Write};
     let mut socket = std::net::TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(std::time::Duration::from_secs(40))).unwrap();
-    write!(socket, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    write!(socket, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let (mut ids, mut data) = (Vec::new(), Vec::new());
     for line in BufReader::new(socket).lines() {
         let line = line.unwrap();

@@ -11,6 +11,7 @@
 //! - [`player`]: browser players; [`playlist`], [`mpd`]: the rules of HLS playlists and of MPDs.
 //! - [`whep`], [`whip`]: WebRTC clients that watch and that publish, and a network that loses datagrams.
 //! - [`media`]: ffprobe and ffmpeg, and what they say about a file.
+//! - [`recorded`]: a stream that is being recorded.
 //! - [`turn`]: a TURN server.
 //! - [`program`]: starts `stream-manager` and talks to it.
 
@@ -25,6 +26,7 @@ pub mod mpd;
 pub mod player;
 pub mod playlist;
 pub mod program;
+pub mod recorded;
 pub mod relay;
 pub mod replay;
 pub mod turn;

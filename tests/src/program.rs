@@ -161,6 +161,16 @@ pub fn signal(child: &Child, name: &str) {
     assert!(status.success());
 }
 
+/// The `Authorization` header of a user.
+pub fn basic(user: &str, password: &str) -> String {
+    use base64::Engine as _;
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}")))
+}
+
+/// For a configuration with users: this machine may go on calling the API, but not watch or publish.
+pub const OPEN_API: &str = "[[auth.anonymous]]\nactions = [\"api.read\", \"api.write\", \"record\"]\n\
+                            addresses = [\"127.0.0.0/8\", \"::1\"]\n";
+
 /// A running server. Dropping it ends it.
 pub struct Server {
     /// The process.
@@ -169,6 +179,8 @@ pub struct Server {
     /// Where it serves RTSP, such as `127.0.0.1:8554`; empty if it does not.
     pub rtsp: String,
     log: Arc<Mutex<String>>,
+    /// What calls prove who they are with.
+    authorization: Option<String>,
     /// Its working folder, with `config.toml` if there is one.
     pub folder: PathBuf,
 }
@@ -226,7 +238,12 @@ impl Server {
             let _ = child.kill();
             panic!("the server does not listen: {}", log.lock().unwrap())
         });
-        Self { child, url, rtsp, log, folder: folder.to_owned() }
+        Self { child, url, rtsp, log, authorization: None, folder: folder.to_owned() }
+    }
+
+    /// Calls it as this user from now on.
+    pub fn log_in(&mut self, user: &str, password: &str) {
+        self.authorization = Some(basic(user, password));
     }
 
     /// The address of a path.
@@ -272,6 +289,10 @@ impl Server {
         let mut request = ureq::http::Request::builder().method(method).uri(&url);
         if body.is_some() {
             request = request.header("content-type", "application/json");
+        }
+        let known = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+        if let Some(authorization) = self.authorization.as_ref().filter(|_| !known) {
+            request = request.header("authorization", authorization);
         }
         for (name, value) in headers {
             request = request.header(*name, *value);

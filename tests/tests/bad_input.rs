@@ -144,7 +144,7 @@ fn configurations_that_are_wrong() {
         ("[rtsp]\ntls_key = \"k.pem\"\n", &["RTSPS needs all three"]),
         (
             "[[auth.users]]\nname = \"u\"\npassword = \"p\"\npublish = [\"a b\"]\n",
-            &["auth.users[0].publish: \"a b\" is no pattern"],
+            &["auth.users[0].publish[0]: \"a b\" is no pattern"],
         ),
     ];
     for (text, words) in cases {
@@ -210,7 +210,7 @@ fn raw(server: &Server, bytes: &[u8]) -> (u16, String) {
 fn post(path: &str, media: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {media}\r\nContent-Length: {length}\r\n\r\n"
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {media}\r\nContent-Length: {length}\r\n\r\n"
     );
     [head.as_bytes(), body].concat()
 }
@@ -312,12 +312,12 @@ fn requests_that_are_wrong() {
         ("nonsense", 400, ""),
         ("GET /api/streams HTTP/9.9", 400, ""),
     ] {
-        let bytes = format!("{request}\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        let bytes = format!("{request}\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
         let (got, answer) = raw(&server, bytes.as_bytes());
         assert_eq!(got, status, "{request}: {answer}");
         assert!(answer.contains(words), "{request}: {answer}");
     }
-    let long = format!("GET /api/streams/{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(10 << 20));
+    let long = format!("GET /api/streams/{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(10 << 20));
     let (got, answer) = raw(&server, long.as_bytes());
     assert!(matches!(got, 414 | 431), "{got} {answer}");
     for (name, value, status) in [

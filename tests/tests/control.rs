@@ -122,7 +122,7 @@ fn a_reload_touches_only_what_has_changed() {
     );
     let other = |n: u32| format!("[[streams]]\nid = \"other\"\nsource_url = \"test://smpte?gop={n}\"\n");
     let write = |text: String| std::fs::write(folder.path().join("config.toml"), text).unwrap();
-    let server = Server::start(folder.path(), Some(&format!("{steady}{}", other(25))));
+    let mut server = Server::start(folder.path(), Some(&format!("{steady}{}", other(25))));
     server.wait_for("steady", "running", LIMIT, |s| s["state"] == "running");
     let through = folder.path().join("through.mkv");
     let mut reader = Command::new("ffmpeg");
@@ -147,9 +147,10 @@ fn a_reload_touches_only_what_has_changed() {
     assert_eq!(report["streams_deleted"], json!(["new"]));
     assert_ne!(server.stream("other")["since"], other_since);
     assert_eq!(server.call("GET", "/api/streams/new", None).0, 404);
+    server.log_in("u", "p");
     // By signal, and what is live: a limit, the log, users, hooks.
     write(format!(
-        "[server]\nmax_connects = 3\n[telemetry]\nlog = \"debug\"\n[[auth.users]]\nname = \"u\"\npassword = \"p\"\n\
+        "[server]\nmax_connects = 3\n[telemetry]\nlog = \"debug\"\n[[auth.users]]\nname = \"u\"\npassword = \"p\"\nrole = \"admin\"\n\
          [storage]\nmax_size = \"1TB\"\n{steady}{}",
         other(50)
     ));

@@ -49,7 +49,7 @@ impl Sse {
     fn open(server: &Server, query: &str, headers: &str) -> Self {
         let mut socket = TcpStream::connect(server.address()).unwrap();
         socket.set_read_timeout(Some(LIMIT)).unwrap();
-        write!(socket, "GET /api/events{query} HTTP/1.1\r\nHost: x\r\n{headers}\r\n").unwrap();
+        write!(socket, "GET /api/events{query} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").unwrap();
         let mut reader = BufReader::new(socket);
         let mut line = String::new();
         reader.read_line(&mut line).unwrap();
@@ -183,7 +183,7 @@ fn a_listener_that_takes_nothing_is_cut_off() {
     let mut slow = TcpStream::connect(server.address()).unwrap();
     write!(
         slow,
-        "GET /api/events HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        "GET /api/events HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     .unwrap();
@@ -232,10 +232,10 @@ fn half_open_and_crawling_connections_are_ended() {
     let server = Server::start(folder.path(), None);
     // A head that never ends, one byte at a time.
     let mut crawling = TcpStream::connect(server.address()).unwrap();
-    crawling.write_all(b"GET /api/streams HTTP/1.1\r\nHost: x\r\n").unwrap();
+    crawling.write_all(b"GET /api/streams HTTP/1.1\r\nHost: localhost\r\n").unwrap();
     // A body that never comes.
     let mut waiting = TcpStream::connect(server.address()).unwrap();
-    let head = b"POST /api/streams HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{";
+    let head = b"POST /api/streams HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{";
     waiting.write_all(head).unwrap();
     // Nothing at all.
     let mut silent = TcpStream::connect(server.address()).unwrap();
@@ -243,7 +243,7 @@ fn half_open_and_crawling_connections_are_ended() {
     let mut half_open = TcpStream::connect(server.address()).unwrap();
     write!(
         half_open,
-        "GET /api/events HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        "GET /api/events HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     .unwrap();

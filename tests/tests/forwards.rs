@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::media::{assert_contiguous, codecs, counters};
-use stream_manager_tests::program::{Server, run, signal, wait};
+use stream_manager_tests::program::{OPEN_API, Server, run, signal, wait};
 use stream_manager_tests::{free_port, wait_until};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -157,7 +157,7 @@ fn by_rtsp_to_another_server() {
     let tls = free_port();
     let config = format!(
         "[rtsp]\ntls_listen = \"127.0.0.1:{tls}\"\ntls_certificate = \"{0}/cert.pem\"\ntls_key = \"{0}/key.pem\"\n\
-         [[auth.users]]\nname = \"me\"\npassword = \"geheim\"\npublish = [\"**\"]\nread = [\"**\"]\n\
+         [[auth.users]]\nname = \"me\"\npassword = \"geheim\"\npublish = [\"**\"]\nread = [\"**\"]\n{OPEN_API}\
          [[streams]]\nid = \"in/*\"\nsource_url = \"publisher\"\n",
         folder.path().display()
     );

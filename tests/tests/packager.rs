@@ -133,8 +133,12 @@ impl Seen {
                 assert!(rendition.init(held.init.number).is_some());
                 assert_eq!(segment.map, format!("{}-i{}.mp4", rendition.name(), held.init.number));
                 for (index, part) in segment.parts.iter().enumerate() {
-                    let held = rendition.part(segment.number, index).expect("a listed part cannot be had");
+                    let held = rendition.part_of(segment.number, index).expect("a listed part cannot be had");
                     assert_eq!(part.2, held.independent);
+                    let name = part.1.strip_prefix(&format!("{}-p", rendition.name())).unwrap();
+                    let number = name.strip_suffix(".m4s").unwrap().parse().unwrap();
+                    let by_name = rendition.part(number).expect("a listed part cannot be had by its name");
+                    assert!(std::sync::Arc::ptr_eq(&held, &by_name));
                 }
                 assert_eq!(rendition.have(segment.number, Some(0)), Have::Now);
             }

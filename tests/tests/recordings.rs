@@ -3,11 +3,12 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
 use stream_manager_tests::media::{check, files};
 use stream_manager_tests::program::{Server, run};
+use stream_manager_tests::recorded::seconds;
 use stream_manager_tests::wait_until;
 
 const LIMIT: Duration = Duration::from_secs(40);
@@ -316,4 +317,92 @@ fn mkv_and_ts_are_indexed_and_adopted() {
     assert!(code == 0 && text.matches("adopted: ").count() == number, "{text}");
     let (code, text) = run(&["recordings", "verify"], folder.path());
     assert_eq!(code, 0, "{text}");
+}
+
+/// Marks: made, found over all streams, taken away; gone with the recordings that they are about.
+#[test]
+fn marks_by_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = "[[streams]]\nid = \"gate\"\nsource_url = \"test://smpte?width=192&height=144&audio=false\"";
+    let server = Server::start(folder.path(), Some(&config("", more)));
+    let rows = until_segments(&server, 4);
+    let begin = rows[0]["start"].as_str().unwrap();
+    let mark = |stream: &str, body: &Value| {
+        let (status, made) = server.call("POST", &format!("/api/streams/{stream}/marks"), Some(body));
+        assert_eq!(status, 201, "{made:#}");
+        made
+    };
+    let first =
+        mark("yard/cam", &json!({"time": rows[0]["end"], "kind": "parcel", "text": "Left at the Door"}));
+    assert_eq!((&first["stream"], &first["time"]), (&json!("yard/cam"), &rows[0]["end"]));
+    let second =
+        mark("yard/cam", &json!({"time": rows[1]["end"], "kind": "person", "data": {"name": "B. 50%_"}}));
+    mark("gate", &json!({"time": rows[1]["start"], "kind": "person", "text": "at the gate"}));
+    let now = mark("gate", &json!({"text": "<b>now</b>"}));
+    assert_eq!((&now["kind"], now["time"].as_str() > Some(begin)), (&json!("note"), true), "{now:#}");
+    let found = |query: &str| -> Vec<String> {
+        let page = get(&server, &format!("/api/marks?{query}"));
+        page["items"].as_array().unwrap().iter().map(|m| m["id"].to_string()).collect()
+    };
+    let id = |mark: &Value| mark["id"].to_string();
+    assert_eq!(found("").len(), 4);
+    assert_eq!(found("kind=person").len(), 2);
+    assert_eq!(found("kind=person,parcel&stream=yard/*"), [id(&first), id(&second)]);
+    assert_eq!(found("kind=person,parcel&stream=yard/*&order=newest"), [id(&second), id(&first)]);
+    assert_eq!(found("text=the%20DOOR"), [id(&first)]);
+    assert_eq!(found("text=%25"), Vec::<String>::new(), "a sign like any other");
+    assert_eq!(found(&format!("end={begin}")), Vec::<String>::new());
+    assert_eq!(found("stream=g*").len(), 2);
+    assert_eq!(found("stream=none"), Vec::<String>::new());
+    for order in ["oldest", "newest"] {
+        let (mut paged, mut after) = (Vec::new(), String::new());
+        loop {
+            let page = get(&server, &format!("/api/marks?limit=1&order={order}&after={after}"));
+            paged.extend(page["items"].as_array().unwrap().iter().map(id));
+            match page["next"].as_str() {
+                Some(next) => after = next.to_owned(),
+                None => break,
+            }
+        }
+        assert_eq!(paged, found(&format!("order={order}")));
+    }
+    let of_stream = get(&server, "/api/streams/yard/cam/marks?kind=person");
+    assert_eq!(of_stream["items"][0]["data"]["name"], "B. 50%_");
+    let line = get(&server, "/api/streams/yard/cam/timeline");
+    assert_eq!(line["marks"].as_array().unwrap().len(), 2, "{line:#}");
+    for (method, path, status, says) in [
+        ("GET", "/api/marks?after=x", 422, "next"),
+        ("GET", "/api/marks?order=best", 400, "oldest"),
+        ("GET", "/api/marks?start=2&end=1", 422, "start"),
+        ("GET", "/api/streams/none/marks", 404, "none"),
+        ("GET", "/api/streams/yard/cam/marks?stream=gate", 400, "path"),
+        ("DELETE", "/api/streams/yard/cam/marks/99999", 404, "99999"),
+        ("DELETE", "/api/streams/yard/cam/marks/first", 404, "first"),
+    ] {
+        problem(&server, method, path, status, says);
+    }
+    for body in [
+        json!({"kind": "a b"}),
+        json!({"text": "x".repeat(501)}),
+        json!({"data": "x".repeat(70_000)}),
+        json!({"time": "then"}),
+        json!({"colour": "red"}),
+        json!(null),
+    ] {
+        let (status, answer) = server.call("POST", "/api/streams/gate/marks", Some(&body));
+        assert_eq!(status, 422, "{answer:#}");
+    }
+    // Another stream's mark is none of this one.
+    let path = format!("marks/{}", id(&first));
+    assert_eq!(server.call("DELETE", &format!("/api/streams/gate/{path}"), None).0, 404);
+    assert_eq!(server.call("DELETE", &format!("/api/streams/yard/cam/{path}"), None).0, 204);
+    assert_eq!(found("stream=yard/*"), [id(&second)]);
+    // With the recordings goes what is said of them.
+    // Times are told in whole milliseconds: a little more, so that the third lies wholly in it.
+    let end = seconds(&rows[2]["end"]) + 0.05;
+    let range = format!("start={begin}&end={end:.3}");
+    server.call("DELETE", &format!("/api/streams/yard/cam/recordings?{range}"), None);
+    assert_eq!(get(&server, "/api/streams/yard/cam/marks")["items"], json!([]));
+    assert_eq!(found("stream=gate").len(), 2);
+    server.stop();
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use stream_manager_tests::media::{assert_contiguous, check, codecs, counters, files};
-use stream_manager_tests::program::{Server, clip, finish, run, wait};
+use stream_manager_tests::program::{OPEN_API, Server, clip, finish, run, wait};
 use stream_manager_tests::wait_until;
 
 const LIMIT: Duration = Duration::from_secs(40);
@@ -107,7 +107,7 @@ fn who_may_not_is_told_and_nobody_else_notices() {
     let file = clip(folder.path(), 30);
     let users =
         "[[auth.users]]\nname = \"obs\"\npassword = \"geheim\"\npublish = [\"cam/*\", \"strict\", \"own\"]\n";
-    let server = Server::start(folder.path(), Some(&format!("{CONFIG}{users}")));
+    let server = Server::start(folder.path(), Some(&format!("{CONFIG}{users}{OPEN_API}")));
     let right = "?user=obs&pass=geheim";
     let mut one = publish(&file, &(address(&server, "cam/one") + right), &[]);
     let mut strict = publish(&file, &(address(&server, "strict") + right), &[]);
@@ -117,7 +117,7 @@ fn who_may_not_is_told_and_nobody_else_notices() {
     for (id, query, said) in [
         ("cam/two", "", "credentials are needed"),
         ("cam/two", "?user=obs&pass=falsch", "credentials are wrong"),
-        ("lone", right, "may not publish"),
+        ("lone", right, "has no permission for publish"),
         ("own", right, "has a source of its own"),
         ("strict", right, "override_publisher is false"),
         ("cam/../x", right, "is refused"),

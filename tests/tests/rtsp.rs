@@ -14,7 +14,7 @@ use stream_manager_core::rtp::rtcp::{self, Reception, Report};
 use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::client::{Client, Received};
 use stream_manager_tests::media::{assert_contiguous, check, counters, describe};
-use stream_manager_tests::program::{Server, finish, run};
+use stream_manager_tests::program::{OPEN_API, Server, finish, run};
 
 const LIMIT: Duration = Duration::from_secs(40);
 
@@ -77,11 +77,19 @@ fn gstreamer_reads_every_frame_by_tcp_and_udp() {
         let file = folder.path().join(format!("{transport}.mkv"));
         let mut command = Command::new("gst-launch-1.0");
         let source = format!("location={}", server.rtsp_url("cam"));
-        command.args(["-q", "rtspsrc", &source, &format!("protocols={transport}"), "buffer-mode=none"]);
-        // The sound is set up, too, and goes nowhere.
-        command.args("! application/x-rtp,media=video ! rtph264depay ! h264parse".split(' '));
+        command.args([
+            "-q",
+            "rtspsrc",
+            &source,
+            &format!("protocols={transport}"),
+            "buffer-mode=none",
+            "name=in",
+        ]);
+        command.args("in. ! application/x-rtp,media=video ! rtph264depay ! h264parse".split(' '));
         command.args("! identity eos-after=70 ! matroskamux ! filesink".split(' '));
         command.arg(format!("location={}", file.display()));
+        // By UDP a track that goes nowhere is an error, if it is the first of which something comes.
+        command.args("in. ! application/x-rtp,media=audio ! identity eos-after=200 ! fakesink".split(' '));
         let output = finish(command, LIMIT);
         assert!(output.status.success(), "{transport}: {}", String::from_utf8_lossy(&output.stderr));
         let numbers = counters(&file);
@@ -229,7 +237,7 @@ fn users_prove_themselves_by_basic_and_digest() {
     {
         let auth = format!(
             "[auth]\nmethods = [{methods}]\n[[auth.users]]\nname = \"viewer\"\npassword = \"ge:heim\"\n\
-             [[auth.users]]\nname = \"other\"\npassword = \"x\"\nread = [\"yard/*\"]\n"
+             [[auth.users]]\nname = \"other\"\npassword = \"x\"\nread = [\"yard/*\"]\n{OPEN_API}"
         );
         let server = server(folder.path(), &auth, &camera.url());
         let with = |who: &str| format!("rtsp://{who}@{}/cam", server.rtsp);

@@ -13,7 +13,7 @@ use stream_manager_core::rtp::{Packetizer, PacketizerOptions};
 use stream_manager_core::source::{Source, TestSource};
 use stream_manager_tests::client::Client;
 use stream_manager_tests::media::{assert_contiguous, check, counters, files};
-use stream_manager_tests::program::{Server, clip, run, signal, wait};
+use stream_manager_tests::program::{OPEN_API, Server, clip, run, signal, wait};
 use tokio_util::sync::CancellationToken;
 
 const LIMIT: Duration = Duration::from_secs(40);
@@ -173,7 +173,7 @@ fn publishing_needs_the_right_user() {
     let file = clip(folder.path(), 4);
     let config = format!(
         "{CONFIG}[auth]\n[[auth.users]]\nname = \"camera\"\npassword = \"geheim\"\nread = []\npublish = [\"cam/*\"]\n\
-         [[auth.users]]\nname = \"viewer\"\npassword = \"v\"\n"
+         [[auth.users]]\nname = \"viewer\"\npassword = \"v\"\n{OPEN_API}"
     );
     let server = Server::start(folder.path(), Some(&config));
     let with = |who: &str, id: &str| format!("rtsp://{who}{}/{id}", server.rtsp);

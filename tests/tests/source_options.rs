@@ -155,6 +155,46 @@ fn other_servers_show_who_they_are() {
     server.stop();
 }
 
+/// Servers that are pulled from by WHEP: by an authority of the system's, one that is named, or a certificate that is known.
+#[test]
+fn whep_servers_show_who_they_are() {
+    let (leaf, authority) = certificates();
+    let (folder, server) = Server::alone("");
+    let (_other_folder, other) = Server::alone("[[streams]]\nid = \"cam\"\nsource_url = \"test://ball\"\n");
+    let (ca, certificate) = (folder.path().join("ca.pem"), folder.path().join("leaf.pem"));
+    std::fs::write(&ca, authority).unwrap();
+    std::fs::write(&certificate, leaf).unwrap();
+    let hash = Command::new("openssl")
+        .args(["x509", "-noout", "-fingerprint", "-sha256", "-in"])
+        .arg(&certificate)
+        .output()
+        .unwrap();
+    let hash = String::from_utf8(hash.stdout).unwrap();
+    let fingerprint = hash.trim().split_once('=').unwrap().1;
+    let (_proxy, port) = by_tls(&certificate, other.address().rsplit(':').next().unwrap().parse().unwrap());
+    let url = format!("wheps://127.0.0.1:{port}/webrtc/cam/whep");
+    for (id, tls, words) in [
+        ("system", json!({}), "certificate"),
+        ("another", json!({"fingerprint": "ab".repeat(32)}), "fingerprint"),
+        ("no-file", json!({"ca": "/nowhere/ca.pem"}), "/nowhere/ca.pem"),
+    ] {
+        assert_eq!(create(&server, id, &url, &json!({"tls": tls})).0, 201, "{id}");
+        let said = fails(&server, id);
+        assert!(said.contains(words), "{id}: {said}");
+    }
+    for (id, tls) in [
+        ("any", json!({"verify": false})),
+        ("authority", json!({"ca": ca})),
+        ("known", json!({"fingerprint": fingerprint})),
+    ] {
+        assert_eq!(create(&server, id, &url, &json!({"tls": tls})).0, 201, "{id}");
+        runs(&server, id);
+    }
+    let (status, answer) = create(&server, "x", "whep://127.0.0.1/x", &json!({"tls": {"verify": false}}));
+    assert_eq!((status, &answer["pointer"]), (422, &json!("/tls")), "{answer}");
+    server.stop();
+}
+
 #[test]
 fn user_and_password_are_kept_apart_and_to_themselves() {
     const PASSWORD: &str = "ge&h:e/i@m%2F+ü";

@@ -123,7 +123,8 @@ fn the_machine_and_the_log() {
     // Who follows the log gets what is kept, and then what comes; filtered by stream and by how bad it is.
     let mut socket = TcpStream::connect(server.address()).unwrap();
     socket.set_read_timeout(Some(LIMIT)).unwrap();
-    write!(socket, "GET /api/logs?follow=true&level=warn&stream=away HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    write!(socket, "GET /api/logs?follow=true&level=warn&stream=away HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
     let mut lines = BufReader::new(socket).lines();
     assert!(lines.next().unwrap().unwrap().contains("200"));
     let away = |id: &str| json!({"id": id, "source_url": "rtsp://u:geheim@127.0.0.1:1/x"});
@@ -152,7 +153,8 @@ fn a_disk_without_room_is_told() {
     let server = Server::start(folder.path(), None);
     let mut socket = TcpStream::connect(server.address()).unwrap();
     socket.set_read_timeout(Some(LIMIT)).unwrap();
-    write!(socket, "GET /api/events?kind=storage_low,storage_recovered HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    write!(socket, "GET /api/events?kind=storage_low,storage_recovered HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
     let mut lines = BufReader::new(socket).lines();
     assert!(lines.next().unwrap().unwrap().contains("200"));
     let mut events = lines

@@ -14,7 +14,7 @@ use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::http::{Answer, get, request, send};
 use stream_manager_tests::media::assert_contiguous;
 use stream_manager_tests::player::{Playing, missing};
-use stream_manager_tests::program::{Server, finish, tool, webrtcbin};
+use stream_manager_tests::program::{OPEN_API, Server, finish, tool, webrtcbin};
 use stream_manager_tests::relay::{Conditions, Relay};
 use stream_manager_tests::turn::Turn;
 use stream_manager_tests::wait_until;
@@ -547,12 +547,10 @@ fn rubbish_at_the_port_harms_nobody() {
 #[test]
 fn only_who_may_watch_does() {
     let camera = Camera::start(Feed::h264());
-    let (_folder, server) = with(
-        &camera,
-        "[auth]\nusers = [{ name = \"ann\", password = \"secret\", read = [\"yard/*\"] }, \
+    let users = "[auth]\nusers = [{ name = \"ann\", password = \"secret\", read = [\"yard/*\"] }, \
          { name = \"bob\", password = \"secret\", read = [] }]\n\
-         [webrtc]\n[[webrtc.ice_servers]]\nurl = \"turn:turn.example.org:3478\"\nsecret = \"north\"\n",
-    );
+         [webrtc]\n[[webrtc.ice_servers]]\nurl = \"turn:turn.example.org:3478\"\nsecret = \"north\"\n";
+    let (_folder, server) = with(&camera, &format!("{users}{OPEN_API}"));
     let url = whep(&server);
     let offer = Offer::new().sdp;
     let answer = post(&url, &offer, &[]);

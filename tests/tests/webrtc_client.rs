@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::media::{assert_contiguous, counters, files};
-use stream_manager_tests::program::{Server, run};
+use stream_manager_tests::program::{OPEN_API, Server, run};
 use stream_manager_tests::turn::{self, Turn};
 use stream_manager_tests::wait_until;
 
@@ -21,7 +21,7 @@ const USERS: &str =
 fn other(feed: Feed) -> (tempfile::TempDir, Server, Camera) {
     let camera = Camera::start(feed);
     let (folder, server) = Server::alone(&format!(
-        "{USERS}[[streams]]\nid = \"cam\"\nsource_url = \"{}\"\n\
+        "{USERS}{OPEN_API}[[streams]]\nid = \"cam\"\nsource_url = \"{}\"\n\
          [[streams]]\nid = \"in\"\nsource_url = \"publisher\"\nrecording = {{ enabled = true }}\n",
         camera.url()
     ));

@@ -13,7 +13,7 @@ use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::http::request;
 use stream_manager_tests::media::{assert_contiguous, check, counters, files};
 use stream_manager_tests::player::{Playing, firefox_missing, missing};
-use stream_manager_tests::program::{Server, finish, tool, webrtcbin};
+use stream_manager_tests::program::{OPEN_API, Server, finish, tool, webrtcbin};
 use stream_manager_tests::relay::Relay;
 use stream_manager_tests::wait_until;
 use stream_manager_tests::whep::{Client, Received, post};
@@ -185,10 +185,9 @@ fn publishers_take_turns() {
 
 #[test]
 fn what_is_wrong_is_said() {
-    let (_folder, server, _camera) = with(
-        "[auth]\nusers = [{ name = \"ann\", password = \"secret\", read = [\"*\"], publish = [\"yard/*\"] }, \
-         { name = \"bob\", password = \"secret\", read = [\"*\"] }]\n",
-    );
+    let users = "[auth]\nusers = [{ name = \"ann\", password = \"secret\", read = [\"*\"], publish = [\"yard/*\"] }, \
+         { name = \"bob\", password = \"secret\", read = [\"*\"] }]\n";
+    let (_folder, server, _camera) = with(&format!("{users}{OPEN_API}"));
     let url = whip(&server);
     let ann = [("authorization", "Bearer ann:secret")];
     let offer = Publisher::offer(RtcConfig::new(), Direction::SendOnly);

@@ -1,14 +1,16 @@
-//! Who asks for media, from where, and whether they may: the same for players and WebRTC.
+//! Who asks, from where, and whether they may: the same for the API, players and WebRTC.
 
 use super::ApiState;
+use super::guard::AskedBy;
 use super::problem::Problem;
-use crate::auth::{Access, Action, Credentials, Denied, Grant};
+use super::session_cookie;
+use crate::auth::{Access, Action, Credentials, Denied, Grant, Secret, Subject};
 use axum::extract::ConnectInfo;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 /// A wrong password is answered this much later, so that trying many takes long.
@@ -19,6 +21,12 @@ const MAX_AGENT: usize = 200;
 
 /// An answer that is none: what stands in the way.
 pub(super) struct Refused(Box<Response>);
+
+impl Refused {
+    pub(super) fn status(&self) -> StatusCode {
+        self.0.status()
+    }
+}
 
 impl From<Response> for Refused {
     fn from(response: Response) -> Self {
@@ -54,25 +62,31 @@ pub(super) fn user_agent(request: &Parts) -> String {
     header_text(request, header::USER_AGENT).chars().take(MAX_AGENT).collect()
 }
 
-/// The credentials of a request: Basic (RFC 7617), or the same in the clear as a bearer token (RFC 6750), which is all
-/// that many WHIP and WHEP clients can be told. What stands in its address is for the authorizer to look at.
-fn credentials(request: &Parts) -> Credentials {
-    let given = header_text(request, header::AUTHORIZATION).split_once(' ').and_then(|(scheme, value)| {
+/// The credentials of a request: Basic (RFC 7617), a bearer token (RFC 6750), which may be a name and a password, too, since
+/// that is all that many WHIP and WHEP clients can be told, or the cookie of a browser that has logged in. What stands in its
+/// address is for the authorizer to look at.
+pub(super) fn credentials(headers: &HeaderMap) -> Credentials {
+    let text = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let given = text.split_once(' ').and_then(|(scheme, value)| {
         let value = value.trim();
+        let is_bearer = scheme.eq_ignore_ascii_case("bearer");
         let text = if scheme.eq_ignore_ascii_case("basic") {
             String::from_utf8(base64::engine::general_purpose::STANDARD.decode(value).ok()?).ok()?
-        } else if scheme.eq_ignore_ascii_case("bearer") {
+        } else if is_bearer {
             value.to_owned()
         } else {
             return None;
         };
-        let (user, password) = text.split_once(':')?;
-        Some(Credentials::password(user, password))
+        match text.split_once(':') {
+            Some((user, password)) => Some(Credentials::password(user, password)),
+            None => (is_bearer && !text.is_empty()).then(|| Credentials::Token(Secret::new(text))),
+        }
     });
-    given.unwrap_or_default()
+    let from_cookie = || session_cookie::token(headers).map(Credentials::Token);
+    given.or_else(from_cookie).unwrap_or_default()
 }
 
-/// Whether somebody may watch a stream, or be its source.
+/// Whether somebody may do something with a stream.
 pub(super) async fn authorize(
     state: &ApiState,
     request: &Parts,
@@ -80,38 +94,75 @@ pub(super) async fn authorize(
     action: Action,
     protocol: &'static str,
 ) -> Result<Grant, Refused> {
-    let credentials = credentials(request);
+    authorize_for(state, request, Subject::Stream(stream), action, protocol).await
+}
+
+/// Whether somebody may do something.
+pub(super) async fn authorize_for(
+    state: &ApiState,
+    request: &Parts,
+    subject: Subject<'_>,
+    action: Action,
+    protocol: &'static str,
+) -> Result<Grant, Refused> {
+    let Some(authorizer) = &state.options.authorizer else { return Ok(Grant::default()) };
+    if !session_cookie::is_from_here(request) {
+        let detail = "the request comes from a page of another site, with a cookie of this one";
+        return Err(Problem::new(StatusCode::FORBIDDEN, "cross_site_request", detail).into());
+    }
+    let credentials = credentials(&request.headers);
+    let agent = user_agent(request);
     let access = Access {
         action,
-        stream,
+        subject,
         address: peer(request).ip().to_canonical(),
         protocol,
         query: request.uri.query(),
+        user_agent: Some(&agent),
         credentials: &credentials,
     };
-    let denied = match &state.options.authorizer {
-        None => return Ok(Grant::default()),
-        Some(authorizer) => match authorizer.authorize(&access).await {
-            Ok(grant) => return Ok(grant),
-            Err(denied) => denied,
-        },
+    let denied = match authorizer.authorize(&access).await {
+        Ok(grant) => return Ok(grant),
+        Err(denied) => denied,
     };
-    Err(match denied {
-        Denied::Anonymous => challenge("credentials are needed"),
+    Err(refusal(denied, access.address, credentials.user(), is_asked_by_script(request)).await)
+}
+
+/// Scripts of our own page want no dialog of the browser's.
+fn is_asked_by_script(request: &Parts) -> bool {
+    request.headers.get("x-requested-with").is_some()
+}
+
+/// What a denial is in HTTP.
+pub(super) async fn refusal(denied: Denied, from: IpAddr, user: Option<&str>, by_script: bool) -> Refused {
+    match denied {
+        Denied::Anonymous => challenge("credentials are needed", by_script),
         Denied::WrongCredentials => {
-            tracing::warn!(peer = %access.address, user = credentials.user(), "wrong credentials");
+            tracing::warn!(peer = %from, user, "wrong credentials");
             tokio::time::sleep(WRONG_CREDENTIALS_DELAY).await;
-            challenge("the credentials are wrong")
+            challenge("the credentials are wrong", by_script)
         }
+        Denied::NotSetUp => Problem::new(StatusCode::FORBIDDEN, "not_set_up", denied.to_string()).into(),
         Denied::Limited { wait } => {
             let problem =
                 Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", denied.to_string());
             later(problem, wait.as_secs().max(1))
         }
-        Denied::Forbidden { .. } => {
-            Problem::new(StatusCode::FORBIDDEN, "forbidden", denied.to_string()).into()
+        Denied::Forbidden { ref user, .. } => {
+            let mut response =
+                Problem::new(StatusCode::FORBIDDEN, "forbidden", denied.to_string()).into_response();
+            response.extensions_mut().insert(AskedBy(Some(user.clone())));
+            response.into()
         }
-    })
+        Denied::Unavailable { .. } => {
+            let problem = Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "authentication_unavailable",
+                denied.to_string(),
+            );
+            later(problem, 5)
+        }
+    }
 }
 
 /// A problem that may be gone after so many seconds.
@@ -122,7 +173,8 @@ pub(super) fn later(problem: Problem, seconds: u64) -> Refused {
 }
 
 /// Another method is right here.
-pub(super) fn wrong_method(method: &Method, expected: &str, allow: &'static str) -> Refused {
+#[cfg(any(feature = "hls", feature = "webrtc"))]
+pub(super) fn wrong_method(method: &axum::http::Method, expected: &str, allow: &'static str) -> Refused {
     let detail = format!("{method} is not possible here; expected {expected}");
     let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail);
     let mut response = problem.into_response();
@@ -130,10 +182,14 @@ pub(super) fn wrong_method(method: &Method, expected: &str, allow: &'static str)
     response.into()
 }
 
-fn challenge(detail: &str) -> Refused {
+fn challenge(detail: &str, by_script: bool) -> Refused {
     let mut response = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail).into_response();
-    let basic = HeaderValue::from_static("Basic realm=\"stream-manager\", charset=\"UTF-8\"");
-    response.headers_mut().insert(header::WWW_AUTHENTICATE, basic);
+    let way = if by_script {
+        "Bearer realm=\"stream-manager\""
+    } else {
+        "Basic realm=\"stream-manager\", charset=\"UTF-8\""
+    };
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(way));
     response.into()
 }
 
@@ -142,8 +198,9 @@ mod tests {
     use super::*;
 
     fn of(value: &str) -> Credentials {
-        let request = axum::http::Request::builder().header("authorization", value).body(()).unwrap();
-        credentials(&request.into_parts().0)
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, value.parse().unwrap());
+        credentials(&headers)
     }
 
     #[test]
@@ -151,8 +208,14 @@ mod tests {
         let expected = Credentials::password("viewer", "see:me");
         assert_eq!(of("Basic dmlld2VyOnNlZTptZQ=="), expected);
         assert_eq!(of("bearer viewer:see:me"), expected);
-        for nothing in ["Basic !", "Bearer token", "Digest a=b", "Basic", ""] {
+        assert_eq!(of("Bearer smt_a_b"), Credentials::Token(Secret::new("smt_a_b")));
+        for nothing in ["Basic !", "Bearer ", "Digest a=b", "Basic", ""] {
             assert_eq!(of(nothing), Credentials::None, "{nothing}");
         }
+        let mut headers = HeaderMap::new();
+        headers.insert(header::COOKIE, "a=b; stream_manager_session=smt_a_b".parse().unwrap());
+        assert_eq!(credentials(&headers), Credentials::Token(Secret::new("smt_a_b")));
+        headers.insert(header::AUTHORIZATION, "Bearer other".parse().unwrap());
+        assert_eq!(credentials(&headers), Credentials::Token(Secret::new("other")));
     }
 }

@@ -4,8 +4,9 @@ use super::body::{self, Media};
 use super::idempotency::Key;
 use super::problem::Problem;
 use super::query;
-use super::streams::{DeleteWhat, done_name, with_id};
+use super::streams::{DeleteWhat, done_name, may_change, with_id};
 use super::{ApiState, json};
+use crate::auth::Grant;
 use crate::config::StreamConfig;
 use crate::manager::{ChangeOptions, Done, ManagerError, Operation, Outcome};
 use axum::body::Bytes;
@@ -14,7 +15,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::sync::Arc;
 
 /// Operations in one call.
@@ -32,7 +33,8 @@ pub(super) struct Batch {
     operations: Vec<Item>,
 }
 
-/// One of them. What is wrong with a configuration or a patch fails only its operation.
+/// One of them. What is wrong within a configuration or a patch fails only its operation; what is none at all, an unknown operation
+/// likewise, is no batch.
 #[derive(Deserialize, JsonSchema)]
 #[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
 enum Item {
@@ -40,7 +42,7 @@ enum Item {
     Create {
         /// Its configuration.
         #[schemars(with = "super::openapi::AnyObject")]
-        stream: Value,
+        stream: Map<String, Value>,
     },
     /// Makes a stream or replaces its configuration.
     Put {
@@ -48,7 +50,7 @@ enum Item {
         id: String,
         /// Its configuration.
         #[schemars(with = "super::openapi::AnyObject")]
-        stream: Value,
+        stream: Map<String, Value>,
     },
     /// Changes a stream's configuration by a JSON merge patch, RFC 7396.
     Patch {
@@ -56,7 +58,7 @@ enum Item {
         id: String,
         /// The patch.
         #[schemars(with = "super::openapi::AnyObject")]
-        patch: Value,
+        patch: Map<String, Value>,
     },
     /// Deletes a stream.
     Delete {
@@ -111,13 +113,14 @@ impl Item {
     fn operation(self) -> Result<Operation, Problem> {
         Ok(match self {
             Self::Create { stream } => {
-                Operation::Create(body::stream(stream).map_err(|p| p.within("/stream"))?)
+                Operation::Create(body::stream(stream.into()).map_err(|p| p.within("/stream"))?)
             }
-            Self::Put { id, mut stream } => {
+            Self::Put { id, stream } => {
+                let mut stream = stream.into();
                 with_id(&mut stream, &id).map_err(|p| p.within("/stream"))?;
                 Operation::Put(body::stream(stream).map_err(|p| p.within("/stream"))?)
             }
-            Self::Patch { id, patch } => Operation::Patch { id, patch },
+            Self::Patch { id, patch } => Operation::Patch { id, patch: patch.into() },
             Self::Delete { id, recordings } => Operation::Delete { id, recordings: recordings.into() },
             Self::Enable { id } => Operation::Enable { id, enabled: true },
             Self::Disable { id } => Operation::Enable { id, enabled: false },
@@ -127,7 +130,10 @@ impl Item {
 
     fn id(&self) -> String {
         match self {
-            Self::Create { stream } => stream["id"].as_str().unwrap_or_default().chars().take(200).collect(),
+            Self::Create { stream } => {
+                let id = stream.get("id").and_then(Value::as_str).unwrap_or_default();
+                id.chars().take(200).collect()
+            }
             Self::Put { id, .. }
             | Self::Patch { id, .. }
             | Self::Delete { id, .. }
@@ -146,6 +152,7 @@ struct BatchQuery {
 
 pub(super) async fn run(
     State(state): State<Arc<ApiState>>,
+    Extension(grant): Extension<Grant>,
     uri: Uri,
     headers: HeaderMap,
     key: Option<Extension<Key>>,
@@ -160,7 +167,9 @@ pub(super) async fn run(
     }
     // What is no operation at all fails by itself, like one that cannot be carried out.
     let ids: Vec<String> = batch.operations.iter().map(Item::id).collect();
-    let parsed: Vec<Result<Operation, Problem>> = batch.operations.into_iter().map(Item::operation).collect();
+    let operation = |(item, id): (Item, &String)| may_change(&grant, id).and_then(|()| item.operation());
+    let parsed: Vec<Result<Operation, Problem>> =
+        batch.operations.into_iter().zip(&ids).map(operation).collect();
     let atomic = batch.atomic;
     let refused = atomic && parsed.iter().any(Result::is_err);
     let (mut operations, mut errors) = (Vec::new(), Vec::new());

@@ -6,9 +6,10 @@
 use super::ApiState;
 use super::problem::Problem;
 use super::query;
+use crate::auth::Grant;
 use crate::manager::{EventFilter, EventListener, Heard};
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{Extension, FromRequestParts, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -41,6 +42,7 @@ struct EventsQuery {
 
 pub(super) async fn events(
     State(state): State<Arc<ApiState>>,
+    Extension(grant): Extension<Grant>,
     request: Request,
 ) -> Result<Response, Problem> {
     let query: EventsQuery = query::parse(request.uri())?;
@@ -50,6 +52,7 @@ pub(super) async fn events(
     let streams = query::names(query.stream.as_deref());
     let filter = filter.streams(&streams).map_err(|e| query::bad(format!("stream: {e}")))?;
     let filter = if streams.is_empty() { filter } else { filter.only_streams() };
+    let filter = filter.seen_by(grant);
     let after = query.after.or(last_event_id(request.headers())?);
     let place = state.listeners.clone().try_acquire_owned().map_err(|_| {
         let detail = "there are too many listeners; end one, or use a filter instead of several connections";

@@ -109,7 +109,16 @@ fn replay(answer: &Answer, fingerprint: &str) -> Result<Response, Problem> {
 
 fn fingerprint(parts: &axum::http::request::Parts, body: &Bytes) -> String {
     let mut hash = Sha256::new();
-    for part in [parts.method.as_str(), parts.uri.path(), parts.uri.query().unwrap_or_default()] {
+    // Another's answers are nobody's business.
+    let proof = |name| parts.headers.get(name).map(axum::http::HeaderValue::as_bytes).unwrap_or_default();
+    let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
+    for part in [
+        parts.method.as_str().as_bytes(),
+        path.as_bytes(),
+        query.as_bytes(),
+        proof(header::AUTHORIZATION),
+        proof(header::COOKIE),
+    ] {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }

@@ -11,10 +11,12 @@
 //! | `GET/PATCH /api/config`, `POST /api/config/reload`, `GET /api/config/status` | settings |
 //! | `…/inference`, `GET /api/models`, `POST /api/infer` | what is seen (feature `inference`) |
 //! | `GET /api/events` | what happens, by WebSocket or server-sent events |
+//! | `/api/{setup,login,me,users,tokens,audit}`, `POST /api/streams/{id}/sign` | who may do what |
 //! | `GET /api/{sessions,storage,system,logs,hooks}`, `POST /api/{discover,probe}` | the rest |
 //! | `GET /hls/{id}/index.m3u8`, `/dash/{id}/manifest.mpd`, `/api/streams/{id}/live.mp4` | for players (feature `hls`) |
 //! | `POST /webrtc/{id}/whep`, `GET /webrtc/{id}` | WebRTC, and a page that plays by it (feature `webrtc`) |
 //! | `GET /health/live`, `GET /health/ready` | for supervisors and load balancers |
+//! | `GET /metrics` | for Prometheus |
 //!
 //! Errors are problem details (RFC 9457) with a stable `code`. An id may contain `/`. What is there stays: later versions
 //! only add calls, optional parameters, fields and codes.
@@ -27,28 +29,37 @@
 //! # });
 //! ```
 
-#[cfg(any(feature = "hls", feature = "webrtc"))]
 mod access;
+mod accounts;
 mod batch;
 mod body;
-#[cfg(any(feature = "hls", feature = "webrtc"))]
 mod cors;
 #[cfg(feature = "onvif")]
 mod discover;
 mod events;
+mod exports;
+mod guard;
+mod health;
 mod idempotency;
 #[cfg(feature = "inference")]
 mod inference;
 mod lists;
 mod logs;
+mod marks;
+mod metrics;
 pub mod openapi;
+mod pictures;
+mod playback;
 #[cfg(feature = "hls")]
 mod players;
 mod ports;
 mod problem;
+mod proxy;
 mod query;
 mod recordings;
+mod routes;
 mod server;
+mod session_cookie;
 mod sessions;
 mod settings;
 mod streams;
@@ -58,6 +69,7 @@ mod view;
 #[cfg(feature = "webrtc")]
 mod webrtc;
 
+pub use crate::tls::TlsFiles;
 pub use ports::ServedPorts;
 pub use problem::Problem;
 pub use server::{ServeError, Server};
@@ -69,11 +81,10 @@ use crate::hooks::Hooks;
 use crate::logs::LogRing;
 use crate::manager::StreamManager;
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use schemars::JsonSchema;
 use serde::Serialize;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -97,8 +108,14 @@ pub struct ApiOptions {
     /// What answers WebRTC offers, if anything does.
     #[cfg(feature = "webrtc")]
     pub webrtc: ServedWebRtc,
-    /// Decides who may watch by HLS, DASH, `live.mp4` and WebRTC. Everybody, if there is none.
+    /// Decides who may do what. Everybody everything, if there is none.
     pub authorizer: Option<Arc<dyn crate::auth::Authorizer>>,
+    /// The server's own users, which can be looked at and changed, if it has any. They are an authorizer, too.
+    pub users: Option<Arc<crate::auth::Users>>,
+    /// The code by which the first user may be made from elsewhere.
+    pub setup: Option<Arc<crate::auth::SetupCode>>,
+    /// What watches the runtime, if anything does.
+    pub watch: Option<Arc<crate::health::LoopWatch>>,
     /// Cancelled when the server ends: answers without an end end then.
     pub closing: CancellationToken,
 }
@@ -113,6 +130,7 @@ pub(crate) struct ApiState {
     probes: Semaphore,
     lists: lists::Lists,
     in_progress: idempotency::InProgress,
+    requests: crate::metrics::Requests,
     /// Tasks behind answers that go on; each ends with its answer.
     tasks: TaskTracker,
 }
@@ -138,6 +156,7 @@ pub fn router(manager: StreamManager, options: ApiOptions) -> Router {
         probes: Semaphore::new(MAX_PROBES),
         lists: lists::Lists::default(),
         in_progress: idempotency::InProgress::default(),
+        requests: crate::metrics::Requests::default(),
         tasks: TaskTracker::new(),
     });
     let router = Router::new();
@@ -151,23 +170,30 @@ pub fn router(manager: StreamManager, options: ApiOptions) -> Router {
         .merge(settings::routes())
         .merge(system::routes())
         .merge(openapi::routes())
+        .merge(exports::routes())
+        .merge(accounts::routes())
         .route("/api/storage", get(recordings::storage))
+        .route("/api/marks", get(marks::search))
         .route("/api/logs", get(logs::logs))
         .route("/api/events", get(events::events))
-        .route("/health/live", get(live))
-        .route("/health/ready", get(ready))
+        .route("/metrics", get(metrics::metrics))
+        .merge(health::routes())
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::disable())
         .layer(axum::middleware::from_fn_with_state(state.clone(), idempotency::layer))
         .layer(axum::middleware::from_fn(body::read))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), guard::layer))
         .layer(axum::middleware::map_response(secure));
     // Behind the layers: players' requests have no bodies, and their answers are kept by caches.
     #[cfg(feature = "hls")]
     let router = router.merge(players::routes());
     #[cfg(feature = "webrtc")]
     let router = router.merge(webrtc::routes());
-    router.with_state(state)
+    router
+        .layer(axum::middleware::from_fn_with_state(state.clone(), proxy::layer))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), routes::time))
+        .with_state(state)
 }
 
 /// No answer is anything else than it says, is kept by anybody, or shown inside another page.
@@ -187,24 +213,6 @@ pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
         }
         Err(error) => Problem::internal(&error).into_response(),
     }
-}
-
-/// How the server is.
-#[derive(Serialize, JsonSchema)]
-pub(super) struct Health {
-    status: &'static str,
-}
-
-async fn live() -> Response {
-    json(StatusCode::OK, &Health { status: "ok" })
-}
-
-async fn ready(State(state): State<Arc<ApiState>>) -> Response {
-    if state.manager.is_shut_down() {
-        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", "the server is shutting down")
-            .into_response();
-    }
-    json(StatusCode::OK, &Health { status: "ok" })
 }
 
 async fn no_route(uri: Uri) -> Problem {

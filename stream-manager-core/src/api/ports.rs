@@ -53,7 +53,7 @@ impl ServedPorts {
                     add("mp4", "http", &format!("api/streams/{id}/live.mp4"));
                     add("websocket", "ws", &format!("api/streams/{id}/live.mp4"));
                 }
-                "http" => {}
+                "http" | "https" => {}
                 // Nobody reads by it.
                 "rtmp" if !published => {}
                 protocol => add(protocol, protocol, id),

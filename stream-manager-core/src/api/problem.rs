@@ -1,6 +1,7 @@
 //! Errors as problem details, RFC 9457.
 
 use crate::manager::{BuildError, ManagerError};
+use crate::playback::PlaybackError;
 use crate::recording::RecordError;
 use crate::storage::state::StateError;
 use axum::http::StatusCode;
@@ -127,6 +128,8 @@ impl Problem {
                     .at(*pointer);
             }
             ManagerError::TooMany { .. } => (StatusCode::CONFLICT, "too_many_streams"),
+            ManagerError::TooManyExports { .. } => (StatusCode::CONFLICT, "too_many_exports"),
+            ManagerError::NoRoom { .. } => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
             ManagerError::State(StateError::Database { full: true, .. }) => {
                 (StatusCode::INSUFFICIENT_STORAGE, "disk_full")
             }
@@ -135,11 +138,25 @@ impl Problem {
             ManagerError::NoDirectory { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "no_such_directory"),
             ManagerError::NoIndex => (StatusCode::NOT_FOUND, "no_index"),
             ManagerError::Index(_) => (StatusCode::SERVICE_UNAVAILABLE, "index_unavailable"),
+            ManagerError::Playback(error) => match error {
+                PlaybackError::Nothing { .. } => (StatusCode::NOT_FOUND, "no_recordings"),
+                PlaybackError::Format { .. } => (StatusCode::CONFLICT, "not_playable"),
+                PlaybackError::TooLong => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_query"),
+                PlaybackError::Index(_) => (StatusCode::SERVICE_UNAVAILABLE, "index_unavailable"),
+                PlaybackError::NoPictures => (StatusCode::CONFLICT, "no_picture"),
+                PlaybackError::Pipeline(_) => (StatusCode::SERVICE_UNAVAILABLE, "picture_failed"),
+                PlaybackError::GivenUp => (StatusCode::CONFLICT, "export_ended"),
+                PlaybackError::File { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "recording_damaged"),
+            },
+            ManagerError::Picture(_) => (StatusCode::SERVICE_UNAVAILABLE, "picture_failed"),
+            ManagerError::NoPicture(_) => (StatusCode::CONFLICT, "no_picture"),
             ManagerError::ShutDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         };
         match error {
             ManagerError::Build(error) => error.into(),
+            // What is wrong with a file is no secret, and no fault of ours.
+            ManagerError::Playback(_) => Self::new(status, code, error.to_string()),
             _ if status == StatusCode::INTERNAL_SERVER_ERROR => Self::internal(error),
             _ => Self::new(status, code, error.to_string()),
         }
@@ -151,6 +168,7 @@ impl From<&RecordError> for Problem {
         let (status, code) = match error {
             RecordError::State { .. } => (StatusCode::CONFLICT, "recording_state"),
             RecordError::Storage(e) if e.is_full() => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
+            RecordError::NoEvents => (StatusCode::CONFLICT, "no_events"),
             RecordError::Ended => (StatusCode::CONFLICT, "stream_ended"),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "recording_failed"),
         };

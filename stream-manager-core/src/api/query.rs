@@ -18,9 +18,23 @@ pub(super) fn contradiction(detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_query", detail)
 }
 
-/// Reads a query string; what is not known is refused.
+/// Reads a query string; what is not known is refused. Tokens and signatures are for authorizers to look at.
 pub(super) fn parse<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
-    axum::extract::Query::<T>::try_from_uri(uri)
+    without(uri, &["token", "jwt", "sig"])
+}
+
+/// The same for media, in whose addresses names and passwords may stand, too.
+pub(super) fn parse_for_media<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
+    without(uri, &["user", "pass", "token", "jwt", "sig"])
+}
+
+/// What is left to read where credentials stand in an address, too.
+fn without<T: DeserializeOwned>(uri: &Uri, credentials: &[&str]) -> Result<T, Problem> {
+    let pairs = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    let others = pairs.filter(|(name, _)| !credentials.contains(&name.as_ref()));
+    let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(others).finish();
+    let uri = Uri::try_from(format!("/?{query}")).map_err(|e| bad(e.to_string()))?;
+    axum::extract::Query::<T>::try_from_uri(&uri)
         .map(|q| q.0)
         .map_err(|e| bad(crate::config::explain(&e.body_text())))
 }

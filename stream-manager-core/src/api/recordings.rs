@@ -1,10 +1,13 @@
 //! `/api/streams/{id}/recordings` and `/api/storage`: what has been recorded, and how the disks are.
 
+use super::playback::time;
 use super::problem::Problem;
 use super::query::{self, bad};
 use super::{ApiState, json};
+use crate::config::DurationText;
 use crate::frame::WallTime;
 use crate::manager::ManagerError;
+use crate::recording::RecordingTrigger;
 use crate::storage::index::{Mark, RecordingItem, SegmentId, SegmentRow, TimeRange};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -12,6 +15,7 @@ use axum::response::Response;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What may be asked of recordings.
 #[derive(Debug, Default, Deserialize)]
@@ -76,13 +80,6 @@ pub(super) struct Deleted {
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Protected {
     segments: usize,
-}
-
-fn time(name: &str, text: Option<&String>) -> Result<Option<WallTime>, Problem> {
-    let Some(text) = text else { return Ok(None) };
-    // A plus that was not encoded arrives as a space.
-    let text = text.replace(' ', "+");
-    text.parse().map(Some).map_err(|e| bad(format!("{name}: {e}")))
 }
 
 fn range(query: &RecordingsQuery) -> Result<TimeRange, Problem> {
@@ -194,6 +191,60 @@ pub(super) async fn protect(
     let range = whole_range(query)?;
     let segments = state.manager.protect_recordings(id, range, protected).await?;
     Ok(json(StatusCode::OK, &Protected { segments }))
+}
+
+/// What is said of an event beside its body.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct TriggerQuery {
+    kind: Option<String>,
+    text: Option<String>,
+    duration: Option<DurationText>,
+}
+
+/// The longest name of a kind, and the longest text.
+const MAX_KIND: usize = 60;
+pub(super) const MAX_TEXT: usize = 500;
+/// The most that is kept with an event.
+pub(super) const MAX_DATA_BYTES: usize = 64 << 10;
+/// The longest time that one event may ask for.
+const MAX_EVENT: Duration = Duration::from_secs(86_400);
+
+/// Whether it can be the name of a kind.
+pub(super) fn check_kind(kind: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if kind.is_empty() || kind.len() > MAX_KIND || !kind.chars().all(plain) {
+        let shown: String = kind.chars().take(MAX_KIND).collect();
+        return Err(format!(
+            "\"{shown}\"; expected 1 to {MAX_KIND} letters, digits, '.', '_' or '-', such as motion"
+        ));
+    }
+    Ok(())
+}
+
+/// An event as somebody tells of it: what is to be known of it stands in the address, so that whatever sends webhooks can do it. A body
+/// that is JSON is kept with it.
+pub(super) fn trigger(query: &TriggerQuery, body: &[u8]) -> Result<RecordingTrigger, Problem> {
+    let kind = query.kind.clone().unwrap_or_else(|| "event".to_owned());
+    check_kind(&kind).map_err(|problem| bad(format!("kind is {problem}")))?;
+    let text = query.text.clone().unwrap_or_default();
+    if text.chars().count() > MAX_TEXT {
+        return Err(bad(format!("text is longer than {MAX_TEXT} characters")));
+    }
+    let duration = query.duration.map(|text| text.0);
+    if let Some(duration) = duration.filter(|d| d.is_zero() || *d > MAX_EVENT) {
+        return Err(bad(format!(
+            "duration is {}; expected more than 0s and at most 24h",
+            DurationText(duration)
+        )));
+    }
+    if body.len() > MAX_DATA_BYTES {
+        let detail =
+            format!("the body has {} bytes; at most {MAX_DATA_BYTES} are kept with an event", body.len());
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail));
+    }
+    let data = serde_json::from_slice(body).unwrap_or_default();
+    Ok(RecordingTrigger { kind, text, data, duration })
 }
 
 pub(super) async fn storage(

@@ -3,6 +3,8 @@
 //! Each connection has a task of its own. A client that does not send its request's head in time is disconnected, and
 //! one that takes nothing, by the kernel; the number of connections is limited.
 
+use super::accounts::ByTls;
+use crate::tls::{Certificate, TlsFiles};
 use axum::Router;
 use axum::extract::ConnectInfo;
 use hyper::Request;
@@ -12,7 +14,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +44,9 @@ pub enum ServeError {
         /// Why, and what would help.
         problem: String,
     },
+    /// Certificate and key cannot be used.
+    #[error("server.tls_certificate and server.tls_key: {0}")]
+    Tls(String),
 }
 
 /// A bound listener. Binding is separate from serving, so that a taken port is found before anything starts.
@@ -47,6 +54,7 @@ pub enum ServeError {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    certificate: Option<Arc<Certificate>>,
 }
 
 impl Server {
@@ -66,7 +74,18 @@ impl Server {
         };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address })
+        Ok(Self { listener, address, certificate: None })
+    }
+
+    /// By TLS, with HTTP/2 and HTTP/1.1. New files are used as soon as they are there.
+    ///
+    /// # Errors
+    /// If certificate and key cannot be used.
+    pub async fn tls(mut self, files: TlsFiles) -> Result<Self, ServeError> {
+        let opened = tokio::task::spawn_blocking(move || Certificate::open(files, PROTOCOLS)).await;
+        let opened = opened.unwrap_or_else(|e| Err(e.to_string())).map_err(ServeError::Tls)?;
+        self.certificate = Some(opened);
+        Ok(self)
     }
 
     /// Where it listens.
@@ -88,7 +107,8 @@ impl Server {
             };
             match accepted {
                 Ok((socket, peer)) => {
-                    connections.spawn(serve(socket, peer, router.clone(), cancel.clone()));
+                    let certificate = self.certificate.clone();
+                    connections.spawn(serve(socket, peer, certificate, router.clone(), cancel.clone()));
                 }
                 Err(error) => {
                     // Out of file descriptors, or the client has left already.
@@ -129,16 +149,51 @@ async fn speaks_http2(socket: &TcpStream) -> std::io::Result<bool> {
     }
 }
 
-async fn serve(socket: TcpStream, peer: SocketAddr, router: Router, cancel: CancellationToken) {
+/// What TLS offers (ALPN, RFC 7301).
+const PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
+
+/// Finds out what a client speaks, and answers.
+async fn serve(
+    socket: TcpStream,
+    peer: SocketAddr,
+    certificate: Option<Arc<Certificate>>,
+    router: Router,
+    cancel: CancellationToken,
+) {
     // Answers are written as a whole: waiting for more would only delay them.
     let _ = socket.set_nodelay(true);
     #[cfg(target_os = "linux")]
     let _ = rustix::net::sockopt::set_tcp_user_timeout(&socket, WRITE_TIMEOUT_MS);
-    let version = cancel.run_until_cancelled(tokio::time::timeout(HEAD_TIMEOUT, speaks_http2(&socket))).await;
-    let Some(Ok(Ok(http2))) = version else { return };
+    let Some(certificate) = certificate else {
+        let version = tokio::time::timeout(HEAD_TIMEOUT, speaks_http2(&socket));
+        let Some(Ok(Ok(http2))) = cancel.run_until_cancelled(version).await else { return };
+        return answer(socket, peer, (http2, false), router, cancel).await;
+    };
+    let handshake = async { certificate.acceptor().await.accept(socket).await };
+    let handshake = tokio::time::timeout(HEAD_TIMEOUT, handshake);
+    match cancel.run_until_cancelled(handshake).await {
+        Some(Ok(Ok(stream))) => {
+            let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            answer(stream, peer, (http2, true), router, cancel).await;
+        }
+        Some(Ok(Err(error))) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+        _ => {}
+    }
+}
+
+async fn answer(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: SocketAddr,
+    (http2, by_tls): (bool, bool),
+    router: Router,
+    cancel: CancellationToken,
+) {
     let router = TowerToHyperService::new(router);
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
+        if by_tls {
+            request.extensions_mut().insert(ByTls);
+        }
         router.call(request)
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -151,7 +206,7 @@ async fn serve(socket: TcpStream, peer: SocketAddr, router: Router, cancel: Canc
         .max_header_list_size(MAX_HEAD_BYTES as u32);
     // Told which it is, since by itself it would wait for ever for a client that says nothing.
     let builder = if http2 { builder.http2_only() } else { builder.http1_only() };
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(socket), service);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,

@@ -2,9 +2,10 @@
 
 use super::problem::Problem;
 use super::{ApiState, json, query};
+use crate::auth::{Action, Grant};
 use crate::session::SessionInfo;
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -45,20 +46,24 @@ pub(super) fn kick_all(state: &ApiState, stream: &str) -> Ended {
     Ended { ended: state.manager.sessions().kick_stream(stream) }
 }
 
-async fn list_all(State(state): Shared, uri: Uri) -> Result<Response, Problem> {
-    list(&state, &query::parse(&uri)?, None)
+async fn list_all(
+    State(state): Shared,
+    Extension(grant): Extension<Grant>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    list(&state, &query::parse(&uri)?, |stream| grant.may(Action::ApiRead, Some(stream)))
 }
 
-/// The sessions of one stream, or all.
-pub(super) fn list(state: &ApiState, query: &PageQuery, stream: Option<&str>) -> Result<Response, Problem> {
+/// The sessions of some streams.
+pub(super) fn list(
+    state: &ApiState,
+    query: &PageQuery,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<Response, Problem> {
     let limit = query::limit(query.limit)?;
     let after = query.after.unwrap_or(0);
-    let mut sessions = state
-        .manager
-        .sessions()
-        .list()
-        .into_iter()
-        .filter(|s| s.id > after && stream.is_none_or(|stream| *s.stream == *stream));
+    let mut sessions =
+        state.manager.sessions().list().into_iter().filter(|s| s.id > after && is_wanted(&s.stream));
     let items: Vec<SessionInfo> = sessions.by_ref().take(limit).collect();
     let next = items.last().filter(|_| sessions.next().is_some()).map(|s| s.id.to_string());
     Ok(json(StatusCode::OK, &SessionPage { items, next }))

@@ -1,8 +1,12 @@
 //! `/api/streams`: make, change, list, look at, remove, and control recordings.
 
+use super::access::Refused;
 use super::batch;
 use super::body::{self, Media};
+use super::exports;
+use super::guard::{self, AskedBy, Need};
 use super::idempotency::Key;
+use super::marks;
 use super::ports::host_of;
 use super::problem::Problem;
 use super::query::{self, conditions};
@@ -11,6 +15,7 @@ use super::sessions;
 use super::target::Target;
 use super::view::{RecordingView, StreamView};
 use super::{ApiState, json};
+use crate::auth::{Action, Grant};
 use crate::config::StreamConfig;
 use crate::manager::{
     ChangeOptions, DeleteRecordings, Done, KeyedAnswer, ManagerError, Operation, Outcome, RecordingWish,
@@ -36,7 +41,7 @@ pub(super) fn routes() -> Router<Arc<ApiState>> {
         .route("/api/streams", get(list).post(create))
         .route("/api/streams:batch", post(batch::run))
         // An id may contain slashes, so what follows it is told apart in the handler.
-        .route("/api/streams/{*path}", any(by_path))
+        .route("/api/streams/{*path}", any(by_path_of_somebody))
 }
 
 #[derive(Deserialize)]
@@ -94,17 +99,25 @@ impl ListQuery {
     }
 }
 
-async fn list(State(state): Shared, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
+async fn list(
+    State(state): Shared,
+    Extension(grant): Extension<Grant>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let query: ListQuery = query::parse(&uri)?;
     let host = host_of(&headers);
+    // Who sees everything gets what others have got a moment ago.
+    let sees_all = grant.may_all(Action::ApiRead);
     let key = format!("{} {}", host.unwrap_or_default(), uri.query().unwrap_or_default());
-    if let Some(page) = state.lists.get(&state.manager, &key) {
+    if let Some(page) = state.lists.get(&state.manager, &key).filter(|_| sees_all) {
         return Ok(json_bytes(page));
     }
     let moment = state.lists.now(&state.manager);
     let limit = query::limit(query.limit)?;
     let (order, descending) = query.order()?;
-    let infos = state.manager.infos(&query.filter()?, order, descending);
+    let mut infos = state.manager.infos(&query.filter()?, order, descending);
+    infos.retain(|info| sees_all || grant.may(Action::ApiRead, Some(&info.id)));
     let after = query.after.as_deref().unwrap_or_default();
     let start = match after {
         "" => 0,
@@ -125,7 +138,9 @@ async fn list(State(state): Shared, uri: Uri, headers: HeaderMap) -> Result<Resp
     let text = serde_json::to_vec_pretty(&StreamPage { items, next, total: infos.len() })
         .map_err(|error| Problem::internal(&error))?;
     let text = Bytes::from(text);
-    state.lists.put(key, moment, text.clone());
+    if sees_all {
+        state.lists.put(key, moment, text.clone());
+    }
     Ok(json_bytes(text))
 }
 
@@ -234,8 +249,19 @@ fn dry(outcome: Outcome) -> Response {
     json(StatusCode::OK, &DryRun { dry_run: true, done: done_name(outcome.done), id: outcome.id, config })
 }
 
+/// Whether somebody may make or change this stream.
+pub(super) fn may_change(grant: &Grant, id: &str) -> Result<(), Problem> {
+    if grant.may(Action::ApiWrite, Some(id)) {
+        return Ok(());
+    }
+    let shown: String = id.chars().take(200).collect();
+    let detail = format!("there is no permission for {} of \"{shown}\"", Action::ApiWrite);
+    Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
+}
+
 async fn create(
     State(state): Shared,
+    Extension(grant): Extension<Grant>,
     uri: Uri,
     headers: HeaderMap,
     key: Option<Extension<Key>>,
@@ -243,6 +269,7 @@ async fn create(
 ) -> Result<Response, Problem> {
     let query: ChangeQuery = query::parse(&uri)?;
     let config = body::stream(body::value(&headers, &body, Media::Json)?)?;
+    may_change(&grant, &config.id)?;
     let mut options = ChangeOptions { dry_run: query.dry_run, untrusted: true, ..ChangeOptions::default() };
     options.answer = key.as_ref().map(|Extension(key)| {
         let weak = Arc::downgrade(&state);
@@ -280,17 +307,63 @@ async fn create(
     Ok(response)
 }
 
-async fn by_path(
+/// Asks what the call takes, of the same target that is then worked on.
+async fn by_path_of_somebody(
     State(state): Shared,
     Path(path): Path<String>,
     request: Request,
-) -> Result<Response, Problem> {
+) -> Result<Response, Refused> {
     let target = Target::of(&state, &path);
+    let (parts, body) = request.into_parts();
+    let grant = match target.need(&parts.method) {
+        None => None,
+        Some((action, stream)) => {
+            guard::check(&state, &parts, &Need::Stream(action, stream.to_owned())).await?
+        }
+    };
+    let asked_by = AskedBy(grant.as_ref().and_then(|grant| grant.user.clone()));
+    let request = Request::from_parts(parts, body);
+    let answered = by_path(&state, &path, target, &grant.unwrap_or_default(), request).await;
+    let mut response = answered.into_response();
+    response.extensions_mut().insert(asked_by);
+    Ok(response)
+}
+
+async fn by_path(
+    state: &Arc<ApiState>,
+    path: &str,
+    target: Target<'_>,
+    grant: &Grant,
+    request: Request,
+) -> Result<Response, Problem> {
     #[cfg(feature = "hls")]
     if let Target::Live(id) = target
         && matches!(request.method().as_str(), "GET" | "HEAD" | "OPTIONS")
     {
-        return Ok(super::players::live(&state, id, request).await);
+        return Ok(super::players::live(state, id, request).await);
+    }
+    #[cfg(feature = "hls")]
+    if let Target::Playlist(id) = target
+        && matches!(request.method().as_str(), "GET" | "HEAD" | "OPTIONS")
+    {
+        return Ok(super::players::playback_playlist(state, id, request).await);
+    }
+    match (request.method().as_str(), target) {
+        ("GET" | "HEAD", Target::Snapshot(id)) => {
+            return Ok(super::pictures::snapshot(state, id, request.into_parts().0).await);
+        }
+        ("GET" | "HEAD", Target::Thumbnails(id)) => {
+            return Ok(super::pictures::thumbnails(state, id, request.into_parts().0).await);
+        }
+        ("GET" | "HEAD", Target::Mjpeg(id)) => {
+            return Ok(super::pictures::mjpeg(state, id, request.into_parts().0).await);
+        }
+        _ => {}
+    }
+    if let Target::Playback(id) = target
+        && matches!(request.method().as_str(), "GET" | "HEAD" | "OPTIONS")
+    {
+        return Ok(super::playback::playback(state, id, request.into_parts().0).await);
     }
     let (parts, body) = request.into_parts();
     let (method, uri, headers) = (parts.method, parts.uri, parts.headers);
@@ -299,46 +372,72 @@ async fn by_path(
     match (method.as_str(), target) {
         ("GET" | "HEAD", Target::Stream(id)) => {
             let _: query::Nothing = query::parse(&uri)?;
-            answer(&state, StatusCode::OK, id, &headers)
+            answer(state, StatusCode::OK, id, &headers)
         }
-        ("PUT", Target::Stream(id)) => put(&state, id, &uri, &headers, &body).await,
-        ("PATCH", Target::Stream(id)) => patch(&state, id, &uri, &headers, &body).await,
-        ("DELETE", Target::Stream(id)) => remove(&state, id, &uri, &headers).await,
-        ("GET" | "HEAD", Target::Stats(id)) => stats(&state, id, &uri),
+        ("PUT", Target::Stream(id)) => put(state, id, &uri, &headers, &body).await,
+        ("PATCH", Target::Stream(id)) => patch(state, id, &uri, &headers, &body).await,
+        ("DELETE", Target::Stream(id)) => remove(state, id, &uri, &headers).await,
+        ("GET" | "HEAD", Target::Stats(id)) => stats(state, id, &uri),
         ("GET" | "HEAD", Target::Sessions(id)) => {
             let info = state.manager.info(id)?;
-            sessions::list(&state, &query::parse(&uri)?, Some(&info.id))
+            sessions::list(state, &query::parse(&uri)?, |stream| *stream == *info.id)
         }
         ("DELETE", Target::Sessions(id)) => {
             let _: query::Nothing = query::parse(&uri)?;
             let info = state.manager.info(id)?;
-            Ok(json(StatusCode::OK, &sessions::kick_all(&state, &info.id)))
+            Ok(json(StatusCode::OK, &sessions::kick_all(state, &info.id)))
+        }
+        ("GET" | "HEAD", Target::Timeline(id)) => {
+            super::playback::timeline(state, id, &query::parse(&uri)?).await
+        }
+        ("GET" | "HEAD", Target::Marks(id)) => marks::list(state, Some(id), grant, query::parse(&uri)?).await,
+        ("POST", Target::Marks(id)) => {
+            let _: query::Nothing = query::parse(&uri)?;
+            marks::add(state, id, &headers, &body).await
+        }
+        ("DELETE", Target::Mark(id, number)) => {
+            let _: query::Nothing = query::parse(&uri)?;
+            marks::remove(state, id, number).await
+        }
+        ("GET" | "HEAD", Target::Exports(id)) => exports::of_stream(state, id, &uri).await,
+        ("POST", Target::Sign(id)) => {
+            let _: query::Nothing = query::parse(&uri)?;
+            super::accounts::sign(state, id, grant, &headers, &body).await
+        }
+        ("POST", Target::Exports(id)) => {
+            let _: query::Nothing = query::parse(&uri)?;
+            exports::begin(state, id, &headers, &body).await
         }
         ("GET" | "HEAD", Target::Recordings(id)) => {
-            recordings::list(&state, id, &query::parse::<RecordingsQuery>(&uri)?).await
+            recordings::list(state, id, &query::parse::<RecordingsQuery>(&uri)?).await
         }
         ("DELETE", Target::Recordings(id)) => {
-            recordings::delete(&state, id, &query::parse::<RecordingsQuery>(&uri)?).await
+            recordings::delete(state, id, &query::parse::<RecordingsQuery>(&uri)?).await
         }
         ("POST", Target::Protect(id, protected)) => {
-            recordings::protect(&state, id, &query::parse::<RecordingsQuery>(&uri)?, protected).await
+            recordings::protect(state, id, &query::parse::<RecordingsQuery>(&uri)?, protected).await
         }
         ("POST", Target::Recording(id, action)) => {
             let _: query::Nothing = query::parse(&uri)?;
             let status = state.manager.control_recording(id, action).await?;
             Ok(json(StatusCode::OK, &RecordingView::from(status)))
         }
+        ("POST", Target::Trigger(id)) => {
+            let trigger = recordings::trigger(&query::parse(&uri)?, &body)?;
+            let status = state.manager.trigger_recording(id, trigger).await?;
+            Ok(json(StatusCode::OK, &RecordingView::from(status)))
+        }
         ("POST", Target::Enable(id, enabled)) => {
             let operation = Operation::Enable { id: id.to_owned(), enabled };
-            act(&state, operation, &uri, &headers).await
+            act(state, operation, &uri, &headers).await
         }
         ("POST", Target::Restart(id)) => {
-            act(&state, Operation::Restart { id: id.to_owned() }, &uri, &headers).await
+            act(state, Operation::Restart { id: id.to_owned() }, &uri, &headers).await
         }
         #[cfg(feature = "inference")]
         ("GET" | "HEAD", Target::Inference(id)) => {
             let _: query::Nothing = query::parse(&uri)?;
-            super::inference::get(&state, id)
+            super::inference::get(state, id)
         }
         #[cfg(feature = "inference")]
         ("PATCH", Target::Inference(id)) => {
@@ -347,13 +446,13 @@ async fn by_path(
             let options = conditional(&headers, query.dry_run)?;
             let outcome = state.manager.change(Operation::Patch { id: id.to_owned(), patch }, options).await;
             let outcome = outcome.map_err(|e| super::inference::problem_of(&e))?;
-            if query.dry_run { Ok(dry(outcome)) } else { super::inference::get(&state, &outcome.id) }
+            if query.dry_run { Ok(dry(outcome)) } else { super::inference::get(state, &outcome.id) }
         }
         #[cfg(feature = "inference")]
         ("POST", Target::Analyse(id, enabled)) => {
             let _: query::Nothing = query::parse(&uri)?;
             state.manager.control_inference(id, enabled).await?;
-            super::inference::get(&state, id)
+            super::inference::get(state, id)
         }
         (method, target) => {
             let shown: String = path.chars().take(200).collect();

@@ -12,11 +12,22 @@ pub(super) enum Target<'a> {
     Recordings(&'a str),
     Protect(&'a str, bool),
     Recording(&'a str, RecordingAction),
+    Trigger(&'a str),
     Enable(&'a str, bool),
     Restart(&'a str),
     Inference(&'a str),
     Analyse(&'a str, bool),
     Live(&'a str),
+    Timeline(&'a str),
+    Playback(&'a str),
+    Playlist(&'a str),
+    Snapshot(&'a str),
+    Thumbnails(&'a str),
+    Mjpeg(&'a str),
+    Marks(&'a str),
+    Mark(&'a str, &'a str),
+    Exports(&'a str),
+    Sign(&'a str),
 }
 
 impl<'a> Target<'a> {
@@ -25,21 +36,20 @@ impl<'a> Target<'a> {
         if state.manager.info(path).is_ok() { Self::Stream(path) } else { Self::by_end(path) }
     }
 
-    fn by_end(path: &'a str) -> Self {
+    pub(super) fn by_end(path: &'a str) -> Self {
         let Some((front, last)) = path.rsplit_once('/') else { return Self::Stream(path) };
-        let action = match last {
-            "start" => Some(RecordingAction::Start),
-            "stop" => Some(RecordingAction::Stop),
-            "pause" => Some(RecordingAction::Pause),
-            "resume" => Some(RecordingAction::Resume),
-            "split" => Some(RecordingAction::Split),
-            _ => None,
-        };
+        let action = RecordingAction::from_name(last);
         if let (Some(action), Some(id)) = (action, front.strip_suffix("/recording")) {
             return Self::Recording(id, action);
         }
+        if let ("trigger", Some(id)) = (last, front.strip_suffix("/recording")) {
+            return Self::Trigger(id);
+        }
         if let ("start" | "stop", Some(id)) = (last, front.strip_suffix("/inference")) {
             return Self::Analyse(id, last == "start");
+        }
+        if let Some(id) = front.strip_suffix("/marks") {
+            return Self::Mark(id, last);
         }
         match (last, front.strip_suffix("/recordings")) {
             ("protect" | "unprotect", Some(id)) => Self::Protect(id, last == "protect"),
@@ -50,6 +60,15 @@ impl<'a> Target<'a> {
             ("restart", _) => Self::Restart(front),
             ("inference", _) => Self::Inference(front),
             ("live.mp4", _) => Self::Live(front),
+            ("timeline", _) => Self::Timeline(front),
+            ("playback", _) => Self::Playback(front),
+            ("playback.m3u8", _) => Self::Playlist(front),
+            ("snapshot.jpg", _) => Self::Snapshot(front),
+            ("thumbnails.jpg", _) => Self::Thumbnails(front),
+            ("mjpeg", _) => Self::Mjpeg(front),
+            ("marks", _) => Self::Marks(front),
+            ("exports", _) => Self::Exports(front),
+            ("sign", _) => Self::Sign(front),
             _ => Self::Stream(path),
         }
     }
@@ -58,15 +77,21 @@ impl<'a> Target<'a> {
     pub(super) fn methods(&self) -> &'static str {
         match self {
             Self::Stream(_) => "GET, HEAD, PUT, PATCH, DELETE",
-            Self::Stats(_) => "GET, HEAD",
-            Self::Live(_) => "GET, HEAD, OPTIONS",
+            Self::Stats(_) | Self::Timeline(_) | Self::Snapshot(_) | Self::Thumbnails(_) | Self::Mjpeg(_) => {
+                "GET, HEAD"
+            }
+            Self::Marks(_) | Self::Exports(_) => "GET, HEAD, POST",
+            Self::Mark(..) => "DELETE",
+            Self::Live(_) | Self::Playback(_) | Self::Playlist(_) => "GET, HEAD, OPTIONS",
             Self::Sessions(_) | Self::Recordings(_) => "GET, HEAD, DELETE",
             Self::Inference(_) => "GET, HEAD, PATCH",
             Self::Protect(..)
             | Self::Recording(..)
+            | Self::Trigger(_)
             | Self::Enable(..)
             | Self::Restart(_)
-            | Self::Analyse(..) => "POST",
+            | Self::Analyse(..)
+            | Self::Sign(_) => "POST",
         }
     }
 }
@@ -83,6 +108,8 @@ mod tests {
             ("yard/door/stats", Target::Stats("yard/door")),
             ("a/recording/start", Target::Recording("a", RecordingAction::Start)),
             ("a/start", Target::Stream("a/start")),
+            ("a/recording/auto", Target::Recording("a", RecordingAction::Auto)),
+            ("yard/door/recording/trigger", Target::Trigger("yard/door")),
             ("a/recordings", Target::Recordings("a")),
             ("a/recordings/unprotect", Target::Protect("a", false)),
             ("cam/*/disable", Target::Enable("cam/*", false)),
@@ -90,6 +117,13 @@ mod tests {
             ("yard/door/inference", Target::Inference("yard/door")),
             ("a/inference/stop", Target::Analyse("a", false)),
             ("yard/door/live.mp4", Target::Live("yard/door")),
+            ("yard/door/playback", Target::Playback("yard/door")),
+            ("a/timeline", Target::Timeline("a")),
+            ("yard/door/marks", Target::Marks("yard/door")),
+            ("yard/door/marks/17", Target::Mark("yard/door", "17")),
+            ("yard/door/exports", Target::Exports("yard/door")),
+            ("yard/door/mjpeg", Target::Mjpeg("yard/door")),
+            ("yard/door/sign", Target::Sign("yard/door")),
         ] {
             assert_eq!(Target::by_end(path), target, "{path}");
         }

@@ -285,9 +285,15 @@ async fn many_changes_at_once() {
     assert_eq!((&page["items"][0]["id"], &page["next"]), (&json!("c"), &json!("c")));
     let (_, page) = call(&app, "GET", "/api/streams?sort=-id&limit=1&after=c", "").await;
     assert_eq!((&page["items"][0]["id"], &page["next"]), (&json!("a"), &Value::Null));
-    for body in
-        [r#"{"operations": [{"op": "explode", "id": "a"}]}"#, r#"{"atomic": true}"#, r#"{"operations": {}}"#]
-    {
+    // What is no operation at all is no batch, whatever else is in it.
+    for body in [
+        r#"{"operations": [{"op": "explode", "id": "a"}]}"#,
+        r#"{"operations": [{"op": "put", "id": "a", "stream": null}]}"#,
+        r#"{"operations": [{"op": "create", "stream": [1]}]}"#,
+        r#"{"operations": [{"op": "patch", "id": "a", "patch": "enabled"}]}"#,
+        r#"{"atomic": true}"#,
+        r#"{"operations": {}}"#,
+    ] {
         assert_eq!(call(&app, "POST", "/api/streams:batch", body).await.0, 422, "{body}");
     }
 }

@@ -112,6 +112,10 @@ pub struct RecordingView {
     segments: u64,
     last_error: Option<String>,
     last_segment: Option<Segment>,
+    /// When it records by itself: `continuous`, `schedule`, `event`.
+    modes: Vec<String>,
+    /// What is kept in memory of what came before an event.
+    pre_roll_bytes: u64,
 }
 
 impl From<RecorderStatus> for RecordingView {
@@ -128,6 +132,8 @@ impl From<RecorderStatus> for RecordingView {
             segments: status.segments,
             last_error: status.last_error,
             last_segment: status.last_segment,
+            modes: status.modes.into_iter().map(Into::into).collect(),
+            pre_roll_bytes: status.pre_roll_bytes,
         }
     }
 }
@@ -146,6 +152,8 @@ impl RecordingView {
             segments: 0,
             last_error: None,
             last_segment: None,
+            modes: Vec::new(),
+            pre_roll_bytes: 0,
         }
     }
 }
@@ -285,6 +293,11 @@ impl StreamView {
             })
             .collect();
         self
+    }
+
+    /// Where it can be had, by protocol.
+    pub(super) fn into_addresses(self) -> BTreeMap<String, String> {
+        self.addresses
     }
 
     /// Counts who watches it.

@@ -25,6 +25,9 @@ impl Config {
             for (index, user) in self.auth.users.iter().enumerate() {
                 value["auth"]["users"][index]["password"] = user.password.reveal().into();
             }
+            if let Some(callback) = &self.auth.callback {
+                value["auth"]["callback"]["url"] = callback.url.reveal().into();
+            }
             for (index, hook) in self.hooks.webhooks.iter().enumerate() {
                 if let Some(secret) = &hook.secret {
                     value["hooks"]["webhooks"][index]["secret"] = secret.reveal().into();

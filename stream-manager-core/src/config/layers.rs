@@ -181,6 +181,7 @@ impl Effect {
         }
         match key {
             "server.listen" | "auth.methods" => Self::Rebind,
+            _ if key.starts_with("server.tls_") => Self::Rebind,
             "storage.max_size" | "storage.min_free" => Self::Live,
             "telemetry.log_format" => Self::ProcessRestart,
             _ if ["rtmp.", "rtsp.", "webrtc."].iter().any(|section| key.starts_with(section)) => Self::Rebind,
@@ -224,6 +225,11 @@ impl Config {
         for (differs, key) in [
             (self.auth.methods != new.auth.methods, "auth.methods"),
             (self.auth.users != new.auth.users, "auth.users"),
+            (self.auth.anonymous != new.auth.anonymous, "auth.anonymous"),
+            (self.auth.open_viewing != new.auth.open_viewing, "auth.open_viewing"),
+            (self.auth.session_lifetime != new.auth.session_lifetime, "auth.session_lifetime"),
+            (self.auth.jwt != new.auth.jwt, "auth.jwt"),
+            (self.auth.callback != new.auth.callback, "auth.callback"),
             (self.hooks.webhooks != new.hooks.webhooks, "hooks.webhooks"),
             (self.hooks.commands != new.hooks.commands, "hooks.commands"),
             (self.hooks.mqtt != new.hooks.mqtt, "hooks.mqtt"),
@@ -304,7 +310,10 @@ mod tests {
         new.auth.users.push(super::super::UserConfig {
             name: "a".into(),
             password: crate::auth::Secret::new("b"),
-            read: Vec::new(),
+            role: None,
+            streams: None,
+            permissions: Vec::new(),
+            read: None,
             publish: Vec::new(),
         });
         let changes = old.changes_to(&new);

@@ -93,6 +93,7 @@ impl Config {
     /// [`check_streams`](crate::manager::check_streams).
     pub fn check(&self) -> Result<(), String> {
         self.rtsp.check()?;
+        self.server.check()?;
         self.auth.check()?;
         self.hooks.check()?;
         self.inference.check()?;

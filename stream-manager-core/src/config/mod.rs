@@ -12,6 +12,7 @@
 //! assert_eq!(error, "line 2: server.lissen: unknown key; did you mean \"listen\"?");
 //! ```
 
+mod auth;
 mod export;
 mod fallback;
 mod hls;
@@ -19,6 +20,7 @@ mod hooks;
 mod inference;
 mod layers;
 mod load;
+mod modes;
 mod onvif;
 mod policy;
 mod rtmp;
@@ -30,6 +32,7 @@ mod units;
 mod variant;
 mod webrtc;
 
+pub use auth::{AuthConfig, CallbackConfig, JwtConfig, UserConfig};
 pub use fallback::{FallbackConfig, FallbackKind, FallbackSettings};
 pub use hls::{HlsConfig, HlsSettings, StreamHlsConfig};
 pub use hooks::{CommandConfig, EventsConfig, HooksConfig, MqttConfig, WebhookConfig};
@@ -41,6 +44,7 @@ pub use layers::{ConfigSource, Effect, KeyChange};
 pub(crate) use layers::{Written, collect_keys};
 pub use load::{ConfigError, Overrides};
 pub(crate) use load::{explain, suggest, unknown_kind};
+pub use modes::{ModeName, ModeSettings};
 pub use onvif::{OnvifConfig, OnvifDevice};
 pub use policy::{MinFreeText, SyncText};
 pub use rtmp::RtmpConfig;
@@ -55,8 +59,7 @@ pub use units::{BytesText, DurationText};
 pub use variant::{VariantConfig, check_derived};
 pub use webrtc::{IceConfig, IceServerConfig, Transcode, WebRtcConfig};
 
-use crate::auth::Secret;
-use crate::auth::digest::AuthMethod;
+use crate::auth::Network;
 use crate::source::RtspTransport;
 use crate::storage::space::MinFree;
 use schemars::JsonSchema;
@@ -102,9 +105,20 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
-    /// Where HTTP listens. The loopback by default: there is no authentication yet.
+    /// Where HTTP listens. The loopback by default.
     #[serde(deserialize_with = "socket_address")]
     pub listen: SocketAddr,
+    /// Where HTTPS listens. Not at all if not set.
+    #[serde(deserialize_with = "optional_socket_address", skip_serializing_if = "Option::is_none")]
+    pub tls_listen: Option<SocketAddr>,
+    /// The certificate of HTTPS, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_certificate: Option<PathBuf>,
+    /// Its key, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_key: Option<PathBuf>,
+    /// Proxies that say in `X-Forwarded-For` for whom they speak: addresses or networks.
+    pub trusted_proxies: Vec<Network>,
     /// How many sources may be connecting at one time.
     pub max_connects: usize,
     /// How many of them to one host.
@@ -116,7 +130,29 @@ pub struct ServerConfig {
 impl Default for ServerConfig {
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 3000));
-        Self { listen, max_connects: 16, max_connects_per_host: 8, reload_on_change: true }
+        Self {
+            listen,
+            tls_listen: None,
+            tls_certificate: None,
+            tls_key: None,
+            trusted_proxies: Vec::new(),
+            max_connects: 16,
+            max_connects_per_host: 8,
+            reload_on_change: true,
+        }
+    }
+}
+
+impl ServerConfig {
+    /// What is wrong with it: the key, and what would be right.
+    pub fn check(&self) -> Result<(), String> {
+        match (self.tls_listen.is_some(), self.tls_certificate.is_some(), self.tls_key.is_some()) {
+            (_, true, true) | (false, false, false) => Ok(()),
+            _ => {
+                Err("server.tls_listen, server.tls_certificate and server.tls_key: HTTPS needs all three"
+                    .into())
+            }
+        }
     }
 }
 
@@ -271,88 +307,6 @@ fn optional_socket_address<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<SocketAddr>, D::Error> {
     socket_address(deserializer).map(Some)
-}
-
-/// `[auth]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct AuthConfig {
-    /// How passwords may be proved.
-    pub methods: Vec<AuthMethod>,
-    /// The users. Without any, everybody may watch, and publish from this machine.
-    pub users: Vec<UserConfig>,
-}
-
-impl Default for AuthConfig {
-    fn default() -> Self {
-        Self {
-            methods: vec![AuthMethod::Basic, AuthMethod::Digest, AuthMethod::DigestSha256],
-            users: Vec::new(),
-        }
-    }
-}
-
-/// `[[auth.users]]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct UserConfig {
-    /// The user's name.
-    pub name: String,
-    /// The password.
-    pub password: Secret,
-    /// Which streams the user may watch: ids, in which `*` stands for anything.
-    #[serde(default = "everything")]
-    pub read: Vec<String>,
-    /// Which streams the user may publish.
-    #[serde(default)]
-    pub publish: Vec<String>,
-}
-
-fn everything() -> Vec<String> {
-    vec!["*".into()]
-}
-
-impl AuthConfig {
-    /// What is wrong with it: the key, and what would be right.
-    pub fn check(&self) -> Result<(), String> {
-        self.users().map(drop)
-    }
-
-    /// The users as the authorizer takes them.
-    ///
-    /// # Errors
-    /// Names the key that is wrong.
-    pub fn users(&self) -> Result<Vec<crate::auth::User>, String> {
-        if self.methods.is_empty() {
-            return Err(
-                "auth.methods: it is empty; expected \"basic\", \"digest\", \"digest-sha-256\" or several"
-                    .into(),
-            );
-        }
-        let mut names = std::collections::HashSet::new();
-        let mut users = Vec::new();
-        for (index, user) in self.users.iter().enumerate() {
-            let key = |key: &str, problem: String| format!("auth.users[{index}].{key}: {problem}");
-            if user.name.is_empty() || user.name.contains(':') {
-                return Err(key("name", "expected a name without \":\"".into()));
-            }
-            if !names.insert(&user.name) {
-                return Err(key("name", format!("\"{}\" is an earlier user's already", user.name)));
-            }
-            if user.password.reveal().is_empty() {
-                return Err(key("password", "it is empty; expected a password".into()));
-            }
-            let patterns = |name: &str, list: &[String]| {
-                list.iter().map(|p| p.parse().map_err(|e| key(name, e))).collect::<Result<Vec<_>, _>>()
-            };
-            users.push(
-                crate::auth::User::new(&user.name, user.password.clone())
-                    .read(patterns("read", &user.read)?)
-                    .publish(patterns("publish", &user.publish)?),
-            );
-        }
-        Ok(users)
-    }
 }
 
 /// `[telemetry]`

@@ -1,6 +1,7 @@
 //! A stream's configuration, the defaults behind it, and both together.
 
 use super::fallback::{FallbackConfig, FallbackSettings};
+use super::modes::{self, ModeName, ModeSettings};
 use super::onvif::OnvifConfig;
 use super::source::{Password, TlsConfig};
 use super::transcode::TranscodeConfig;
@@ -102,6 +103,21 @@ pub struct RecordingDefaults {
     /// Which folder they go to; `recordings_dir` if not set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub directory: Option<String>,
+    /// Reasons to record; one is enough.
+    pub modes: Vec<ModeName>,
+    /// Times of the week, such as `mon-fri 08:00-18:00`.
+    pub schedule: Vec<String>,
+    /// The time zone that they are in; the machine's own if not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    /// How much of what came before an event is recorded.
+    pub pre_roll: DurationText,
+    /// How much memory that may take.
+    pub pre_roll_max_size: BytesText,
+    /// For how long an event is recorded, from the last time that it is told of.
+    pub post_roll: DurationText,
+    /// How long a recording by events may become.
+    pub max_duration: DurationText,
     /// How long they are kept.
     pub retention: RetentionConfig,
 }
@@ -134,6 +150,13 @@ impl Default for RecordingDefaults {
             part_duration: DurationText(crate::recording::DEFAULT_PART_DURATION),
             sync_interval: SyncText(SyncPolicy::default()),
             directory: None,
+            modes: vec![ModeName::Continuous],
+            schedule: Vec::new(),
+            time_zone: None,
+            pre_roll: modes::PRE_ROLL,
+            pre_roll_max_size: modes::PRE_ROLL_MAX_SIZE,
+            post_roll: modes::POST_ROLL,
+            max_duration: modes::MAX_DURATION,
             retention: RetentionConfig::default(),
         }
     }
@@ -271,6 +294,27 @@ pub struct RecordingConfig {
     /// Which of `storage.directories` they go to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub directory: Option<String>,
+    /// Reasons to record; one is enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub modes: Option<Vec<ModeName>>,
+    /// Times of the week, such as `mon-fri 08:00-18:00`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Vec<String>>,
+    /// The time zone that they are in; the machine's own if not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    /// How much of what came before an event is recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pre_roll: Option<DurationText>,
+    /// How much memory that may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pre_roll_max_size: Option<BytesText>,
+    /// For how long an event is recorded, from the last time that it is told of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub post_roll: Option<DurationText>,
+    /// How long a recording by events may become.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_duration: Option<DurationText>,
     /// How long they are kept.
     #[serde(skip_serializing_if = "RetentionConfig::is_empty")]
     pub retention: RetentionConfig,
@@ -360,6 +404,8 @@ pub struct ResolvedRecording {
     pub sync: SyncPolicy,
     /// Which of the named folders they go to.
     pub directory: Option<String>,
+    /// When it is recorded.
+    pub modes: ModeSettings,
     /// Older recordings are deleted.
     pub max_age: Option<Duration>,
     /// The most that they may take.
@@ -448,6 +494,15 @@ impl StreamConfig {
                 part_duration: own.part_duration.unwrap_or(common.part_duration).0,
                 sync: own.sync_interval.unwrap_or(common.sync_interval).0,
                 directory: own.directory.as_ref().or(common.directory.as_ref()).cloned(),
+                modes: ModeSettings {
+                    modes: own.modes.as_ref().unwrap_or(&common.modes).clone(),
+                    schedule: own.schedule.as_ref().unwrap_or(&common.schedule).clone(),
+                    time_zone: own.time_zone.as_ref().or(common.time_zone.as_ref()).cloned(),
+                    pre_roll: own.pre_roll.unwrap_or(common.pre_roll).0,
+                    pre_roll_max_bytes: own.pre_roll_max_size.unwrap_or(common.pre_roll_max_size).0,
+                    post_roll: own.post_roll.unwrap_or(common.post_roll).0,
+                    max_duration: own.max_duration.unwrap_or(common.max_duration).0,
+                },
                 max_age: own_age.or(common_age),
                 max_bytes: own_size.or(common_size),
             },

@@ -100,7 +100,7 @@ fn what_contradicts_itself_is_named() {
         ("[[auth.users]]\nname = \"a\"\npassword = \"\"", "auth.users[0].password: it is empty"),
         (
             "[[auth.users]]\nname = \"a\"\npassword = \"x\"\nread = [\"a b\"]",
-            "auth.users[0].read: \"a b\" is no pattern",
+            "auth.users[0].read[0]: \"a b\" is no pattern",
         ),
     ];
     let folder = tempfile::tempdir().unwrap();
@@ -170,6 +170,9 @@ fn is_key(line: &str) -> bool {
 fn everything() -> Config {
     let text = r#"
         [server]
+        tls_listen = "0.0.0.0:1"
+        tls_certificate = "x"
+        tls_key = "x"
         [storage]
         recordings_dir = "x"
         max_size = 1
@@ -182,6 +185,21 @@ fn everything() -> Config {
         [[auth.users]]
         name = "x"
         password = "x"
+        role = "viewer"
+        streams = ["*"]
+        read = ["*"]
+        publish = ["*"]
+        permissions = [{ actions = ["read"] }]
+        [[auth.anonymous]]
+        actions = ["read"]
+        addresses = ["10.0.0.1"]
+        [auth.jwt]
+        jwks = "x"
+        issuer = "x"
+        audience = ["x"]
+        [auth.callback]
+        url = "http://h/"
+        exclude = ["metrics"]
         [[hooks.webhooks]]
         name = "a"
         url = "http://h/"

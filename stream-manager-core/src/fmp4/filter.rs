@@ -2,7 +2,7 @@
 
 use super::scan::children;
 
-fn put_box(out: &mut Vec<u8>, kind: [u8; 4], body: &[u8]) {
+pub(super) fn put_box(out: &mut Vec<u8>, kind: [u8; 4], body: &[u8]) {
     let size = u32::try_from(body.len() + 8).unwrap_or(u32::MAX);
     out.extend_from_slice(&size.to_be_bytes());
     out.extend_from_slice(&kind);

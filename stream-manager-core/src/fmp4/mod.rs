@@ -31,10 +31,14 @@
 //! assert_eq!(&file[4..8], b"ftyp");
 //! ```
 
+mod entry;
 mod filter;
 mod fragmenter;
 mod identity;
 mod init;
+mod join;
+mod plain;
+mod samples;
 mod scan;
 mod shift;
 
@@ -42,6 +46,11 @@ pub use filter::{filter_fragments, filter_init};
 pub use fragmenter::{Fragmenter, FragmenterOptions, Part};
 pub use identity::SegmentIdentity;
 pub use init::{CmafTrack, DurationPatch, can_hold, init_segment};
+pub use join::{
+    FileHead, FragmentTrack, Shift, joined_init, move_fragments, read_fragment, segment_index, trim_fragment,
+};
+pub use plain::{Payload, PlainMovie};
+pub use samples::{FragmentSample, read_samples};
 pub use scan::{Scan, ScanError, ScannedPart, ScannedTrack, payload_is_plausible, scan, scan_more};
 pub use shift::{Shifted, shift_fragment};
 

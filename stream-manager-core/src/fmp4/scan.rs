@@ -239,7 +239,7 @@ pub fn scan_more(file: &mut (impl Read + Seek), scan: &mut Scan) -> Result<(), S
     Ok(())
 }
 
-fn decode<T: Atom>(body: &[u8]) -> Option<T> {
+pub(super) fn decode<T: Atom>(body: &[u8]) -> Option<T> {
     let mut framed = Vec::with_capacity(body.len() + 8);
     framed.extend_from_slice(&u32::try_from(body.len() + 8).ok()?.to_be_bytes());
     framed.extend_from_slice(&T::KIND.as_ref()[..]);
@@ -332,7 +332,7 @@ pub(super) fn children(data: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8], usi
     })
 }
 
-fn child<'a>(data: &'a [u8], kind: &[u8; 4]) -> Option<&'a [u8]> {
+pub(super) fn child<'a>(data: &'a [u8], kind: &[u8; 4]) -> Option<&'a [u8]> {
     children(data).find(|(k, ..)| k == kind).map(|(_, body, _)| body)
 }
 
@@ -340,7 +340,10 @@ fn be_u32(data: &[u8], at: usize) -> Option<u32> {
     data.get(at..at + 4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]))
 }
 
-fn read_moov(moov: &[u8], offset: u64) -> Result<(Vec<ScannedTrack>, Option<DurationPatch>), ScanError> {
+pub(super) fn read_moov(
+    moov: &[u8],
+    offset: u64,
+) -> Result<(Vec<ScannedTrack>, Option<DurationPatch>), ScanError> {
     let mut tracks = Vec::new();
     let mut patch = None;
     let mut fragmented = false;

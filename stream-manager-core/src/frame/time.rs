@@ -138,7 +138,12 @@ impl WallTime {
 
     /// Formatted by a `strftime` pattern in the machine's time zone.
     pub fn format_local(self, pattern: &str) -> String {
-        self.timestamp().to_zoned_datetime(jiff::tz::TimeZone::system()).strftime(pattern).to_string()
+        self.format_in(&jiff::tz::TimeZone::system(), pattern)
+    }
+
+    /// Formatted by a `strftime` pattern in a time zone.
+    pub(crate) fn format_in(self, zone: &jiff::tz::TimeZone, pattern: &str) -> String {
+        self.timestamp().to_zoned_datetime(zone.clone()).strftime(pattern).to_string()
     }
 
     /// Reads what [`format_utc`](Self::format_utc) gave for the same pattern.
@@ -218,6 +223,37 @@ impl std::str::FromStr for WallTime {
 impl fmt::Display for WallTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.format_utc("%Y-%m-%dT%H:%M:%S%.3fZ"))
+    }
+}
+
+/// From RFC 3339 text, or seconds since 1970 as text or number.
+impl<'de> serde::Deserialize<'de> for WallTime {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = WallTime;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an RFC 3339 time such as 2026-01-31T23:59:59Z, or seconds since 1970")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<WallTime, E> {
+                text.parse().map_err(E::custom)
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, seconds: f64) -> Result<WallTime, E> {
+                self.visit_str(&seconds.to_string())
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, seconds: i64) -> Result<WallTime, E> {
+                self.visit_str(&seconds.to_string())
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, seconds: u64) -> Result<WallTime, E> {
+                self.visit_str(&seconds.to_string())
+            }
+        }
+        deserializer.deserialize_any(Visitor)
     }
 }
 

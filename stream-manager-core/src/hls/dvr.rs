@@ -59,6 +59,15 @@ pub struct DvrFile {
     pub entries: Arc<Vec<DvrEntry>>,
     /// Segments in front that are not listed.
     pub skip: usize,
+    /// How many there are up to the last that is listed.
+    pub until: usize,
+}
+
+impl DvrFile {
+    /// How many of its segments are listed.
+    pub fn listed(&self) -> usize {
+        self.until.saturating_sub(self.skip)
+    }
 }
 
 /// What has been listed once and is no longer there.
@@ -70,9 +79,14 @@ pub struct DvrGone {
     pub files: u64,
 }
 
-/// The playlist. `prefix` is put in front of names; with `skip`, what a player knows already is left out.
-pub fn dvr_playlist(files: &[DvrFile], gone: DvrGone, prefix: &str, skip: bool) -> String {
-    let listed = || files.iter().flat_map(|file| file.entries.iter().skip(file.skip).map(move |e| (file, e)));
+/// The playlist. `prefix` is put in front of names; with `skip`, what a player knows already is left out; with `ended`, nothing will follow.
+pub fn dvr_playlist(files: &[DvrFile], gone: DvrGone, prefix: &str, skip: bool, ended: bool) -> String {
+    let entries = |file: &'_ DvrFile| file.skip..file.until.min(file.entries.len());
+    let listed = || {
+        files
+            .iter()
+            .flat_map(|file| file.entries.get(entries(file)).into_iter().flatten().map(move |e| (file, e)))
+    };
     let longest = listed().map(|(_, e)| e.duration).max().unwrap_or_default().max(LONGEST);
     let target = longest.as_secs_f64().round() as u64;
     let mut text = String::with_capacity(64 * 1024);
@@ -82,6 +96,9 @@ pub fn dvr_playlist(files: &[DvrFile], gone: DvrGone, prefix: &str, skip: bool) 
         if skip { 9 } else { 7 },
         target * 6
     );
+    if ended {
+        text.push_str("#EXT-X-PLAYLIST-TYPE:VOD\n");
+    }
     let _ = writeln!(text, "#EXT-X-MEDIA-SEQUENCE:{}", gone.segments);
     if gone.files > 0 {
         let _ = writeln!(text, "#EXT-X-DISCONTINUITY-SEQUENCE:{}", gone.files);
@@ -103,6 +120,9 @@ pub fn dvr_playlist(files: &[DvrFile], gone: DvrGone, prefix: &str, skip: bool) 
         }
         let (id, first, count) = (file.id, entry.first, entry.count);
         let _ = writeln!(text, "#EXTINF:{},\n{prefix}r{id}-{first}.{count}.m4s", seconds(entry.duration));
+    }
+    if ended {
+        text.push_str("#EXT-X-ENDLIST\n");
     }
     text
 }
@@ -133,14 +153,16 @@ mod tests {
         assert_eq!(entries.len(), 4);
         let start = WallTime::from_unix_nanos(1_700_000_000_000_000_000);
         let files = [
-            DvrFile { id: 3, start, entries: entries.clone(), skip: 1 },
-            DvrFile { id: 4, start: start + Duration::from_secs(60), entries, skip: 0 },
+            DvrFile { id: 3, start, entries: entries.clone(), skip: 1, until: 4 },
+            DvrFile { id: 4, start: start + Duration::from_secs(60), entries, skip: 0, until: 3 },
         ];
-        let text = dvr_playlist(&files, DvrGone::default(), "", false);
-        assert_eq!(text.matches("#EXTINF").count(), 7);
+        let text = dvr_playlist(&files, DvrGone::default(), "", false, true);
+        assert_eq!(text.matches("#EXTINF").count(), 6);
+        assert!(text.contains("#EXT-X-PLAYLIST-TYPE:VOD\n") && text.ends_with("\n#EXT-X-ENDLIST\n"));
         assert_eq!(text.matches("#EXT-X-DISCONTINUITY\n").count(), 1);
         assert!(text.contains("#EXT-X-MAP:URI=\"r3-i0.mp4\"\n#EXT-X-PROGRAM-DATE-TIME:2023-11-14T22:13:22.000Z\n#EXTINF:2.00000,\nr3-2.2.m4s\n"));
-        let text = dvr_playlist(&files, DvrGone { segments: 5, files: 1 }, "", false);
+        let text = dvr_playlist(&files, DvrGone { segments: 5, files: 1 }, "", false, false);
+        assert!(!text.contains("ENDLIST"));
         assert!(text.contains("#EXT-X-MEDIA-SEQUENCE:5\n#EXT-X-DISCONTINUITY-SEQUENCE:1\n"));
     }
 }

@@ -97,18 +97,12 @@ fn write(presentation: &Presentation, rendition: &Rendition, options: PlaylistOp
         if !low_latency {
             return;
         }
-        let (number, part) = match &held.open {
-            Some(open) => {
-                if !open.parts.is_empty() {
-                    begin_segment(&mut text, open, &mut map, rendition.name(), options.prefix);
-                    parts(&mut text, open, rendition.name(), options.prefix);
-                }
-                (open.number, open.parts.len())
-            }
-            None => (held.next, 0),
-        };
-        let (prefix, name) = (options.prefix, rendition.name());
-        let _ = writeln!(text, "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{prefix}{name}-{number}.{part}.m4s\"");
+        if let Some(open) = held.open.as_ref().filter(|open| !open.parts.is_empty()) {
+            begin_segment(&mut text, open, &mut map, rendition.name(), options.prefix);
+            parts(&mut text, open, rendition.name(), options.prefix);
+        }
+        let (prefix, name, part) = (options.prefix, rendition.name(), held.hinted_part());
+        let _ = writeln!(text, "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{prefix}{name}-p{part}.m4s\"");
     });
     if settings.low_latency && !rendition.has_ended() {
         reports(&mut text, presentation, rendition);
@@ -189,13 +183,12 @@ fn begin_segment(text: &mut String, segment: &Segment, map: &mut Option<u64>, na
 }
 
 fn parts(text: &mut String, segment: &Segment, name: &str, prefix: &str) {
-    let number = segment.number;
-    for (index, part) in segment.parts.iter().enumerate() {
+    for (number, part) in (segment.first_part..).zip(&segment.parts) {
         let independent = if part.independent { ",INDEPENDENT=YES" } else { "" };
         let duration = seconds(part.duration);
         let _ = writeln!(
             text,
-            "#EXT-X-PART:DURATION={duration},URI=\"{prefix}{name}-{number}.{index}.m4s\"{independent}"
+            "#EXT-X-PART:DURATION={duration},URI=\"{prefix}{name}-p{number}.m4s\"{independent}"
         );
     }
 }

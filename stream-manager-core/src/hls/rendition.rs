@@ -9,6 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
+/// How far apart the first numbers of parts are for segments one apart: numbers of segments begin with the time in
+/// seconds, those of parts with milliseconds.
+const PARTS_A_SEGMENT: u64 = 1000;
+
 /// A part of a segment: one fragment, `moof` and `mdat`.
 #[derive(Debug)]
 pub struct Part {
@@ -50,6 +54,9 @@ pub struct Segment {
     pub duration: Duration,
     /// Whether decoding can start with it.
     pub independent: bool,
+    /// The number of its first part. Parts are numbered through the whole rendition, so that the next one's name does not
+    /// depend on whether the segment ends before it.
+    pub first_part: u64,
     /// Its parts.
     pub parts: Vec<Arc<Part>>,
     /// How many bytes it has.
@@ -66,6 +73,15 @@ impl Segment {
     /// When it ends.
     pub fn end(&self) -> MediaTime {
         self.start + self.duration
+    }
+
+    /// The number of the part behind its last one.
+    pub fn next_part(&self) -> u64 {
+        self.first_part + self.parts.len() as u64
+    }
+
+    fn part(&self, number: u64) -> Option<&Arc<Part>> {
+        self.parts.get(usize::try_from(number.checked_sub(self.first_part)?).ok()?)
     }
 }
 
@@ -88,6 +104,8 @@ pub(super) struct Held {
     pub(super) open: Option<Segment>,
     /// The number of the segment that is begun next.
     pub(super) next: u64,
+    /// The number of the part that comes next, while no segment is being made.
+    pub(super) next_part: u64,
     /// That of the first one that playlists list: it never goes back (RFC 8216bis section 6.2.2), also when longer GOPs make
     /// the window longer.
     first_listed: u64,
@@ -118,6 +136,8 @@ impl Rendition {
     pub(super) fn new(name: String, track: TrackId, init: Arc<Init>) -> Self {
         let held = Held {
             next: init.number,
+            // Of parts, too, none has a number that one had before a restart.
+            next_part: init.number * PARTS_A_SEGMENT,
             first_listed: 0,
             init,
             segments: VecDeque::new(),
@@ -191,21 +211,30 @@ impl Rendition {
         held.segments.get(usize::try_from(number.checked_sub(first)?).ok()?).cloned()
     }
 
-    /// A part of a segment.
-    pub fn part(&self, number: u64, part: usize) -> Option<Arc<Part>> {
+    /// A part of a segment, by its place in it.
+    pub fn part_of(&self, segment: u64, index: usize) -> Option<Arc<Part>> {
         let held = self.held.read();
-        if let Some(open) = held.open.as_ref().filter(|open| open.number == number) {
-            return open.parts.get(part).cloned();
+        if let Some(open) = held.open.as_ref().filter(|open| open.number == segment) {
+            return open.parts.get(index).cloned();
         }
         let first = held.segments.front()?.number;
-        held.segments.get(usize::try_from(number.checked_sub(first)?).ok()?)?.parts.get(part).cloned()
+        held.segments.get(usize::try_from(segment.checked_sub(first)?).ok()?)?.parts.get(index).cloned()
+    }
+
+    /// A part by its number.
+    pub fn part(&self, number: u64) -> Option<Arc<Part>> {
+        let held = self.held.read();
+        if let Some(open) = held.open.as_ref().filter(|open| open.first_part <= number) {
+            return open.part(number).cloned();
+        }
+        let behind = held.segments.partition_point(|segment| segment.first_part <= number);
+        held.segments.get(behind.checked_sub(1)?)?.part(number).cloned()
     }
 
     /// Whether a part is the next one that will be made.
-    pub fn is_next(&self, number: u64, part: usize) -> bool {
+    pub fn is_next_part(&self, number: u64) -> bool {
         let held = self.held.read();
-        let next = held.open.as_ref().map_or((held.next, 0), |open| (open.number, open.parts.len()));
-        !held.ended && next == (number, part)
+        !held.ended && held.hinted_part() == number
     }
 
     /// Whether a segment is finished.
@@ -284,6 +313,11 @@ impl Rendition {
 }
 
 impl Held {
+    /// The number of the part that will most likely come next.
+    pub(super) fn hinted_part(&self) -> u64 {
+        self.open.as_ref().map_or(self.next_part, Segment::next_part)
+    }
+
     /// Adds a part to the segment that is being made.
     pub(super) fn add_part(&mut self, part: Arc<Part>, frames: usize) {
         self.frames += frames as u64;
@@ -297,6 +331,7 @@ impl Held {
     /// Finishes the segment that is being made. An empty one never was.
     pub(super) fn close(&mut self) {
         let Some(segment) = self.open.take() else { return };
+        self.next_part = segment.next_part();
         if segment.parts.is_empty() {
             self.next = segment.number;
             return;

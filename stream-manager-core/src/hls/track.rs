@@ -214,6 +214,9 @@ impl Making {
             presentation.epoch_begins(epoch, start);
         }
         self.rendition.change(|held| {
+            // The part that was hinted would have followed on what was there, and been decoded as that was.
+            let is_other = held.segments.back().is_some_and(|last| !Arc::ptr_eq(&last.init, &init));
+            let first_part = held.next_part + u64::from(discontinuity || is_other);
             held.open = Some(Segment {
                 number: held.next,
                 init,
@@ -222,6 +225,7 @@ impl Making {
                 start,
                 duration: Duration::ZERO,
                 independent: frame.keyframe,
+                first_part,
                 parts: Vec::new(),
                 bytes: 0,
             });

@@ -97,7 +97,7 @@ impl Webhook {
         let timeout = self.config.timeout.0;
         let answer = tokio::time::timeout(timeout, self.client.request(request)).await;
         let answer = answer.map_err(|_| SendError::Timeout(timeout))?;
-        let status = answer.map_err(|e| SendError::Connection(chain(&e)))?.status();
+        let status = answer.map_err(|e| SendError::Connection(crate::error::causes(&e)))?.status();
         match status.as_u16() {
             200..=299 => Ok(()),
             408 | 425 | 429 => Err(SendError::Status(status)),
@@ -105,18 +105,6 @@ impl Webhook {
             _ => Err(SendError::Status(status)),
         }
     }
-}
-
-/// hyper's own words leave out the reason.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 /// HMAC-SHA256 over `<timestamp>.<body>`, hexadecimal.

@@ -213,6 +213,10 @@ impl StreamManagerBuilder {
             };
             crate::inference::Models::new(options, config.inference.models.clone())
         };
+        let data_dir = storage.index().map(|index| index.data_dir().to_owned());
+        let exports = tokio::task::spawn_blocking(move || super::exports::Exports::open(data_dir.as_deref()))
+            .await
+            .map_err(|_| ManagerError::ShutDown)?;
         let (state, journal) = (storage.state.clone(), storage.journal.clone());
         let control = Control::new(config, self.source, settings, defined, state, journal);
         let manager = StreamManager {
@@ -221,6 +225,9 @@ impl StreamManagerBuilder {
                 control,
                 connects: Connects::new(connects, per_host),
                 sessions: Sessions::new(events.clone()),
+                archive: std::sync::OnceLock::new(),
+                exports,
+                made_pictures: super::snapshot::MadePictures::default(),
                 events,
                 #[cfg(feature = "inference")]
                 models,

@@ -45,8 +45,10 @@ impl Origin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RecordingWish {
-    /// Recorded.
+    /// Recorded, as its modes say.
     On,
+    /// Recorded, whatever its modes say.
+    Forced,
     /// Held.
     Paused,
     /// Not recorded.
@@ -63,13 +65,17 @@ impl RecordingWish {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::On => "on",
+            Self::Forced => "forced",
             Self::Paused => "paused",
             Self::Off => "off",
         }
     }
 
     fn from_name(name: &str) -> Self {
-        [Self::On, Self::Paused].into_iter().find(|wish| wish.name() == name).unwrap_or(Self::Off)
+        [Self::On, Self::Forced, Self::Paused]
+            .into_iter()
+            .find(|wish| wish.name() == name)
+            .unwrap_or(Self::Off)
     }
 }
 

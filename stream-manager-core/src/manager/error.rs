@@ -1,6 +1,7 @@
 //! What the manager refuses, and why.
 
 use super::{BuildError, InvalidStreamId};
+use crate::playback::PlaybackError;
 use crate::recording::RecordError;
 use crate::storage::index::IndexError;
 use crate::storage::state::StateError;
@@ -89,9 +90,32 @@ pub enum ManagerError {
         /// The most.
         limit: usize,
     },
+    /// There are too many exports.
+    #[error("there are {limit} exports already, which is the most that there may be; delete some")]
+    TooManyExports {
+        /// The most.
+        limit: usize,
+    },
+    /// There is too little room for an export.
+    #[error("it takes {wanted} bytes, and {free} are free beside what storage.min_free keeps")]
+    NoRoom {
+        /// What it takes.
+        wanted: u64,
+        /// What is free.
+        free: u64,
+    },
     /// What was asked for could not be remembered, so it was not done.
     #[error(transparent)]
     State(#[from] StateError),
+    /// What has been recorded cannot be played.
+    #[error(transparent)]
+    Playback(#[from] PlaybackError),
+    /// A picture, or another container, could not be made.
+    #[error("it cannot be made: {0}")]
+    Picture(#[from] crate::pipeline::PipelineError),
+    /// A stream has no picture.
+    #[error("there is no picture of \"{0}\": no keyframe came in time")]
+    NoPicture(String),
     /// The manager has been shut down.
     #[error("the manager has been shut down")]
     ShutDown,

@@ -1,7 +1,7 @@
 //! Events for listeners who may have been away: what they have missed comes first, then what happens.
 
 use super::StreamManager;
-use crate::auth::PathPattern;
+use crate::auth::{Action, Grant, PathPattern};
 use crate::event::{Event, EventBus, EventKind};
 use crate::storage::journal::{Journal, JournalEntry};
 use std::collections::VecDeque;
@@ -20,6 +20,7 @@ pub struct EventFilter {
     streams: Vec<PathPattern>,
     kinds: Vec<String>,
     only_streams: bool,
+    seen_by: Grant,
 }
 
 impl EventFilter {
@@ -44,6 +45,13 @@ impl EventFilter {
         self
     }
 
+    /// Only what somebody may see; what concerns no stream, whoever may see all.
+    #[must_use]
+    pub fn seen_by(mut self, grant: Grant) -> Self {
+        self.seen_by = grant;
+        self
+    }
+
     /// Only these kinds, by their names in [`EventKind::NAMES`].
     ///
     /// # Errors
@@ -60,10 +68,12 @@ impl EventFilter {
 
     /// Whether an event passes.
     pub fn passes(&self, stream: Option<&str>, kind: &str) -> bool {
+        let is_seen = self.seen_by.may(Action::ApiRead, stream);
         let stream = match stream {
             Some(stream) => self.streams.is_empty() || self.streams.iter().any(|p| p.matches(stream)),
             None => !self.only_streams,
         };
+        let stream = stream && is_seen;
         stream && (self.kinds.is_empty() || self.kinds.iter().any(|k| k == kind))
     }
 }

@@ -114,8 +114,17 @@ pub(super) fn make_stream(
     if let Some(size) = own.segment_bytes {
         recording = recording.segment_bytes(size);
     }
+    let modes = own.modes.build().map_err(|(key, problem)| {
+        let pointer = match key {
+            "modes" => "recording/modes",
+            "schedule" => "recording/schedule",
+            _ => "recording/time_zone",
+        };
+        fail(pointer, problem)
+    })?;
+    recording = recording.modes(modes);
     recording.check().map_err(|e| match e {
-        RecordError::Setting { setting, .. } => fail(setting, e.to_string()),
+        RecordError::Setting { setting, .. } => fail(pointer_of_setting(setting), e.to_string()),
         e => fail("recording", e.to_string()),
     })?;
     let stream = if own.enabled { stream.record(recording) } else { stream.record_on_demand(recording) };
@@ -248,6 +257,21 @@ pub(super) fn make_stream(
     Ok(stream.retry(retry).hub(hub).boxed_source(source))
 }
 
+/// Where a recording's setting stands.
+fn pointer_of_setting(setting: &str) -> &'static str {
+    const KEYS: [&str; 7] = [
+        "recording/segment_duration",
+        "recording/segment_size",
+        "recording/part_duration",
+        "recording/sync_interval",
+        "recording/pre_roll",
+        "recording/post_roll",
+        "recording/max_duration",
+    ];
+    let known = KEYS.into_iter().find(|key| key.strip_prefix("recording/") == Some(setting));
+    known.unwrap_or("recording")
+}
+
 /// Whether what is said of a source beside its address applies to it.
 fn check_source(config: &ResolvedStream) -> Result<(), (&'static str, String)> {
     let scheme = config.source_url.split_once(':').map_or(config.source_url.as_str(), |(scheme, _)| scheme);
@@ -261,8 +285,8 @@ fn check_source(config: &ResolvedStream) -> Result<(), (&'static str, String)> {
     only("user_agent", config.user_agent.is_some(), rtsp, "rtsp:// and rtsps://")?;
     only("tracks", !config.tracks.is_empty(), rtsp, "rtsp:// and rtsps://")?;
     only("local_address", config.local_address.is_some(), rtsp, "rtsp:// and rtsps://")?;
-    let by_tls = matches!(scheme, "rtsps" | "https" | "rtmps");
-    only("tls", config.tls != TlsConfig::default(), by_tls, "rtsps://, https:// and rtmps://")?;
+    let by_tls = matches!(scheme, "rtsps" | "https" | "rtmps" | "wheps");
+    only("tls", config.tls != TlsConfig::default(), by_tls, "rtsps://, https://, rtmps:// and wheps://")?;
     if config.local_address.is_some() && config.transport == SourceTransport::Udp {
         return Err((
             "local_address",

@@ -146,6 +146,18 @@ impl StreamManager {
         }
     }
 
+    /// The streams that are to run and do not, and how many are to.
+    pub fn failing_streams(&self) -> (Vec<String>, usize) {
+        let infos = self.infos(
+            &StreamFilter { enabled: Some(true), ..StreamFilter::default() },
+            StreamOrder::Id,
+            false,
+        );
+        let fails =
+            |info: &&StreamInfo| info.problem.is_some() || matches!(info.state(), StreamState::Backoff);
+        (infos.iter().filter(fails).map(|info| info.id.to_string()).collect(), infos.len())
+    }
+
     /// All streams that pass a filter, in their order.
     pub fn infos(&self, filter: &StreamFilter, order: StreamOrder, descending: bool) -> Vec<StreamInfo> {
         self.forget_ended();

@@ -35,6 +35,7 @@ mod definition;
 mod detect;
 mod error;
 mod events;
+mod exports;
 mod fallback;
 mod from_config;
 mod fsck;
@@ -43,15 +44,18 @@ mod id;
 mod info;
 mod job;
 mod loops;
+mod marks;
 mod open;
 mod patch;
 mod plan;
+mod playback;
 mod probe;
 mod publish;
 mod reconcile;
 mod recordings;
 mod reload;
 mod settings;
+mod snapshot;
 mod storage;
 mod stream;
 mod supervisor;
@@ -67,6 +71,7 @@ pub use definition::{Definition, Origin, RecordingWish};
 pub use detect::{AnalysedFrame, DetectInput, DetectJob, DetectReport};
 pub use error::ManagerError;
 pub use events::{EventFilter, EventListener, Heard};
+pub use exports::{ExportInfo, ExportState};
 pub use fallback::{Fallback, FallbackStatus};
 pub use from_config::{BuildError, check_stream, check_streams, pattern_from_config, stream_from_config};
 pub use fsck::{FsckOptions, FsckReport, fsck};
@@ -77,12 +82,14 @@ pub use job::{JobError, JobReport, Progress, RecordJob};
 pub use open::{OpenError, export_config};
 #[cfg(feature = "http")]
 pub(crate) use patch::{NO_ARRAY, find_array, pointer_of};
+pub use playback::Timeline;
 #[cfg(feature = "http")]
 pub(crate) use probe::probe_with;
 pub use probe::{ProbeReport, ProbeTrack, probe};
 pub use publish::StreamPattern;
 pub use recordings::{DirectoryReport, StorageReport, StreamReport};
 pub use reload::{ConfigStatus, ConfigUser, ReloadError, ReloadReport, Trigger};
+pub use snapshot::{Pictures, Snapshot, Strip, StripOptions, snapshot};
 pub use stream::{NoSource, Stream, StreamHandle, StreamStatus};
 pub use supervisor::StateInfo;
 pub use system::SystemReport;
@@ -125,6 +132,9 @@ struct Inner {
     connects: Connects,
     events: EventBus,
     sessions: Sessions,
+    archive: std::sync::OnceLock<crate::playback::Archive>,
+    exports: exports::Exports,
+    made_pictures: snapshot::MadePictures,
     #[cfg(feature = "inference")]
     models: crate::inference::Models,
     streams: RwLock<BTreeMap<StreamId, StreamHandle>>,
@@ -270,6 +280,7 @@ impl StreamManager {
         self.inner.storage.limit(&id, stream.limits);
         let (recorder, sink) = RecorderSink::new(recording, context, stream.record)?;
         let sink = if stream.paused { sink.paused() } else { sink };
+        let sink = if stream.forced { sink.by_hand() } else { sink };
         let (sender, state) = watch::channel(StateInfo::idle());
         let recorder_task = spawn_sink(Box::new(sink), recorded.map_or(&hub, StreamHandle::hub), &id);
         let mut sinks: Vec<Box<dyn Sink>> = stream.sinks;

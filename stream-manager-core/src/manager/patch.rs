@@ -35,11 +35,13 @@ pub(super) fn patched(config: &StreamConfig, patch: &Value) -> Result<StreamConf
 pub(crate) const NO_ARRAY: &str = "it is an array; expected something else here";
 
 /// The only keys of a stream that are arrays.
-const ARRAYS: [&str; 7] = [
+const ARRAYS: [&str; 9] = [
     "/forward",
     "/hls/variants",
     "/inference/classes",
     "/inference/motion/mask",
+    "/recording/modes",
+    "/recording/schedule",
     "/tracks",
     "/transcode",
     "/variants",

@@ -98,6 +98,7 @@ impl crate::rtmp::PublishDirectory for StreamManager {
 }
 
 #[cfg(feature = "rtsp")]
+#[async_trait::async_trait]
 impl crate::rtsp::StreamDirectory for StreamManager {
     fn find(&self, id: &str) -> Option<crate::rtsp::FoundStream> {
         let handle = self.stream(id).ok()?;
@@ -116,6 +117,27 @@ impl crate::rtsp::StreamDirectory for StreamManager {
 
     fn publish(&self, id: &str) -> Result<PublishSlot, PublishError> {
         StreamManager::publish(self, id)
+    }
+
+    async fn recorded(
+        &self,
+        id: &str,
+        request: crate::playback::PlaybackRequest,
+    ) -> Result<crate::playback::PlanFrames, crate::rtsp::NotRecorded> {
+        use crate::playback::PlaybackError;
+        use crate::rtsp::NotRecorded;
+        self.recorded_frames(id, request).await.map_err(|error| {
+            let problem = error.to_string();
+            match error {
+                ManagerError::NotFound(_)
+                | ManagerError::NoIndex
+                | ManagerError::Playback(PlaybackError::Nothing { .. }) => NotRecorded::NotFound(problem),
+                ManagerError::Playback(PlaybackError::Format { .. } | PlaybackError::TooLong) => {
+                    NotRecorded::Unplayable(problem)
+                }
+                _ => NotRecorded::Failed(problem),
+            }
+        })
     }
 
     fn lagged(&self, id: &str, reader: &str, frames: u64) {

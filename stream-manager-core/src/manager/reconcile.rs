@@ -73,6 +73,7 @@ impl StreamManager {
             .map_err(ManagerError::from)
             .and_then(|mut stream| {
                 stream.paused = desired.recording == RecordingWish::Paused;
+                stream.forced = desired.recording == RecordingWish::Forced;
                 stream.built = Some(desired.resolved.clone());
                 self.add(stream, false).map(drop)
             });
@@ -101,10 +102,11 @@ impl StreamManager {
         if built.recording.enabled != desired.resolved.recording.enabled {
             let recorder = handle.recorder();
             let done = match desired.recording {
-                RecordingWish::On => recorder.start().await,
+                RecordingWish::On => recorder.auto().await,
+                RecordingWish::Forced => recorder.start().await,
                 RecordingWish::Off => recorder.stop().await.map(drop),
                 RecordingWish::Paused if recorder.status().state == RecordingState::Off => {
-                    match recorder.start().await {
+                    match recorder.auto().await {
                         Ok(()) => recorder.pause().await,
                         Err(error) => Err(error),
                     }

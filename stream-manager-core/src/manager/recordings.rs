@@ -97,11 +97,16 @@ pub struct StreamReport {
 }
 
 impl StreamManager {
-    fn need_index(&self) -> Result<Index, ManagerError> {
+    pub(super) fn need_index(&self) -> Result<Index, ManagerError> {
         self.index().cloned().ok_or(ManagerError::NoIndex)
     }
 
     /// Checks that a stream is running or has recordings.
+    pub(super) async fn recorded_id(&self, id: &str) -> Result<String, ManagerError> {
+        let index = self.need_index()?;
+        self.known(&index, id).await
+    }
+
     async fn known(&self, index: &Index, id: &str) -> Result<String, ManagerError> {
         let not_found = || ManagerError::NotFound(id.chars().take(200).collect());
         let id: StreamId = id.parse().map_err(|_| not_found())?;
@@ -207,6 +212,11 @@ impl StreamManager {
             retention::delete(&mut catalog, &id, range, protected)
         });
         Ok(deleted.await.map_err(|_| ManagerError::ShutDown)??)
+    }
+
+    /// What is known of the folders for recordings at the moment, without asking the index.
+    pub fn storage_state(&self) -> crate::storage::StorageState {
+        self.inner.storage.keeper().map(crate::storage::Keeper::state).unwrap_or_default()
     }
 
     /// How the disks are.

@@ -27,6 +27,8 @@ const NOT_BY_API: &[(&str, &str)] = &[
     ("auth", "users can only be set in the file"),
     ("hooks.commands", "programs can only be set in the file"),
     ("inference", "models and libraries can only be set in the file"),
+    ("server.tls_", "certificates can only be set in the file"),
+    ("server.trusted_proxies", "whom to believe can only be set in the file"),
     ("server.listen", "where HTTP listens can only be set in the file"),
     ("server.reload_on_change", "it can only be set in the file"),
     ("rtsp.tls_", "certificates can only be set in the file"),

@@ -51,6 +51,8 @@ pub struct Stream<S = Box<dyn Source>> {
     pub(super) directory: Option<String>,
     /// Its recording begins paused.
     pub(super) paused: bool,
+    /// It is recorded whatever its modes say.
+    pub(super) forced: bool,
     pub(super) analysis: AnalysisSettings,
     /// What is analysed instead of the source, if anything.
     pub(super) substream: Option<Box<dyn Source>>,
@@ -85,6 +87,7 @@ impl Stream<NoSource> {
             limits: None,
             directory: None,
             paused: false,
+            forced: false,
             analysis: AnalysisSettings::default(),
             substream: None,
             hls: HlsSettings::default(),
@@ -108,7 +111,9 @@ impl Stream<NoSource> {
 
     /// The same for a source that is boxed already, as [`from_url`](crate::source::from_url) makes them.
     pub fn boxed_source(self, source: Box<dyn Source>) -> Stream {
-        let Self { id, recording, record, retry, hub, sinks, limits, directory, paused, built, .. } = self;
+        let Self {
+            id, recording, record, retry, hub, sinks, limits, directory, paused, forced, built, ..
+        } = self;
         let Self { analysis, substream, hls, forwards, fallback, renditions, on_demand, .. } = self;
         let Self { variants, recorded, analysed, .. } = self;
         #[cfg(feature = "onvif")]
@@ -124,6 +129,7 @@ impl Stream<NoSource> {
             limits,
             directory,
             paused,
+            forced,
             analysis,
             substream,
             hls,

@@ -65,6 +65,7 @@ impl StreamManager {
             ("hls", cfg!(feature = "hls")),
             ("rtmp", cfg!(feature = "rtmp")),
             ("rtsp", cfg!(feature = "rtsp")),
+            ("systemd", cfg!(feature = "systemd")),
             ("tensorrt", cfg!(feature = "tensorrt")),
             ("webrtc", cfg!(feature = "webrtc")),
         ];

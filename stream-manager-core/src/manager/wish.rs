@@ -2,7 +2,7 @@
 
 use super::definition::{ENABLED, INFERENCE, RECORDING, RecordingWish, Wishes, wish_change};
 use super::{ManagerError, StreamId, StreamManager};
-use crate::recording::{Recorder, RecorderStatus, RecordingAction};
+use crate::recording::{Recorder, RecorderStatus, RecordingAction, RecordingTrigger};
 use std::collections::BTreeMap;
 
 impl StreamManager {
@@ -25,7 +25,13 @@ impl StreamManager {
         let handle = self.running(id)?;
         let recorder = handle.recorder();
         let wish = match action {
-            RecordingAction::Start | RecordingAction::Resume => Some(RecordingWish::On),
+            // By hand it is recorded whatever its modes say.
+            RecordingAction::Start if recorder.status().modes != ["continuous"] => {
+                Some(RecordingWish::Forced)
+            }
+            RecordingAction::Start | RecordingAction::Resume | RecordingAction::Auto => {
+                Some(RecordingWish::On)
+            }
             RecordingAction::Stop => Some(RecordingWish::Off),
             RecordingAction::Pause => Some(RecordingWish::Paused),
             RecordingAction::Split => None,
@@ -42,6 +48,7 @@ impl StreamManager {
             RecordingAction::Pause => recorder.pause().await,
             RecordingAction::Resume => recorder.resume().await,
             RecordingAction::Split => recorder.split().await,
+            RecordingAction::Auto => recorder.auto().await,
         };
         if let (Err(error), Some(_)) = (&done, wish)
             && let Err(other) = self.wish_recording(handle.id(), before).await
@@ -50,6 +57,20 @@ impl StreamManager {
         }
         done.map_err(ManagerError::Recording)?;
         Ok(recorder.status())
+    }
+
+    /// Something has happened: it is recorded with what came before it, if the stream's modes say so, and marked.
+    ///
+    /// # Errors
+    /// If there is no such stream, it does not run, it is not recorded at the moment, or nothing is done about events.
+    pub async fn trigger_recording(
+        &self,
+        id: &str,
+        trigger: RecordingTrigger,
+    ) -> Result<RecorderStatus, ManagerError> {
+        let handle = self.running(id)?;
+        handle.recorder().trigger(trigger).await.map_err(ManagerError::Recording)?;
+        Ok(handle.recorder().status())
     }
 
     /// Remembers what is wished for a recording. Gives what was wished before.

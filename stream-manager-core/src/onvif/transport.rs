@@ -55,7 +55,7 @@ impl SoapTransport {
                 request = request.header(AUTHORIZATION, challenge.answer(login, "POST", &path));
             }
             let request = request.body(Full::new(body.clone())).map_err(|e| e.to_string())?;
-            let response = self.client.request(request).await.map_err(|e| reason(&e))?;
+            let response = self.client.request(request).await.map_err(|e| crate::error::root_cause(&e))?;
             let (head, body) = response.into_parts();
             if head.status == StatusCode::UNAUTHORIZED && self.login.is_some() && !answered {
                 let lines = head.headers.get_all(WWW_AUTHENTICATE).iter();
@@ -71,15 +71,6 @@ impl SoapTransport {
             return Ok((head.status, String::from_utf8_lossy(&text.to_bytes()).into_owned()));
         }
     }
-}
-
-/// The innermost reason: those around it say where in the client it was.
-fn reason(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 #[async_trait::async_trait]

@@ -7,7 +7,6 @@
 pub(crate) mod caps;
 mod elements;
 pub(crate) mod encoder;
-#[cfg(feature = "http")]
 mod picture;
 #[cfg(any(feature = "hls", feature = "webrtc"))]
 pub(crate) mod sound;
@@ -17,8 +16,10 @@ mod srt;
 pub(crate) use elements::check_decoder;
 pub(crate) use elements::installed;
 pub use elements::{ELEMENTS, ElementNeed, GstreamerReport, missing_elements};
+pub use picture::PictureOptions;
 #[cfg(feature = "http")]
 pub(crate) use picture::picture;
+pub(crate) use picture::{Encoded, Wanted, decode as decode_pictures, encode as encode_picture, jpeg};
 pub(crate) use srt::{listens, set_srt_address};
 
 use crate::frame::{Frame, MediaTime};

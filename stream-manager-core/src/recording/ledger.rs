@@ -3,7 +3,7 @@
 //! Everything goes through the disk's sync thread, after the file that it speaks of is safe on the disk, and
 //! so in the order in which it happened. Without an index all of this does nothing.
 
-use super::{RecorderContext, RecordingFormat};
+use super::{RecorderContext, RecordingFormat, RecordingTrigger};
 use crate::frame::{MediaTime, Track, TrackInfo, WallTime};
 use crate::hub::Input;
 use crate::storage::DiskPool;
@@ -124,6 +124,12 @@ impl Ledger {
         };
         let data = serde_json::json!({ "fallback": fallback });
         self.mark(Mark { time: at, kind: "fallback".into(), text: text.into(), data });
+    }
+
+    /// Something has happened, now.
+    pub(super) fn triggered(&self, trigger: RecordingTrigger) {
+        let RecordingTrigger { kind, text, data, .. } = trigger;
+        self.mark(Mark { time: WallTime::now(), kind, text, data });
     }
 
     fn mark(&self, mark: Mark) {

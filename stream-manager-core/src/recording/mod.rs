@@ -14,12 +14,17 @@ mod fmp4_writer;
 mod gst_run;
 mod gst_writer;
 mod ledger;
+mod mode;
 mod name;
+mod pre_roll;
 mod progress;
 mod recorder;
+mod schedule;
 
+pub use mode::{RecordingModes, RecordingTrigger};
 pub use name::segment_file_name;
 pub use recorder::{Recorder, RecorderHandle, RecorderSink, RecorderStatus, RecordingAction};
+pub use schedule::{ParseWeeklyTimeError, Schedule, ScheduleError, WeeklyTime};
 
 use crate::event::EventSender;
 use crate::fmp4::Fmp4Error;
@@ -136,6 +141,7 @@ pub struct Recording {
     pub(crate) sync: SyncPolicy,
     pub(crate) stagger: Option<f64>,
     pub(crate) fallback: bool,
+    pub(crate) modes: RecordingModes,
 }
 
 /// What a recorder works with.
@@ -192,6 +198,7 @@ impl Recording {
             sync: SyncPolicy::default(),
             stagger: None,
             fallback: true,
+            modes: RecordingModes::default(),
         }
     }
 
@@ -290,6 +297,13 @@ impl Recording {
         self
     }
 
+    /// When it is recorded; always, by default.
+    #[must_use]
+    pub fn modes(mut self, modes: RecordingModes) -> Self {
+        self.modes = modes;
+        self
+    }
+
     /// How often what is written is made safe on the disk.
     #[must_use]
     pub fn sync(mut self, policy: SyncPolicy) -> Self {
@@ -353,6 +367,7 @@ impl Recording {
         {
             return bad("sync_interval", format!("{interval:?}"), "off, 0, or between 100ms and 1h");
         }
+        self.modes.check()?;
         if matches!(self.destination, Some(Destination::Stream(_))) && self.format == RecordingFormat::Mp4 {
             return bad("format", "mp4".into(), "fmp4, mkv or ts, since plain MP4 cannot be streamed");
         }
@@ -429,6 +444,9 @@ pub enum RecordError {
         /// The state, as in the API.
         state: &'static str,
     },
+    /// Events are not recorded.
+    #[error("nothing is done about events here; expected \"event\" among the recording's modes")]
+    NoEvents,
     /// The recorder is gone.
     #[error("the recorder has ended")]
     Ended,

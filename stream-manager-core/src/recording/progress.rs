@@ -97,7 +97,7 @@ impl Shared {
             match state {
                 RecordingState::Recording => status.last_error = None,
                 RecordingState::Blocked => status.file = None,
-                RecordingState::Off | RecordingState::Paused => {}
+                RecordingState::Off | RecordingState::Paused | RecordingState::Waiting => {}
             }
         }
         self.emit(EventKind::RecordingState { state, reason: reason.to_owned() });

@@ -12,10 +12,12 @@
 
 use super::fmp4_writer::Fmp4Writer;
 use super::gst_writer::GstWriter;
+use super::mode::{Gate, RecordingTrigger, Verdict};
+use super::pre_roll::PreRoll;
 use super::progress::Shared;
 use super::{RecordError, RecorderContext, Recording, RecordingFormat, Segment};
 use crate::event::{EventKind, RecordingState};
-use crate::frame::{Frame, MediaKind, MediaTime, Track};
+use crate::frame::{Frame, MediaKind, MediaTime, Track, WallTime};
 use crate::hub::{Hub, HubItem, HubReader, Input, ReaderOptions, StartAt};
 use crate::sink::{Sink, SinkError};
 use crate::storage::index::GapReason;
@@ -30,6 +32,8 @@ use tokio_util::sync::CancellationToken;
 const WAIT_FOR_KEYFRAME: u32 = 2;
 /// A GOP that lasts longer is not waited for when a recording is started again.
 const LONG_GOP: Duration = Duration::from_secs(10);
+/// How much of what waits for an event is taken at once.
+const KEEP_AT_ONCE: Duration = Duration::from_millis(500);
 /// How long a command may take; finishing a large plain MP4 is the slowest.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -56,13 +60,21 @@ pub struct RecorderStatus {
     pub last_error: Option<String>,
     /// The last finished segment.
     pub last_segment: Option<Segment>,
+    /// When it records by itself: `continuous`, `schedule`, `event`.
+    pub modes: Vec<&'static str>,
+    /// Bytes that are kept in memory of what came before an event.
+    pub pre_roll_bytes: u64,
 }
 
 /// Controls a recording. [`RecorderHandle`] is the library's own implementation.
 #[async_trait::async_trait]
 pub trait Recorder: Send + Sync {
-    /// Starts recording, from the kept GOP on. Recording already is no error.
+    /// Starts recording, from the kept GOP on, whatever its modes say. Recording already is no error.
     async fn start(&self) -> Result<(), RecordError>;
+    /// Leaves it to its modes again.
+    async fn auto(&self) -> Result<(), RecordError>;
+    /// Something has happened: it is recorded with what came before it, if events are.
+    async fn trigger(&self, trigger: RecordingTrigger) -> Result<(), RecordError>;
     /// Holds the recording.
     async fn pause(&self) -> Result<(), RecordError>;
     /// Goes on after a pause.
@@ -88,12 +100,41 @@ pub enum RecordingAction {
     Split,
     /// Finish the file and record no more.
     Stop,
+    /// Leave it to its modes.
+    Auto,
+}
+
+impl RecordingAction {
+    /// All there are.
+    pub const ALL: [Self; 6] = [Self::Start, Self::Stop, Self::Pause, Self::Resume, Self::Split, Self::Auto];
+
+    /// Its name, the same in the API and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Split => "split",
+            Self::Auto => "auto",
+        }
+    }
+
+    /// By its name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.name() == name)
+    }
 }
 
 use RecordingAction as Action;
 
+enum Asked {
+    Action(Action),
+    Trigger(RecordingTrigger),
+}
+
 struct Command {
-    action: Action,
+    asked: Asked,
     answer: oneshot::Sender<Result<Option<Segment>, RecordError>>,
 }
 
@@ -106,9 +147,13 @@ pub struct RecorderHandle {
 
 impl RecorderHandle {
     async fn send(&self, action: Action) -> Result<Option<Segment>, RecordError> {
+        self.ask(Asked::Action(action)).await
+    }
+
+    async fn ask(&self, asked: Asked) -> Result<Option<Segment>, RecordError> {
         let (answer, wait) = oneshot::channel();
         let exchange = async {
-            self.commands.send(Command { action, answer }).await.map_err(|_| RecordError::Ended)?;
+            self.commands.send(Command { asked, answer }).await.map_err(|_| RecordError::Ended)?;
             wait.await.map_err(|_| RecordError::Ended)?
         };
         tokio::time::timeout(COMMAND_TIMEOUT, exchange).await.map_err(|_| RecordError::Stalled)?
@@ -121,7 +166,9 @@ impl RecorderHandle {
     pub(crate) fn can(&self, action: Action) -> Result<(), RecordError> {
         let state = self.shared.state();
         match (action, state) {
-            (Action::Start | Action::Stop, _) | (Action::Split, RecordingState::Recording) => Ok(()),
+            (Action::Start | Action::Stop | Action::Auto, _) | (Action::Split, RecordingState::Recording) => {
+                Ok(())
+            }
             (Action::Pause | Action::Resume, state) if state != RecordingState::Off => Ok(()),
             _ => Err(refused(action, state)),
         }
@@ -132,6 +179,12 @@ impl RecorderHandle {
 impl Recorder for RecorderHandle {
     async fn start(&self) -> Result<(), RecordError> {
         self.send(Action::Start).await.map(drop)
+    }
+    async fn auto(&self) -> Result<(), RecordError> {
+        self.send(Action::Auto).await.map(drop)
+    }
+    async fn trigger(&self, trigger: RecordingTrigger) -> Result<(), RecordError> {
+        self.ask(Asked::Trigger(trigger)).await.map(drop)
     }
     async fn pause(&self) -> Result<(), RecordError> {
         self.send(Action::Pause).await.map(drop)
@@ -196,6 +249,10 @@ pub struct RecorderSink {
     /// Decoding time of the first recorded frame, for the limit.
     began: Option<MediaTime>,
     done: bool,
+    gate: Gate,
+    /// When it is to be looked whether it still is, or is again, time to record.
+    look_at: Option<Instant>,
+    pre_roll: PreRoll,
 }
 
 impl RecorderSink {
@@ -210,10 +267,15 @@ impl RecorderSink {
         start: bool,
     ) -> Result<(RecorderHandle, Self), RecordError> {
         recording.check()?;
-        let state = if start { RecordingState::Recording } else { RecordingState::Off };
+        let modes = &recording.modes;
+        let (state, reason) = match (start, modes.waits()) {
+            (false, _) => (RecordingState::Off, "not started"),
+            (true, false) => (RecordingState::Recording, "configured"),
+            (true, true) => (RecordingState::Waiting, "about to start"),
+        };
         let status = RecorderStatus {
             state,
-            reason: if start { "configured".into() } else { "not started".into() },
+            reason: reason.into(),
             file: None,
             bytes: 0,
             duration_secs: 0.0,
@@ -222,7 +284,10 @@ impl RecorderSink {
             lost_frames: 0,
             last_error: None,
             last_segment: None,
+            modes: modes.names(),
+            pre_roll_bytes: 0,
         };
+        let (gate, pre_roll) = (Gate::new(modes.clone()), modes.ring());
         let shared = Arc::new(Shared::new(status, &context));
         let (sender, commands) = mpsc::channel(8);
         let writer = make_writer(&recording, &context, &shared);
@@ -242,12 +307,21 @@ impl RecorderSink {
             dropped: (0, 0),
             began: None,
             done: false,
+            gate,
+            look_at: None,
+            pre_roll,
         };
         Ok((RecorderHandle { commands: sender, shared }, sink))
     }
 
     async fn item(&mut self, item: HubItem) -> Result<(), RecordError> {
         let state = self.shared.state();
+        if state == RecordingState::Waiting {
+            // It is looked at when it is recorded; until then it is only kept.
+            self.pre_roll.push(item);
+            self.shared.status.lock().pre_roll_bytes = self.pre_roll.bytes();
+            return Ok(());
+        }
         match item {
             HubItem::Tracks(tracks) => {
                 self.tracks = Some(tracks.clone());
@@ -304,6 +378,13 @@ impl RecorderSink {
             status.state = RecordingState::Paused;
             status.reason = "paused by request".into();
         }
+        self
+    }
+
+    /// Lets it record whatever its modes say.
+    #[must_use]
+    pub fn by_hand(mut self) -> Self {
+        self.gate.set_by_hand(true);
         self
     }
 
@@ -411,21 +492,33 @@ impl RecorderSink {
         reader: &mut Option<HubReader>,
         hub: &Hub,
     ) -> Result<Option<Segment>, RecordError> {
-        use RecordingState::{Blocked, Off, Paused, Recording};
+        use RecordingState::{Blocked, Off, Paused, Recording, Waiting};
         let state = self.shared.state();
+        match action {
+            Action::Start => self.gate.set_by_hand(true),
+            Action::Stop | Action::Auto => self.gate.set_by_hand(false),
+            Action::Pause | Action::Resume | Action::Split => {}
+        }
         match (action, state) {
-            (Action::Start, Off) => {
+            (Action::Start | Action::Auto, Off) => {
                 *reader = Some(self.subscribe_again(hub));
-                self.shared.set_state(Recording, "started by request");
+                // What is kept of the stream comes before what begins now.
+                let waits = self.recording.modes.waits() && action == Action::Auto;
+                self.shared.set_state(if waits { Waiting } else { Recording }, "started by request");
+                self.look(reader).await?;
             }
-            (Action::Start | Action::Resume, Paused) => {
+            (Action::Start | Action::Resume | Action::Auto, Paused) => {
                 self.drain(reader).await?;
                 self.writer.resume();
                 self.shared.set_state(Recording, "resumed by request");
+                self.look(reader).await?;
             }
-            (Action::Pause, Recording | Blocked) => {
+            (Action::Pause, Recording | Blocked | Waiting) => {
                 // What reached the hub before the pause belongs into the file.
                 self.drain(reader).await?;
+                if state == Waiting {
+                    self.forget_pre_roll().await?;
+                }
                 self.writer.pause().await?;
                 self.shared.interrupted(GapReason::Paused, None);
                 self.shared.set_state(Paused, "paused by request");
@@ -437,16 +530,84 @@ impl RecorderSink {
                 *reader = None;
                 let result = self.writer.finish().await;
                 self.writer = make_writer(&self.recording, &self.context, &self.shared);
+                self.forget_pre_roll().await?;
                 self.shared.interrupted(GapReason::Stopped, None);
                 self.shared.set_state(Off, "stopped by request");
                 result?;
                 return Ok(self.shared.status.lock().last_segment.clone());
             }
             // Asking for what is so already is no error.
-            (Action::Start | Action::Resume, Recording | Blocked) | (Action::Pause, Paused) => {}
+            (Action::Start | Action::Resume | Action::Auto, Recording | Blocked | Waiting) => {
+                self.look(reader).await?;
+            }
+            (Action::Pause, Paused) => {}
             (Action::Resume | Action::Pause | Action::Split, _) => return Err(refused(action, state)),
         }
         Ok(None)
+    }
+
+    /// Records, or no longer, if it is time to.
+    async fn look(&mut self, reader: &mut Option<HubReader>) -> Result<(), RecordError> {
+        use RecordingState::{Blocked, Recording, Waiting};
+        let now = Instant::now();
+        let verdict = self.gate.verdict(now, WallTime::now());
+        self.look_at = self.gate.holds_until(now);
+        match (verdict, self.shared.state()) {
+            (Verdict::Record(reason), Waiting) => {
+                // What has come until now comes before the event.
+                self.drain(reader).await?;
+                let kept = self.pre_roll.take();
+                self.shared.status.lock().pre_roll_bytes = 0;
+                self.shared.set_state(Recording, reason);
+                for item in kept {
+                    self.item(item).await?;
+                }
+            }
+            (Verdict::Wait(reason), Recording | Blocked) => {
+                self.drain(reader).await?;
+                let finished = self.writer.finish().await;
+                self.writer = make_writer(&self.recording, &self.context, &self.shared);
+                self.shared.interrupted(GapReason::Waiting, None);
+                self.shared.set_state(Waiting, reason);
+                self.pre_roll.begin(self.tracks.clone(), self.input);
+                finished?;
+            }
+            (Verdict::Wait(reason), Waiting) => self.shared.status.lock().reason = reason.to_owned(),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What was kept is not recorded; only what the stream is, is remembered of it.
+    async fn forget_pre_roll(&mut self) -> Result<(), RecordError> {
+        for item in self.pre_roll.take() {
+            match item {
+                HubItem::Tracks(tracks) => {
+                    self.tracks = Some(tracks.clone());
+                    self.writer.tracks(tracks).await?;
+                }
+                HubItem::Input(input) => self.input = input,
+                _ => {}
+            }
+        }
+        self.shared.status.lock().pre_roll_bytes = 0;
+        Ok(())
+    }
+
+    async fn trigger(
+        &mut self,
+        trigger: RecordingTrigger,
+        reader: &mut Option<HubReader>,
+    ) -> Result<(), RecordError> {
+        let state = self.shared.state();
+        if matches!(state, RecordingState::Off | RecordingState::Paused) {
+            return Err(RecordError::State { action: "trigger", state: state.name() });
+        }
+        if !self.gate.trigger(Instant::now(), trigger.duration) {
+            return Err(RecordError::NoEvents);
+        }
+        self.shared.ledger.triggered(trigger);
+        self.look(reader).await
     }
 
     /// Takes what is waiting in the queue.
@@ -465,14 +626,9 @@ fn refused(action: Action, state: RecordingState) -> RecordError {
         Action::Split => "split",
         Action::Start => "start",
         Action::Stop => "stop",
+        Action::Auto => "auto",
     };
-    let state = match state {
-        RecordingState::Off => "off",
-        RecordingState::Paused => "paused",
-        RecordingState::Blocked => "blocked",
-        RecordingState::Recording => "recording",
-    };
-    RecordError::State { action, state }
+    RecordError::State { action, state: state.name() }
 }
 
 fn make_writer(
@@ -485,6 +641,13 @@ fn make_writer(
             Box::new(Fmp4Writer::new(recording.clone(), context.clone(), shared.clone()))
         }
         _ => Box::new(GstWriter::new(recording.clone(), context.clone(), shared.clone())),
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -505,26 +668,43 @@ impl Sink for RecorderSink {
         {
             self.failed(error).await?;
         }
+        if let Err(error) = self.look(&mut reader).await {
+            self.failed(error).await?;
+        }
         while !self.done {
-            // Frames that only wait for their part to be complete need not wake anybody.
+            // Frames that only wait for their part to be complete, or for an event, need not wake anybody.
             let next_write = match self.shared.state() {
                 RecordingState::Recording => self.writer.next_write(),
+                RecordingState::Waiting => self.pre_roll.newest().map(|newest| newest + KEEP_AT_ONCE),
                 _ => None,
             };
+            let look_at = self.look_at.filter(|_| self.recording.modes.waits());
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => break,
                 command = self.commands.recv(), if self.commands_open => match command {
                     None => self.commands_open = false,
-                    Some(Command { action, answer }) => {
-                        let result = self.command(action, &mut reader, &hub).await;
+                    Some(Command { asked, answer }) => {
+                        let action = match &asked {
+                            Asked::Action(action) => Some(*action),
+                            Asked::Trigger(_) => None,
+                        };
+                        let result = match asked {
+                            Asked::Action(action) => self.command(action, &mut reader, &hub).await,
+                            Asked::Trigger(trigger) => self.trigger(trigger, &mut reader).await.map(|()| None),
+                        };
                         // The answer to a request that ran into an error is the error; the recorder lives on.
-                        if let Err(error) = &result && !matches!(error, RecordError::State { .. }) {
+                        if let Err(error) = &result && !matches!(error, RecordError::State { .. } | RecordError::NoEvents) {
                             tracing::warn!(%error, ?action, "a recorder's command failed");
                         }
                         let _ = answer.send(result);
                     }
                 },
+                () = until(look_at), if look_at.is_some() => {
+                    if let Err(error) = self.look(&mut reader).await {
+                        self.failed(error).await?;
+                    }
+                }
                 () = hub.closed(), if reader.is_none() => break,
                 item = next_item(&mut reader, next_write) => {
                     let Some(item) = item else { break };
@@ -554,7 +734,7 @@ impl Sink for RecorderSink {
             self.shared.set_state(RecordingState::Off, &problem);
             self.shared.status.lock().last_error = Some(problem);
         }
-        if self.shared.state() != RecordingState::Off {
+        if !matches!(self.shared.state(), RecordingState::Off | RecordingState::Waiting) {
             self.shared.interrupted(GapReason::Shutdown, None);
         }
         let reason = if self.done { "the recording has its full length" } else { "the stream has ended" };

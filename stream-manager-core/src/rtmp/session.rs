@@ -5,7 +5,7 @@ use super::chunk::{self, CHUNK_SIZE, ChunkReader, RtmpMessage};
 use super::flv;
 use super::intake::Intake;
 use super::server::Shared;
-use crate::auth::{Access, Action, Credentials, Secret};
+use crate::auth::{Access, Action, Credentials, Secret, Subject};
 use crate::frame::MediaKind;
 use crate::rtp::is_worth_a_line;
 use crate::session::{NewSession, SessionGuard, SessionKind, SessionStats};
@@ -352,10 +352,11 @@ impl Client {
         let credentials = credentials(query.as_deref());
         let access = Access {
             action: Action::Publish,
-            stream: &id,
+            subject: Subject::Stream(&id),
             address: self.peer.ip().to_canonical(),
             protocol: "rtmp",
             query: query.as_deref(),
+            user_agent: None,
             credentials: &credentials,
         };
         let grant = self.shared.authorizer.authorize(&access).await.map_err(|e| e.to_string())?;

@@ -201,6 +201,16 @@ fn fmtp(parameters: &CodecParameters) -> Option<String> {
 ///
 /// `host` is the address it is served at, `name` the stream's.
 pub fn describe(tracks: &[Track], host: std::net::IpAddr, name: &str) -> String {
+    describe_at(tracks, host, name, |number| format!("trackID={number}"))
+}
+
+/// The same, with tracks that are set up elsewhere: at `control` of their number.
+pub(crate) fn describe_at(
+    tracks: &[Track],
+    host: std::net::IpAddr,
+    name: &str,
+    control: impl Fn(usize) -> String,
+) -> String {
     let kind = if host.is_ipv4() { "IP4" } else { "IP6" };
     let attribute = |attribute: &str, value: Option<String>| Attribute { attribute: attribute.into(), value };
     let medias = tracks
@@ -222,7 +232,7 @@ pub fn describe(tracks: &[Track], host: std::net::IpAddr, name: &str) -> String 
                 let text = format!("{rate:.3}").trim_end_matches('0').trim_end_matches('.').to_owned();
                 attributes.push(attribute("framerate", Some(text)));
             }
-            attributes.push(attribute("control", Some(format!("trackID={number}"))));
+            attributes.push(attribute("control", Some(control(number))));
             Media {
                 media: match parameters.kind() {
                     crate::frame::MediaKind::Video => "video",

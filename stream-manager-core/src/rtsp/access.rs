@@ -3,8 +3,8 @@
 use super::address::Target;
 use super::message::Answer;
 use super::server::Shared;
-use crate::auth::digest::{Challenges, HeaderError};
-use crate::auth::{Access, Action, Credentials, Denied, Grant};
+use crate::auth::digest::{AuthMethod, Challenges, HeaderError};
+use crate::auth::{Access, Action, Credentials, Denied, Grant, Subject};
 use rtsp_types::{Request, headers};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -22,7 +22,12 @@ pub(super) struct Gate {
 
 impl Gate {
     pub(super) fn new(shared: &Shared, protocol: &'static str, peer: SocketAddr) -> Self {
-        let challenges = Challenges::new(&shared.options.auth_methods, shared.options.nonce_lifetime);
+        let mut methods = shared.options.auth_methods.clone();
+        if !shared.authorizer.takes_digest() {
+            // What cannot be proved is not asked for; the password in the clear is what remains.
+            methods = vec![AuthMethod::Basic];
+        }
+        let challenges = Challenges::new(&methods, shared.options.nonce_lifetime);
         Self { protocol, peer, challenges, granted: None }
     }
 
@@ -59,10 +64,11 @@ impl Gate {
         };
         let access = Access {
             action,
-            stream: &target.stream,
+            subject: Subject::Stream(&target.stream),
             address: self.peer.ip().to_canonical(),
             protocol: self.protocol,
             query: target.query.as_deref(),
+            user_agent: request.header(&headers::USER_AGENT).map(|agent| agent.as_str()),
             credentials: &credentials,
         };
         match shared.authorizer.authorize(&access).await {
@@ -78,6 +84,9 @@ impl Gate {
             }
             Err(Denied::Limited { wait }) => Err(Answer::new(503, "Too Many Failed Attempts")
                 .header("Retry-After", wait.as_secs().max(1).to_string())),
+            Err(denied @ Denied::Unavailable { .. }) => {
+                Err(Answer::new(503, format!("Service Unavailable: {denied}")))
+            }
             Err(denied) => Err(Answer::new(403, format!("Forbidden: {denied}"))),
         }
     }

@@ -54,6 +54,38 @@ pub(super) fn target(
     Ok(Target { stream, control, query })
 }
 
+/// Where the tracks of an address are set up.
+pub(super) struct Controls {
+    front: String,
+    query: Option<String>,
+}
+
+impl Controls {
+    /// Of what a request's address names.
+    pub(super) fn of(request: &Request<Vec<u8>>) -> Self {
+        let base = content_base(request);
+        match base.split_once('?') {
+            Some((path, query)) => Self {
+                front: format!("{}/", path.trim_end_matches('/')),
+                query: Some(query.trim_end_matches('/').to_owned()),
+            },
+            None => Self { front: base, query: None },
+        }
+    }
+
+    /// A track's whole address.
+    pub(super) fn track(&self, number: usize) -> String {
+        let query = self.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+        format!("{}trackID={number}{query}", self.front)
+    }
+
+    /// What a session description says of it. Clients do not agree on what a relative address means beside one with a query, so there it is
+    /// the whole one.
+    pub(super) fn described(&self, number: usize) -> String {
+        if self.query.is_some() { self.track(number) } else { format!("trackID={number}") }
+    }
+}
+
 /// The address that tracks' controls are added to.
 pub(super) fn content_base(request: &Request<Vec<u8>>) -> String {
     let mut base = request.request_uri().map_or_else(String::new, |url| {
@@ -79,6 +111,21 @@ mod tests {
             .request_uri(url::Url::parse(url).unwrap())
             .build(Vec::new());
         target(&request, is_track).map_err(|a| a.status())
+    }
+
+    #[test]
+    fn controls_stand_before_a_query() {
+        let of = |url: &str| {
+            let request = Request::builder(Method::Play, rtsp_types::Version::V1_0)
+                .request_uri(url::Url::parse(url).unwrap())
+                .build(Vec::new());
+            let controls = Controls::of(&request);
+            (controls.described(1), controls.track(1))
+        };
+        let whole = |text: &str| (text.to_owned(), text.to_owned());
+        assert_eq!(of("rtsp://u:p@h/a/b"), ("trackID=1".into(), "rtsp://h/a/b/trackID=1".into()));
+        assert_eq!(of("rtsp://h/a/b?start=1/"), whole("rtsp://h/a/b/trackID=1?start=1"));
+        assert_eq!(of("rtsp://h/a/b/?start=1&end=2"), whole("rtsp://h/a/b/trackID=1?start=1&end=2"));
     }
 
     #[test]

@@ -47,12 +47,19 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// A reader of some of a feed's tracks.
-    pub(super) fn new(way: Way, feed: &Feed) -> Self {
+    /// A reader of some of a stream's tracks, of which this is the one with pictures to begin with.
+    pub(super) fn new(way: Way, main_video: Option<usize>) -> Self {
         let mut reader = Self { way, main_video: None };
-        let main_video = feed.shared.main_video.map(|track| track.0 as usize);
         reader.main_video = main_video.filter(|track| reader.wants(*track));
         reader
+    }
+
+    /// What waits to be taken.
+    pub(super) fn queued_bytes(&self) -> u64 {
+        match &self.way {
+            Way::Tcp(outlet, _) => outlet.stats().queued_bytes,
+            Way::Udp(outlet, _) => outlet.stats().queued_bytes,
+        }
     }
 
     fn wants(&self, track: usize) -> bool {
@@ -78,7 +85,7 @@ impl Reader {
         (usize::from(channel) != packets.track * 2 + usize::from(packets.rtcp)).then_some(channel)
     }
 
-    fn send(&self, packets: &Arc<Packets>, slices: &[std::io::IoSlice<'_>]) {
+    pub(super) fn send(&self, packets: &Arc<Packets>, slices: &[std::io::IoSlice<'_>]) {
         if !self.wants(packets.track) {
             return;
         }
@@ -198,6 +205,11 @@ impl Feed {
     /// The tracks that it carries.
     pub(super) fn tracks(&self) -> &Arc<[Track]> {
         &self.shared.tracks
+    }
+
+    /// The track whose keyframes readers begin with.
+    pub(super) fn main_video(&self) -> Option<usize> {
+        self.shared.main_video.map(|track| track.0 as usize)
     }
 
     /// Who sends a track.

@@ -19,6 +19,12 @@
 //! in a minute, is disconnected. What waits is shared with the other readers and the kept GOP; a reader's own
 //! memory is its queue's list.
 //!
+//! # Recordings
+//!
+//! An address with `?start=` (and `end`, `duration`, `gaps`, as for playback by HTTP) is a recording, which its reader has for itself: sent as
+//! fast as it was recorded, or as `Scale` says (above 2 its keyframes only), from where `Range` says (`npt`, `clock`), and held by PAUSE. It
+//! waits for a reader that is slow. Without an end it goes on with what is being recorded.
+//!
 //! # Streams and rights
 //!
 //! The server knows streams by a [`StreamDirectory`], rights by an [`Authorizer`](crate::auth::Authorizer), and lists
@@ -51,20 +57,22 @@ mod forward;
 mod message;
 mod outlet;
 mod publish;
+mod range;
 mod reading;
+mod replay;
 mod server;
 mod session;
-mod tls;
 mod transport;
 mod udp;
 
 pub use crate::config::StartMode;
+pub use crate::tls::TlsFiles;
 pub use forward::RtspForward;
 pub use message::{Incoming, MessageError, next_message};
 pub use server::{RtspError, RtspOptions, RtspServer};
-pub use tls::TlsFiles;
 
 use crate::hub::Hub;
+use crate::playback::{PlanFrames, PlaybackRequest};
 use crate::source::{PublishError, PublishSlot};
 use std::sync::Arc;
 
@@ -79,7 +87,22 @@ pub struct FoundStream {
     pub idle: bool,
 }
 
+/// Why a recording cannot be played.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotRecorded {
+    /// There is no such stream, or nothing has been recorded then.
+    #[error("{0}")]
+    NotFound(String),
+    /// It has been recorded in a form that cannot be played.
+    #[error("{0}")]
+    Unplayable(String),
+    /// It cannot be read.
+    #[error("{0}")]
+    Failed(String),
+}
+
 /// Where the server finds streams.
+#[async_trait::async_trait]
 pub trait StreamDirectory: Send + Sync + 'static {
     /// The stream with this id.
     fn find(&self, id: &str) -> Option<FoundStream>;
@@ -89,6 +112,15 @@ pub trait StreamDirectory: Send + Sync + 'static {
     /// # Errors
     /// If it cannot be published.
     fn publish(&self, id: &str) -> Result<PublishSlot, PublishError>;
+
+    /// What has been recorded of a stream in a range, and what follows if it has no end. Nothing, if the directory knows of no
+    /// recordings.
+    ///
+    /// # Errors
+    /// If there is nothing, or it cannot be played.
+    async fn recorded(&self, id: &str, request: PlaybackRequest) -> Result<PlanFrames, NotRecorded> {
+        Err(NotRecorded::NotFound(format!("nothing is recorded of {id} from {} on", request.start)))
+    }
 
     /// Tells of a reader that was too slow and lost frames.
     fn lagged(&self, id: &str, reader: &str, frames: u64);

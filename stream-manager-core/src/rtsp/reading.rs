@@ -1,9 +1,12 @@
-//! A client that reads: its tracks, its place at the stream's feed, its reports.
+//! A client that reads: its tracks, its place at the stream's feed or its own recording, its reports.
 
 use super::FoundStream;
+use super::address::Controls;
 use super::feed::{Feed, FirstPacket, Reader, Way};
 use super::message::Answer;
 use super::outlet::{Outlet, QueueRule, Sent};
+use super::range::Wanted;
+use super::replay::{Begun, Replay};
 use super::session::Opening;
 use super::transport::Setup;
 use super::udp::{Datagram, Registration, TAKEN, UdpOutlet, UdpPair, taken};
@@ -18,13 +21,36 @@ use tokio::sync::{mpsc, watch};
 
 /// A reader's part of a session.
 pub(super) struct Reading {
-    stream: FoundStream,
-    feed: Arc<Feed>,
-    ended: watch::Receiver<Option<&'static str>>,
+    media: Media,
     setups: Vec<Option<Setup>>,
     /// What the reader's reports say.
     heard: Arc<Mutex<SessionStats>>,
     playing: Option<Playing>,
+}
+
+/// What is read.
+enum Media {
+    /// What comes now, with all others who read it.
+    Live { id: Arc<str>, feed: Arc<Feed>, ended: watch::Receiver<Option<&'static str>> },
+    /// What was recorded.
+    Recorded(Box<Replay>),
+}
+
+impl Media {
+    fn main_video(&self) -> Option<usize> {
+        match self {
+            Self::Live { feed, .. } => feed.main_video(),
+            Self::Recorded(replay) => replay.main_video(),
+        }
+    }
+
+    /// Who sends a track, and its ticks per second.
+    fn sender(&self, track: usize) -> Option<(u32, u32)> {
+        match self {
+            Self::Live { feed, .. } => feed.ssrc(track).zip(feed.clock_rate(track)),
+            Self::Recorded(replay) => replay.sender(track),
+        }
+    }
 }
 
 struct Playing {
@@ -41,18 +67,32 @@ pub(super) struct Play<'a> {
     pub(super) rule: QueueRule,
     /// The server's sockets and where this session's datagrams go, if it can do UDP.
     pub(super) udp: Option<(&'a Arc<UdpPair>, &'a mpsc::Sender<Datagram>)>,
-    /// The address that tracks' controls are added to.
-    pub(super) base: &'a str,
+    /// Where its tracks were set up.
+    pub(super) controls: &'a Controls,
 }
 
 impl Reading {
     pub(super) fn new(stream: FoundStream, feed: Arc<Feed>) -> Self {
         let (ended, setups) = (feed.ended(), vec![None; feed.tracks().len()]);
-        Self { stream, feed, ended, setups, heard: Arc::default(), playing: None }
+        let media = Media::Live { id: stream.id, feed, ended };
+        Self { media, setups, heard: Arc::default(), playing: None }
+    }
+
+    /// Of what was recorded.
+    pub(super) fn recorded(replay: Replay) -> Self {
+        let setups = vec![None; replay.tracks().len()];
+        Self { media: Media::Recorded(Box::new(replay)), setups, heard: Arc::default(), playing: None }
+    }
+
+    pub(super) fn is_recorded(&self) -> bool {
+        matches!(self.media, Media::Recorded(_))
     }
 
     pub(super) fn stream(&self) -> &Arc<str> {
-        &self.stream.id
+        match &self.media {
+            Media::Live { id, .. } => id,
+            Media::Recorded(replay) => replay.stream(),
+        }
     }
 
     pub(super) fn setups(&self) -> &[Option<Setup>] {
@@ -65,7 +105,11 @@ impl Reading {
 
     /// Whether it shows by what it takes that the client is there.
     pub(super) fn plays_by_tcp(&self) -> bool {
-        self.playing.as_ref().is_some_and(|p| p.udp.is_none())
+        let goes_on = match &self.media {
+            Media::Live { .. } => true,
+            Media::Recorded(replay) => replay.runs(),
+        };
+        goes_on && self.playing.as_ref().is_some_and(|p| p.udp.is_none())
     }
 
     /// The track that a control names; without one the only track.
@@ -81,11 +125,59 @@ impl Reading {
     /// Remembers how a track travels; gives who sends it.
     pub(super) fn set_up(&mut self, track: usize, setup: Setup) -> Option<u32> {
         self.setups[track] = Some(setup);
-        self.feed.ssrc(track)
+        self.media.sender(track).map(|(ssrc, _)| ssrc)
     }
 
-    /// Begins to play. `answer` gets the RTP-Info before anything of the media is sent.
+    /// Begins to play what comes now. `answer` gets the RTP-Info before anything of the media is sent.
     pub(super) fn play(&mut self, play: Play<'_>, answer: impl FnOnce(String)) {
+        let controls = play.controls;
+        let playing = self.open(play);
+        if let Media::Live { feed, .. } = &self.media {
+            feed.join(&playing.reader, |first| answer(rtp_info(controls, &self.setups, &first)));
+        }
+        self.playing = Some(playing);
+    }
+
+    /// Begins to play what was recorded. `answer` gets how it begins, and the RTP-Info, before anything of the media is sent.
+    ///
+    /// # Errors
+    /// If what is wanted cannot be played; what was played before stands still then.
+    pub(super) async fn play_recorded(
+        &mut self,
+        wanted: &Wanted,
+        play: Play<'_>,
+        answer: impl FnOnce(&Begun, String),
+    ) -> Result<(), Answer> {
+        let Media::Recorded(replay) = &mut self.media else { return Ok(()) };
+        let begun = replay.prepare(wanted).await?;
+        let controls = play.controls;
+        // Where it goes stays as it is while it plays: one session, one way.
+        let playing = match self.playing.take() {
+            Some(playing) => playing,
+            None => self.open(play),
+        };
+        answer(&begun, rtp_info(controls, &self.setups, &begun.first));
+        if let Media::Recorded(replay) = &mut self.media {
+            replay.start(wanted, &playing.reader);
+        }
+        self.playing = Some(playing);
+        Ok(())
+    }
+
+    /// Stands still. What has been sent goes on its way; what follows is kept for when it goes on.
+    pub(super) async fn pause(&mut self) {
+        if let Media::Recorded(replay) = &mut self.media {
+            replay.pause().await;
+            if let Some(playing) = self.playing.take() {
+                playing.guard.ends_because("paused");
+            }
+        } else {
+            self.stop(Some("paused".into()));
+        }
+    }
+
+    /// The way out, and a place among the sessions.
+    fn open(&self, play: Play<'_>) -> Playing {
         let setups = &self.setups;
         let mut registration = None;
         let addresses: Vec<Option<(SocketAddr, SocketAddr)>> = setups
@@ -127,16 +219,17 @@ impl Reading {
                 }
             })
         };
-        let guard = play.opening.open(SessionKind::Reader, &self.stream.id, udp.is_some(), stats);
-        let reader = Arc::new(Reader::new(way, &self.feed));
-        self.feed.join(&reader, |first| answer(rtp_info(play.base, setups, &first)));
-        self.playing = Some(Playing { reader, guard, udp, registration });
+        let guard = play.opening.open(SessionKind::Reader, self.stream(), udp.is_some(), stats);
+        let reader = Arc::new(Reader::new(way, self.media.main_video()));
+        Playing { reader, guard, udp, registration }
     }
 
     /// Plays no longer, if it does.
     pub(super) fn stop(&mut self, reason: Option<String>) {
         let Some(playing) = self.playing.take() else { return };
-        self.feed.leave(&playing.reader);
+        if let Media::Live { feed, .. } = &self.media {
+            feed.leave(&playing.reader);
+        }
         playing.reader.clear();
         if let Some(reason) = reason {
             playing.guard.ends_because(reason);
@@ -162,10 +255,10 @@ impl Reading {
 
     fn report(&self, track: usize, data: &[u8]) {
         let Ok(reports) = rtcp::parse(data) else { return };
-        let (ssrc, rate) = (self.feed.ssrc(track), self.feed.clock_rate(track).unwrap_or(90_000));
+        let Some((ssrc, rate)) = self.media.sender(track) else { return };
         for report in reports {
             let Report::Reception(reception) = report else { continue };
-            if Some(reception.ssrc) != ssrc {
+            if reception.ssrc != ssrc {
                 continue;
             }
             let mut heard = self.heard.lock();
@@ -179,9 +272,13 @@ impl Reading {
 
     /// Sends what is due by UDP; returns when the session has to end, and says why. Cancel safe.
     pub(super) async fn ended(&mut self) -> String {
-        let Self { ended, playing, .. } = self;
+        let Self { media, playing, .. } = self;
         let over = async {
-            let reason = ended.wait_for(Option::is_some).await.ok().and_then(|r| *r);
+            let reason = match media {
+                Media::Live { ended, .. } => ended.wait_for(Option::is_some).await.ok().and_then(|r| *r),
+                // At its end one may go back.
+                Media::Recorded(_) => std::future::pending().await,
+            };
             reason.unwrap_or("the stream has ended")
         };
         let Some(playing) = playing else { return over.await.into() };
@@ -211,7 +308,7 @@ impl Reading {
 }
 
 /// What each track begins with (RFC 2326 section 12.33).
-fn rtp_info(base: &str, setups: &[Option<Setup>], first: &[FirstPacket]) -> String {
+fn rtp_info(controls: &Controls, setups: &[Option<Setup>], first: &[FirstPacket]) -> String {
     let entries: Vec<String> = setups
         .iter()
         .zip(first)
@@ -219,7 +316,7 @@ fn rtp_info(base: &str, setups: &[Option<Setup>], first: &[FirstPacket]) -> Stri
         .filter(|(_, (setup, _))| setup.is_some())
         .map(|(track, (_, first))| {
             let time = first.timestamp.map(|t| format!(";rtptime={t}")).unwrap_or_default();
-            format!("url={base}trackID={track};seq={}{time}", first.sequence)
+            format!("url={};seq={}{time}", controls.track(track), first.sequence)
         })
         .collect();
     entries.join(",")

@@ -3,7 +3,6 @@
 use super::StreamDirectory;
 use super::connection;
 use super::feed::{FeedOptions, Feeds};
-use super::tls::TlsFiles;
 use super::udp::UdpPair;
 use crate::auth::Authorizer;
 use crate::auth::digest::AuthMethod;
@@ -11,12 +10,12 @@ use crate::config::{AuthConfig, RtspConfig, StartMode};
 use crate::session::Sessions;
 use crate::source::RtspTransport;
 use crate::tcp::{self, Place, Places};
+use crate::tls::{Certificate, TlsFiles};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 /// How long a TLS handshake may take.
@@ -99,7 +98,7 @@ impl RtspOptions {
         match (self.tls_listen, &self.tls) {
             (None, _) => Ok(()),
             (Some(_), None) => Err(RtspError::NoCertificate),
-            (Some(_), Some(files)) => files.acceptor().map(drop).map_err(RtspError::Tls),
+            (Some(_), Some(files)) => files.check().map_err(RtspError::Tls),
         }
     }
 
@@ -169,7 +168,7 @@ pub(super) struct Shared {
 pub struct RtspServer {
     options: RtspOptions,
     listener: Option<TcpListener>,
-    tls: Option<(TcpListener, TlsAcceptor)>,
+    tls: Option<(TcpListener, Arc<Certificate>)>,
     udp: Option<UdpPair>,
 }
 
@@ -185,11 +184,11 @@ impl RtspServer {
             (Some(address), Some(files)) => {
                 let files = files.clone();
                 // Reading files blocks.
-                let acceptor = tokio::task::spawn_blocking(move || files.acceptor())
+                let certificate = tokio::task::spawn_blocking(move || Certificate::open(files, &[]))
                     .await
                     .map_err(|e| RtspError::Tls(e.to_string()))?
                     .map_err(RtspError::Tls)?;
-                Some((listen(address, "RTSPS", "rtsp.tls_listen")?, acceptor))
+                Some((listen(address, "RTSPS", "rtsp.tls_listen")?, certificate))
             }
         };
         let listener = options.listen.map(|address| listen(address, "RTSP", "rtsp.listen")).transpose()?;
@@ -250,16 +249,16 @@ impl RtspServer {
         let datagrams = shared.udp.clone().map(|pair| tokio::spawn(pair.receive()));
         let (plain, tls) = (self.listener, self.tls);
         loop {
-            let (socket, peer, acceptor) = tokio::select! {
+            let (socket, peer, certificate) = tokio::select! {
                 () = cancel.cancelled() => break,
                 Some(_) = connections.join_next(), if !connections.is_empty() => continue,
                 (socket, peer) = accept(plain.as_ref()) => (socket, peer, None),
                 (socket, peer) = accept(tls.as_ref().map(|(l, _)| l)) => {
-                    (socket, peer, tls.as_ref().map(|(_, acceptor)| acceptor.clone()))
+                    (socket, peer, tls.as_ref().map(|(_, certificate)| certificate.clone()))
                 }
             };
             let Some(place) = places.take(peer) else { continue };
-            connections.spawn(serve(shared.clone(), socket, peer, acceptor, place));
+            connections.spawn(serve(shared.clone(), socket, peer, certificate, place));
         }
         // Each connection has seen the token.
         let ended = async { while connections.join_next().await.is_some() {} };
@@ -287,15 +286,16 @@ async fn serve(
     shared: Arc<Shared>,
     socket: TcpStream,
     peer: SocketAddr,
-    acceptor: Option<TlsAcceptor>,
+    certificate: Option<Arc<Certificate>>,
     _place: Place,
 ) {
     tcp::prepare(&socket);
     let Ok(local) = socket.local_addr() else { return };
-    let stream = match acceptor {
+    let stream = match certificate {
         None => connection::Stream::Plain(Arc::new(socket)),
-        Some(acceptor) => {
-            let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(socket));
+        Some(certificate) => {
+            let handshake = async { certificate.acceptor().await.accept(socket).await };
+            let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake);
             match shared.cancel.run_until_cancelled(handshake).await {
                 Some(Ok(Ok(stream))) => connection::Stream::Tls(Box::new(stream)),
                 Some(Ok(Err(error))) => {

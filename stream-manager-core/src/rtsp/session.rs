@@ -8,17 +8,19 @@
 
 use super::FoundStream;
 use super::access::Gate;
-use super::address::{Target, content_base, is_track, target};
+use super::address::{Controls, Target, content_base, is_track, target};
 use super::message::Answer;
 use super::outlet::{Outlet, QueueRule};
 use super::publish::Publishing;
+use super::range::{self, Wanted};
 use super::reading::{Play, Reading};
+use super::replay::{Begun, Replay};
 use super::server::Shared;
 use super::transport::Possible;
 use super::udp::{Datagram, canonical};
 use crate::auth::{Action, unpredictable};
 use crate::hub::HubItem;
-use crate::rtp::format::describe;
+use crate::rtp::format::describe_at;
 use crate::session::{NewSession, SessionGuard, SessionKind, Sessions, StatsSource};
 use crate::source::PublishError;
 use bytes::Bytes;
@@ -190,10 +192,10 @@ impl Session {
             Method::Describe => self.describe(request).await.map(Some),
             Method::Announce => self.announce(request).await.map(Some),
             Method::Setup => self.setup(request).await.map(Some),
-            Method::Play => self.play(request, sequence),
+            Method::Play => self.play(request, sequence).await,
             Method::Pause => {
                 self.take_last_datagrams().await;
-                self.pause().map(Some)
+                self.pause().await.map(Some)
             }
             Method::Record => self.record().await.map(Some),
             Method::Teardown => Ok(Some(Answer::ok())),
@@ -221,7 +223,9 @@ impl Session {
 
     async fn describe(&mut self, request: &Request<Vec<u8>>) -> Reply {
         let target = target(request, |_| false)?;
-        self.gate.authorize(&self.shared, Action::Read, &target, request).await?;
+        let recorded = range::recorded(target.query.as_deref())?;
+        let action = if recorded.is_some() { Action::Playback } else { Action::Read };
+        self.gate.authorize(&self.shared, action, &target, request).await?;
         let accepts = request.header(&headers::ACCEPT).is_none_or(|accept| {
             let text = accept.as_str().to_ascii_lowercase();
             ["application/sdp", "application/*", "*/*"].iter().any(|kind| text.contains(kind))
@@ -229,9 +233,19 @@ impl Session {
         if !accepts {
             return Err(Answer::new(406, "Not Acceptable"));
         }
-        let stream = self.wait_for_tracks(&target).await?;
-        let tracks = stream.hub.tracks();
-        let sdp = describe(&tracks, self.local.ip().to_canonical(), &stream.id);
+        let (host, controls) = (self.local.ip().to_canonical(), Controls::of(request));
+        let control = |number| controls.described(number);
+        let sdp = match recorded {
+            None => {
+                let stream = self.wait_for_tracks(&target).await?;
+                describe_at(&stream.hub.tracks(), host, &stream.id, control)
+            }
+            Some(recorded) => {
+                let replay = Replay::open(&self.shared, &target.stream, recorded).await?;
+                let sdp = describe_at(replay.tracks(), host, replay.stream(), control);
+                with_range(&sdp, &replay.range())
+            }
+        };
         Ok(Answer::ok().header("Content-Base", content_base(request)).body("application/sdp", sdp))
     }
 
@@ -319,10 +333,20 @@ impl Session {
             }
             Role::None => {
                 let target = target(request, is_track)?;
-                self.gate.authorize(&self.shared, Action::Read, &target, request).await?;
-                let stream = self.wait_for_tracks(&target).await?;
-                let feed = self.shared.feeds.get(&stream.id, &stream.hub, &stream.hub.tracks());
-                self.role = Role::Reader(Box::new(Reading::new(stream, feed)));
+                let recorded = range::recorded(target.query.as_deref())?;
+                let action = if recorded.is_some() { Action::Playback } else { Action::Read };
+                self.gate.authorize(&self.shared, action, &target, request).await?;
+                let reading = match recorded {
+                    None => {
+                        let stream = self.wait_for_tracks(&target).await?;
+                        let feed = self.shared.feeds.get(&stream.id, &stream.hub, &stream.hub.tracks());
+                        Reading::new(stream, feed)
+                    }
+                    Some(recorded) => {
+                        Reading::recorded(Replay::open(&self.shared, &target.stream, recorded).await?)
+                    }
+                };
+                self.role = Role::Reader(Box::new(reading));
                 let reply = self.set_up_reader(&target, &transports);
                 match reply {
                     Ok(_) => self.begin(),
@@ -365,12 +389,13 @@ impl Session {
         }
     }
 
-    fn play(&mut self, request: &Request<Vec<u8>>, sequence: &str) -> Result<Option<Answer>, Answer> {
-        let (session, base) = (self.session_header(), content_base(request));
+    async fn play(&mut self, request: &Request<Vec<u8>>, sequence: &str) -> Result<Option<Answer>, Answer> {
+        let wanted = Wanted::of(request)?;
+        let (session, controls) = (self.session_header(), Controls::of(request));
         let mut role = std::mem::replace(&mut self.role, Role::None);
         let result = match &mut role {
             // Some clients do it again to stay alive.
-            Role::Reader(reading) if reading.is_playing() => Ok(Some(Answer::ok())),
+            Role::Reader(reading) if reading.is_playing() && !reading.is_recorded() => Ok(Some(Answer::ok())),
             Role::Reader(reading) => {
                 let (inbox, _) = self.inbox.get_or_insert_with(|| mpsc::channel(INBOX));
                 let inbox = inbox.clone();
@@ -380,13 +405,21 @@ impl Session {
                     outlet: &self.outlet,
                     rule: QueueRule { bytes: options.queue_bytes, timeout: options.write_timeout },
                     udp: self.shared.udp.as_ref().map(|pair| (pair, &inbox)),
-                    base: &base,
+                    controls: &controls,
                 };
-                reading.play(play, |info| {
-                    let answer = Answer::ok().header("RTP-Info", info);
+                let say = |answer: Answer| {
                     self.outlet.control(answer.into_bytes(Some(sequence), session.as_deref()));
-                });
-                Ok(None)
+                };
+                if reading.is_recorded() {
+                    let begun = |begun: &Begun, info: String| {
+                        let answer = Answer::ok().header("Range", &*begun.range);
+                        say(answer.header("Scale", format!("{:?}", begun.scale)).header("RTP-Info", info));
+                    };
+                    reading.play_recorded(&wanted, play, begun).await.map(|()| None)
+                } else {
+                    reading.play(play, |info| say(Answer::ok().header("RTP-Info", info)));
+                    Ok(None)
+                }
             }
             _ => Err(Answer::new(455, "Method Not Valid in This State")),
         };
@@ -395,7 +428,7 @@ impl Session {
         result
     }
 
-    fn pause(&mut self) -> Reply {
+    async fn pause(&mut self) -> Reply {
         if let Role::Publisher(publishing) = &mut self.role {
             publishing.pause();
             return Ok(Answer::ok());
@@ -403,7 +436,7 @@ impl Session {
         let Role::Reader(reading) = &mut self.role else {
             return Err(Answer::new(455, "Method Not Valid in This State"));
         };
-        reading.stop(Some("paused".into()));
+        reading.pause().await;
         Ok(Answer::ok())
     }
 
@@ -505,6 +538,12 @@ impl Session {
         self.id = None;
         self.inbox = None;
     }
+}
+
+/// A session description with how long it is.
+fn with_range(sdp: &str, range: &str) -> String {
+    let (front, medias) = sdp.split_once("\r\nm=").unwrap_or((sdp, ""));
+    format!("{front}\r\na=range:{range}\r\nm={medias}")
 }
 
 pub(super) fn bad(problem: &str) -> Answer {

@@ -23,6 +23,8 @@ mod http;
 mod rtmp;
 #[cfg(feature = "rtsp")]
 mod rtsp;
+#[cfg(feature = "systemd")]
+mod systemd;
 mod users;
 mod watch;
 #[cfg(feature = "webrtc")]
@@ -30,6 +32,7 @@ mod webrtc;
 
 use crate::api::{self, ApiOptions, ServeError, ServedPorts};
 use crate::config::ConfigSource;
+use crate::health::LoopWatch;
 use crate::hooks::Hooks;
 use crate::logs::LogRing;
 use crate::manager::{ConfigUser, OpenError, StreamManager, Trigger};
@@ -84,6 +87,11 @@ pub struct Service {
     #[cfg(feature = "webrtc")]
     webrtc: Arc<webrtc::WebRtcListener>,
     hooks: Hooks,
+    users: Arc<users::ConfiguredUsers>,
+    #[cfg_attr(not(feature = "systemd"), allow(dead_code, reason = "who looks at it has a share of it"))]
+    watch: Arc<LoopWatch>,
+    watching: CancellationToken,
+    tasks: tokio_util::task::TaskTracker,
     closing: CancellationToken,
 }
 
@@ -106,8 +114,8 @@ impl Service {
     async fn with(manager: StreamManager, options: ServiceOptions) -> Result<Self, ServiceError> {
         let (config, closing, ports) = (manager.config(), CancellationToken::new(), ServedPorts::default());
         // The ports first: if one is taken, no camera has been connected and no file begun.
-        let bound = api::Server::bind(config.server.listen).await?;
-        let users = users::ConfiguredUsers::new(&config).map_err(ServiceError::Auth)?;
+        let bound = http::Bound::bind(&config.server).await?;
+        let users = users::ConfiguredUsers::open(&config).await.map_err(ServiceError::Auth)?;
         #[cfg(feature = "rtsp")]
         let rtsp = rtsp::RtspListener::start(&manager, users.list(), ports.clone()).await?;
         #[cfg(feature = "rtmp")]
@@ -133,6 +141,11 @@ impl Service {
             }
         };
         let hooks = Hooks::start(manager.clone()).await;
+        // It watches as long as anything is answered.
+        let watching = CancellationToken::new();
+        let (watch, task) = LoopWatch::start(watching.clone());
+        let tasks = tokio_util::task::TaskTracker::new();
+        tasks.spawn(task);
         let api = ApiOptions {
             logs: options.logs,
             hooks: Some(hooks.clone()),
@@ -140,12 +153,15 @@ impl Service {
             #[cfg(feature = "webrtc")]
             webrtc: served,
             authorizer: Some(users.list()),
+            users: Some(users.list()),
+            setup: Some(users.setup()),
+            watch: Some(watch.clone()),
             closing: closing.clone(),
         };
         let router = api::router(manager.clone(), api);
         let http = http::HttpListener::start(bound, router, ports);
         // Listeners first: they are what can refuse.
-        manager.add_config_user(users);
+        manager.add_config_user(users.clone());
         manager.add_config_user(http.clone());
         #[cfg(feature = "rtsp")]
         manager.add_config_user(rtsp.clone());
@@ -168,6 +184,10 @@ impl Service {
             #[cfg(feature = "webrtc")]
             webrtc,
             hooks,
+            users,
+            watch,
+            watching,
+            tasks,
             closing,
         })
     }
@@ -185,6 +205,16 @@ impl Service {
     /// Where HTTP listens.
     pub fn address(&self) -> SocketAddr {
         self.http.address()
+    }
+
+    /// Where HTTPS listens, if it is served.
+    pub fn secure_address(&self) -> Option<SocketAddr> {
+        self.http.secure_address()
+    }
+
+    /// The code by which the first user can be made from elsewhere; none if there are users already.
+    pub fn setup_code(&self) -> Option<crate::auth::Secret> {
+        self.users.setup().reveal().filter(|_| self.users.list().is_open())
     }
 
     /// Where RTSP listens, and RTSPS, and its UDP ports, if it is served.
@@ -208,8 +238,16 @@ impl Service {
     /// Keeps going until `cancel`; then finishes every file and ends. Reads the configuration again when its file
     /// changes.
     pub async fn run(self, cancel: CancellationToken) {
+        #[cfg(feature = "systemd")]
+        {
+            systemd::ready(&self.manager);
+            let (manager, watch) = (self.manager.clone(), self.watch.clone());
+            self.tasks.spawn(systemd::keep_telling(manager, watch, self.watching.clone()));
+        }
         watch::run(&self.manager, &cancel).await;
         tracing::info!("stopping: finishing recordings");
+        #[cfg(feature = "systemd")]
+        systemd::stopping();
         self.closing.cancel();
         #[cfg(feature = "rtsp")]
         self.rtsp.stop().await;
@@ -221,6 +259,10 @@ impl Service {
         self.manager.shutdown().await;
         self.hooks.stop().await;
         self.http.stop().await;
+        self.users.stop().await;
+        self.watching.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     /// Reads the configuration again, as for a signal.
@@ -231,15 +273,18 @@ impl Service {
         move || {
             let manager = manager.clone();
             Box::pin(async move {
+                #[cfg(feature = "systemd")]
+                systemd::reloading();
                 // What came of it is in the log and an event.
                 let _ = manager.reload(Trigger::Signal).await;
+                #[cfg(feature = "systemd")]
+                systemd::ready(&manager);
             })
         }
     }
 }
 
 /// Binds what is to be bound anew: our own socket needs a moment to let go of its port.
-#[cfg(any(feature = "rtmp", feature = "rtsp", feature = "webrtc"))]
 async fn patiently<T, E, F>(mut bind: impl FnMut() -> F) -> Result<T, E>
 where
     F: Future<Output = Result<T, E>>,

@@ -3,25 +3,18 @@
 //! It is looked at once a second, which works on every file system and whatever an editor does. A change counts when the
 //! file has been the same for one look, so that half of one is not read.
 
+use crate::file_state::FileState;
 use crate::manager::{StreamManager, Trigger};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// What tells one state of a file from another.
-type State = Option<(i64, i64, u64, u64)>;
-
-fn state(path: &Path) -> State {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.mtime(), metadata.mtime_nsec(), metadata.len(), metadata.ino()))
-}
-
-async fn look(path: &Path) -> State {
+/// None if it could not be looked at.
+async fn look(path: &Path) -> Option<FileState> {
     let path: PathBuf = path.to_owned();
-    tokio::task::spawn_blocking(move || state(&path)).await.ok().flatten()
+    tokio::task::spawn_blocking(move || FileState::of(&path)).await.ok()
 }
 
 /// Whether somebody else has had it read since.
@@ -46,7 +39,7 @@ pub(super) async fn run(manager: &StreamManager, cancel: &CancellationToken) {
         }
         taken = now;
         // A file that is gone is no new configuration.
-        if now.is_none() {
+        if !now.is_some_and(FileState::is_there) {
             tracing::warn!(file = %path.display(), "the configuration file is gone; what it said stays in force");
         } else if manager.config().server.reload_on_change && !is_known(manager).await {
             // What came of it is in the log and an event.

@@ -171,7 +171,9 @@ pub fn from_url_with(address: &str, options: &SourceOptions) -> Result<Box<dyn S
         "http" | "file" => Ok(Box::new(UriSource::from_url(url)?)),
         "https" => Ok(Box::new(UriSource::from_url(url)?.tls(&options.tls)?)),
         #[cfg(feature = "webrtc")]
-        "whep" | "wheps" => Ok(Box::new(crate::webrtc::WhepSource::from_url(&url)?.ice(&options.ice))),
+        "whep" | "wheps" => {
+            Ok(Box::new(crate::webrtc::WhepSource::from_url(&url)?.ice(&options.ice).tls(&options.tls)?))
+        }
         "test" => Ok(Box::new(TestSource::from_url(&url)?)),
         scheme => {
             Err(AddressError::UnknownScheme { address: redact_url(address), scheme: scheme.to_owned() })

@@ -56,7 +56,7 @@ mod publish;
 mod rtsp;
 mod still;
 mod test_pattern;
-#[cfg(feature = "rtsp")]
+#[cfg(any(feature = "rtsp", feature = "webrtc"))]
 pub(crate) mod tls;
 mod transcode;
 mod tunnel;

@@ -1,12 +1,11 @@
-//! TLS to cameras: any certificate, one that is known, or one that an authority vouches for.
+//! TLS to cameras and to servers that one pulls from: any certificate, one that is known, or one that an authority vouches for.
 
 use crate::config::TlsConfig;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+#[cfg(feature = "rtsp")]
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -15,6 +14,8 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
+#[cfg(feature = "rtsp")]
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// How a camera shows who it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,20 +43,33 @@ impl TlsOptions {
         })
     }
 
+    /// The same for HTTPS, where servers have certificates as a rule: the system's authorities, unless something else is said.
+    #[cfg(feature = "webrtc")]
+    pub(crate) fn for_https(config: &TlsConfig) -> Result<Self, String> {
+        let said = Self::from_config(config)?;
+        Ok(if said == Self::Any && config.verify != Some(false) { Self::System } else { said })
+    }
+
     /// Puts TLS onto a connection. `host` is a name or an IP address.
+    #[cfg(feature = "rtsp")]
     pub(crate) async fn connect(
         &self,
         host: &str,
         stream: TcpStream,
     ) -> Result<TlsStream<TcpStream>, String> {
-        let this = self.clone();
-        // Reads files.
-        let config = tokio::task::spawn_blocking(move || this.client_config()).await;
-        let config = config.map_err(|e| e.to_string())??;
+        let config = self.prepared().await?;
         let host = host.trim_matches(['[', ']']).to_owned();
         let name = ServerName::try_from(host).map_err(|e| e.to_string())?;
         let connector = TlsConnector::from(Arc::new(config));
         connector.connect(name, stream).await.map_err(|e| e.to_string())
+    }
+
+    /// What a connection is made with. Files are read anew each time.
+    pub(crate) async fn prepared(&self) -> Result<ClientConfig, String> {
+        let this = self.clone();
+        // Reads files.
+        let config = tokio::task::spawn_blocking(move || this.client_config()).await;
+        config.map_err(|e| e.to_string())?
     }
 
     fn client_config(&self) -> Result<ClientConfig, String> {

@@ -15,6 +15,7 @@ mod keeper;
 mod lock;
 mod name;
 mod place;
+pub(crate) mod private;
 pub mod repair;
 pub mod retention;
 pub mod space;

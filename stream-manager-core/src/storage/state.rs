@@ -19,7 +19,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Answers kept for idempotency keys, and for how long.
 const KEPT_ANSWERS: i64 = 10_000;
 const KEPT_ANSWERS_FOR: Duration = Duration::from_secs(24 * 3600);
-const VERSION: i64 = 1;
+/// The newest version that is known.
+pub(crate) const VERSION: i64 = 1;
 
 const SCHEMA: &str = "
 CREATE TABLE streams (
@@ -228,6 +229,10 @@ impl StateStore {
 
     fn open_file(path: &Path) -> Result<Self, StateError> {
         let failed = |e| database_error(path, &e);
+        // Streams have passwords in their addresses.
+        if let Err(error) = super::private::make_private(path) {
+            tracing::warn!(%error, path = %path.display(), "others may read this file");
+        }
         let connection = Connection::open(path).map_err(failed)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
         let found: i64 = connection.pragma_query_value(None, "user_version", |r| r.get(0)).map_err(failed)?;
@@ -342,6 +347,7 @@ impl StateStore {
             let name = fresh.display().to_string();
             connection.execute("VACUUM INTO ?1", [name]).map_err(|e| database_error(&self.path, &e))?;
         }
+        super::private::make_private(&fresh).map_err(io)?;
         std::fs::File::open(&fresh).and_then(|file| file.sync_all()).map_err(io)?;
         std::fs::rename(&fresh, copy).map_err(io)
     }

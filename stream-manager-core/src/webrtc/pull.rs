@@ -5,12 +5,13 @@ use super::intake::{Incoming, intake};
 use super::publisher::{Intaken, Into, NewPublisher, Publisher, REORDER};
 use super::session::Role;
 use super::signalling::Endpoint;
-use crate::config::IceConfig;
+use crate::config::{IceConfig, TlsConfig};
 use crate::error::redact_url;
 use crate::hub::HubWriter;
 use crate::rtp::Receiver;
 use crate::rtp::format::Description;
 use crate::session::SessionKind;
+use crate::source::tls::TlsOptions;
 use crate::source::{AddressError, SUPPORTED_CODECS, Source, SourceEnd, SourceError};
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,6 +72,23 @@ impl WhepSource {
     pub fn ice(mut self, ice: &IceConfig) -> Self {
         self.ice = ice.into();
         self
+    }
+
+    /// Sets how a server at a `wheps://` address shows who it is. If nothing is said, an authority that the system trusts has to
+    /// vouch for it.
+    ///
+    /// # Errors
+    /// If what is said makes no sense.
+    ///
+    /// ```
+    /// # use stream_manager_core::{config::TlsConfig, webrtc::WhepSource};
+    /// let own = TlsConfig { fingerprint: Some("0a".repeat(32)), ..TlsConfig::default() };
+    /// let source = WhepSource::new("wheps://media.example.org/door/whep").unwrap().tls(&own).unwrap();
+    /// ```
+    pub fn tls(mut self, tls: &TlsConfig) -> Result<Self, AddressError> {
+        let problem = |problem| AddressError::Tls { address: self.address.clone(), problem };
+        self.endpoint.tls(TlsOptions::for_https(tls).map_err(problem)?);
+        Ok(self)
     }
 }
 

@@ -3,7 +3,8 @@
 
 use super::ice_server::IceServer;
 use crate::error::redact_url;
-use crate::http_client::{Client, client};
+use crate::http_client::{Client, client, client_with};
+use crate::source::tls::TlsOptions;
 use crate::source::{SourceError, percent_decoded};
 use base64::Engine as _;
 use bytes::Bytes;
@@ -29,6 +30,8 @@ pub(super) struct Endpoint {
     url: Url,
     authorization: Option<HeaderValue>,
     client: Client,
+    /// How the server shows who it is, if not as the system wants it.
+    tls: Option<TlsOptions>,
 }
 
 /// What a server has answered.
@@ -77,7 +80,17 @@ impl Endpoint {
         };
         url.set_username("").ok()?;
         url.set_password(None).ok()?;
-        Some(Self { url, authorization, client: client() })
+        Some(Self { url, authorization, client: client(), tls: None })
+    }
+
+    /// Sets how the server shows who it is.
+    pub(super) fn tls(&mut self, tls: TlsOptions) {
+        self.tls = Some(tls).filter(|tls| *tls != TlsOptions::System);
+    }
+
+    async fn client(&self) -> Result<Client, SourceError> {
+        let Some(tls) = &self.tls else { return Ok(self.client.clone()) };
+        tls.prepared().await.map(client_with).map_err(|problem| connect_error(&self.url, problem))
     }
 
     pub(super) fn url(&self) -> &Url {
@@ -108,9 +121,10 @@ impl Endpoint {
 
     async fn ask(&self, offer: &str) -> Result<Opened, SourceError> {
         let mut url = self.url.clone();
+        let client = self.client().await?;
         for _ in 0..=MAX_REDIRECTS {
             let request = self.request(Method::POST, &url, offer)?;
-            let response = self.client.request(request).await.map_err(|e| {
+            let response = client.request(request).await.map_err(|e| {
                 let cause = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
                 connect_error(&url, cause)
             })?;
@@ -139,7 +153,8 @@ impl Endpoint {
     /// Ends a session.
     pub(super) async fn close(&self, session: &Url) {
         let Ok(request) = self.request(Method::DELETE, session, "") else { return };
-        let closed = tokio::time::timeout(GOODBYE_TIMEOUT, self.client.request(request)).await;
+        let Ok(client) = self.client().await else { return };
+        let closed = tokio::time::timeout(GOODBYE_TIMEOUT, client.request(request)).await;
         if !matches!(closed, Ok(Ok(_))) {
             // The server notices in time that nobody is there any more.
             tracing::debug!(address = %redact_url(session.as_str()), "a session could not be ended");

@@ -1,6 +1,7 @@
 //! The description of the API, OpenAPI 3.1, made from the code: shapes come from the types that are read and written, and
 //! a test calls every operation.
 
+mod accounts;
 mod operations;
 mod page;
 mod parts;
@@ -8,6 +9,7 @@ mod parts;
 use super::ApiState;
 use super::problem::Problem;
 use super::query;
+use accounts::ACCOUNTS;
 use axum::Router;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -134,7 +136,13 @@ impl JsonSchema for ConfigPatch {
 }
 
 fn all() -> impl Iterator<Item = &'static parts::Operation> {
-    OPERATIONS.iter().chain(PLAYERS).chain(INFERENCE).chain(ONVIF)
+    OPERATIONS.iter().chain(ACCOUNTS).chain(PLAYERS).chain(INFERENCE).chain(ONVIF)
+}
+
+/// Method and path of every call that is described.
+#[cfg(test)]
+pub(super) fn calls() -> impl Iterator<Item = (&'static str, &'static str)> {
+    all().map(|operation| (operation.method, operation.path))
 }
 
 #[cfg(feature = "inference")]
@@ -191,7 +199,9 @@ pub fn description() -> Value {
             "description": "Live streams: recorded, re-served and watched over.\n\nErrors are problem details (RFC 9457) \
                 with a stable `code` and a JSON pointer to the field. Times are RFC 3339, durations are text such as \
                 `\"30s\"` or seconds, sizes are text such as `\"10GB\"` or bytes. A `/` in an id may be written as it is \
-                or as `%2F`.\n\nWhat is there stays: later versions only add calls, optional parameters, fields and codes."
+                or as `%2F`.\n\nWho may do what: a name and a password (HTTP Basic), an API token or a JWT (Bearer), or \
+                the cookie of `/api/login`. Until the first user exists, requests from the server's own machine may do \
+                everything.\n\nWhat is there stays: later versions only add calls, optional parameters, fields and codes."
         },
         "tags": tags,
         "paths": paths,
@@ -287,7 +297,11 @@ impl Operation {
         let mut parameters: Vec<Value> = Vec::new();
         for name in self.path.split('/').filter_map(|p| p.strip_prefix('{')?.strip_suffix('}')) {
             let (schema, text) = match (name, self.path.starts_with("/api/sessions/")) {
-                ("name", _) => (json!({"type": "string"}), "The hook's name"),
+                ("name", _) => (json!({"type": "string", "minLength": 1}), "Its name"),
+                ("number", _) => (json!({"type": "integer", "minimum": 1}), "Its number"),
+                _ if self.path.starts_with("/api/tokens/") => {
+                    (json!({"type": "string", "minLength": 1}), "The token's id")
+                }
                 (_, true) => (json!({"type": "integer", "minimum": 1}), "The session's number"),
                 _ => (json!({"type": "string", "minLength": 1, "maxLength": 200}), "The stream's id"),
             };

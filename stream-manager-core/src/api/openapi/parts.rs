@@ -75,7 +75,6 @@ pub(super) fn analysis_or_dry(generator: &mut SchemaGenerator) -> Schema {
 }
 
 /// A file's content.
-#[cfg(any(feature = "hls", feature = "inference"))]
 pub(super) fn binary(_: &mut SchemaGenerator) -> Schema {
     schemars::json_schema!({"type": "string", "format": "binary"})
 }
@@ -130,8 +129,8 @@ pub(super) const KEY: Parameter = header(
     r#"{"type":"string","pattern":"^[!-~]{1,255}$"}"#,
     "The same request with the same key is carried out once only, within a day",
 );
-const TIME: &str = r#"{"anyOf":[{"type":"string","format":"date-time"},{"type":"number"}]}"#;
-const TIME_TEXT: &str = "RFC 3339, or seconds since 1970";
+pub(super) const TIME: &str = r#"{"anyOf":[{"type":"string","format":"date-time"},{"type":"number"}]}"#;
+pub(super) const TIME_TEXT: &str = "RFC 3339, or seconds since 1970";
 pub(super) const START: Parameter = query("start", TIME, TIME_TEXT);
 pub(super) const END: Parameter = query("end", TIME, TIME_TEXT);
 pub(super) const START_NEEDED: Parameter = needed("start", TIME, TIME_TEXT);

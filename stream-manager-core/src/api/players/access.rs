@@ -48,6 +48,7 @@ pub(super) async fn enter(
     wanted: Wanted<'_>,
     protocol: &'static str,
     part: Part,
+    action: Action,
 ) -> Result<Option<Arc<Viewer>>, Refused> {
     let peer = peer(request);
     let address = peer.ip().to_canonical();
@@ -65,18 +66,31 @@ pub(super) async fn enter(
     };
     match found {
         Found::Kicked => return Err(gone()),
-        Found::Viewer(viewer) if viewer.address() == address => return Ok(Some(viewer)),
+        Found::Viewer(viewer)
+            if viewer.address() == address && is_for(state, &viewer, wanted.stream, action) =>
+        {
+            return Ok(Some(viewer));
+        }
         _ => {}
     }
-    let grant = authorize(state, request, wanted.stream, Action::Read, protocol).await?;
+    let grant = authorize(state, request, wanted.stream, action, protocol).await?;
     if matches!(part, Part::Media) {
         return Ok(None);
     }
-    let viewer = viewers.open(state.manager.sessions(), client, peer, grant.user, wanted.session);
+    let viewer = viewers.open(state.manager.sessions(), client, peer, grant, wanted.session);
     if viewers.wants_sweeping() {
         state.tasks.spawn(sweep_all(Arc::downgrade(viewers), state.options.closing.clone()));
     }
     Ok(Some(viewer))
+}
+
+/// Whether a session is for this: its own stream or one that is made of it, and live only if it was let in for that alone.
+fn is_for(state: &ApiState, viewer: &Viewer, stream: &str, action: Action) -> bool {
+    let is_made_of_it = || {
+        let handle = state.manager.running(viewer.stream());
+        handle.is_ok_and(|handle| handle.renditions().iter().any(|made| *made.id().as_str() == *stream))
+    };
+    viewer.may(action) && (viewer.stream() == stream || is_made_of_it())
 }
 
 fn not_ready(error: NotReady, wait: u64) -> Refused {

@@ -6,6 +6,7 @@ use super::access::{Part as Kind, enter};
 use super::answer::{MPD, cache_control, text};
 use super::hls::{segment, variants};
 use super::{File, Wanted, no_such_file};
+use crate::auth::Action;
 use crate::frame::WallTime;
 use crate::hls::{MpdOptions, manifest};
 use axum::extract::OriginalUri;
@@ -45,7 +46,7 @@ fn base(request: &Parts, wanted: Wanted<'_>) -> String {
 }
 
 async fn mpd(state: &Arc<ApiState>, request: &Parts, wanted: Wanted<'_>) -> Result<Response, Refused> {
-    let viewer = enter(state, request, wanted, "dash", Kind::Playlist).await?;
+    let viewer = enter(state, request, wanted, "dash", Kind::Playlist, Action::Read).await?;
     let variants = variants(state, wanted, "").await?;
     let named = state.manager.config().hls.sessions && wanted.session.is_none();
     let base = base(request, wanted);

@@ -3,10 +3,12 @@
 use super::super::ApiState;
 use super::super::access::Refused;
 use super::super::problem::Problem;
+use super::super::query;
 use super::access::{Part as Kind, enter};
 use super::answer::{PLAYLIST, cache_control, media, text};
 use super::hls::{UP, bad_query};
 use super::{Wanted, no_such_file};
+use crate::auth::Action;
 use crate::fmp4::{Scan, filter_fragments, filter_init, scan_more};
 use crate::frame::{Codec, WallTime};
 use crate::hls::{DvrEntry, DvrFile, DvrGone, Text, Treatment, divide, dvr_playlist, stream_inf, treatments};
@@ -22,7 +24,6 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Files in one playlist at most.
 const MAX_FILES: usize = 4096;
@@ -119,7 +120,7 @@ impl Recordings {
             window.gone.files += 1;
         }
         let gone = window.gone;
-        window.files = files.iter().map(|f| (f.id, f.entries.len() - f.skip)).collect();
+        window.files = files.iter().map(|f| (f.id, f.listed())).collect();
         while windows.1.len() > MAX_WINDOWS {
             if let Some(oldest) = windows.1.pop_front() {
                 windows.0.remove(&oldest);
@@ -131,14 +132,15 @@ impl Recordings {
 
 /// The beginning that a player asks for, if it does.
 pub(super) fn start(request: &Parts) -> Result<Option<WallTime>, Refused> {
+    time(request, "start")
+}
+
+/// A time in a player's query, if it is there.
+fn time(request: &Parts, wanted: &str) -> Result<Option<WallTime>, Refused> {
     let query = request.uri.query().unwrap_or_default();
-    let Some((_, value)) = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "start")
-    else {
-        return Ok(None);
-    };
-    // A plus that was not encoded arrives as a space.
-    let value = value.replace(' ', "+");
-    value.parse().map(Some).map_err(|error| bad_query(format!("start: {error}")))
+    let found = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == wanted);
+    let text = found.map(|(_, value)| value.into_owned());
+    Ok(super::super::playback::time(wanted, text.as_ref())?)
 }
 
 pub(super) fn is_recorded(name: &str) -> bool {
@@ -199,14 +201,16 @@ async fn look(state: &ApiState, row: &SegmentRow) -> Result<Option<Arc<Known>>, 
     Ok(Some(known))
 }
 
-/// The files since a time, the first one from the segment in which that lies.
+/// The files since a time, the first one from the segment in which that lies, up to the one in which the end does.
 async fn files(
     state: &ApiState,
     stream: &str,
     start: WallTime,
+    end: Option<WallTime>,
 ) -> Result<(Vec<DvrFile>, Vec<SegmentRow>), Refused> {
     let failed = |error: crate::manager::ManagerError| Refused::from(Problem::from(error));
-    let range = TimeRange::new(start, TimeRange::ALL.end).map_err(bad_query)?;
+    let range = TimeRange::new(start, end.unwrap_or(TimeRange::ALL.end));
+    let range = range.map_err(|error| query::contradiction(error.to_string()))?;
     let rows = state.manager.segments(stream, range, None, MAX_FILES + 1).await.map_err(failed)?;
     if rows.len() > MAX_FILES {
         return Err(bad_query(format!(
@@ -216,12 +220,20 @@ async fn files(
     let mut files = Vec::with_capacity(rows.len());
     for row in &rows {
         let Some(known) = look(state, row).await? else { continue };
-        let into = Duration::from_nanos(
-            u64::try_from(start.as_unix_nanos().saturating_sub(row.start.as_unix_nanos())).unwrap_or(0),
-        );
+        let into = start.saturating_since(row.start);
         let skip = known.entries.iter().take_while(|entry| entry.start + entry.duration <= into).count();
-        if skip < known.entries.len() {
-            files.push(DvrFile { id: row.id.0, start: row.start, entries: known.entries.clone(), skip });
+        let until = end.map_or(known.entries.len(), |end| {
+            let into = end.saturating_since(row.start);
+            known.entries.iter().take_while(|entry| entry.start < into).count()
+        });
+        if skip < until {
+            files.push(DvrFile {
+                id: row.id.0,
+                start: row.start,
+                entries: known.entries.clone(),
+                skip,
+                until,
+            });
         }
     }
     if files.is_empty() { Err(nothing()) } else { Ok((files, rows)) }
@@ -233,8 +245,8 @@ pub(super) async fn master(
     wanted: Wanted<'_>,
     start: WallTime,
 ) -> Result<Response, Refused> {
-    let viewer = enter(state, request, wanted, "hls", Kind::Playlist).await?;
-    let (_, rows) = files(state, wanted.stream, start).await?;
+    let viewer = enter(state, request, wanted, "hls", Kind::Playlist, Action::Playback).await?;
+    let (_, rows) = files(state, wanted.stream, start, None).await?;
     let tracks =
         rows.iter().map(|row| playable(&row.tracks).0).find(|tracks| !tracks.is_empty()).unwrap_or_default();
     let rate = |bytes: u64, row: &SegmentRow| {
@@ -269,11 +281,47 @@ pub(super) async fn playlist(
     let query = crate::hls::ReloadQuery::parse(request.uri.query().unwrap_or_default()).map_err(bad_query)?;
     let start =
         start(request)?.ok_or_else(|| bad_query("start is missing; expected the time to begin with"))?;
-    let viewer = enter(state, request, wanted, "hls", Kind::Playlist).await?;
-    let (files, _) = files(state, wanted.stream, start).await?;
-    let gone = state.viewers.recordings.gone(wanted.stream, start, &files);
     let prefix = if wanted.session.is_some() { UP } else { "" };
-    let playlist = Text::new(dvr_playlist(&files, gone, prefix, query.skip));
+    listed(state, request, wanted, (start, None), prefix, query.skip).await
+}
+
+/// `playback.m3u8`: the same with an end, beside the rest of the API.
+pub(super) async fn vod(
+    state: &Arc<ApiState>,
+    request: &Parts,
+    wanted: Wanted<'_>,
+) -> Result<Response, Refused> {
+    let (start, end) = (start(request)?, time(request, "end")?);
+    let start = start.ok_or_else(|| bad_query("start is missing; expected the time to begin with"))?;
+    // From /api/streams/<id>/ to /hls/<id>/, wherever the API is mounted.
+    let up = "../".repeat(3 + wanted.stream.matches('/').count());
+    let prefix = format!("{up}hls/{}/", wanted.stream);
+    listed(state, request, wanted, (start, end), &prefix, false).await
+}
+
+async fn listed(
+    state: &Arc<ApiState>,
+    request: &Parts,
+    wanted: Wanted<'_>,
+    (start, end): (WallTime, Option<WallTime>),
+    prefix: &str,
+    skip: bool,
+) -> Result<Response, Refused> {
+    let viewer = enter(state, request, wanted, "hls", Kind::Playlist, Action::Playback).await?;
+    let (files, rows) = files(state, wanted.stream, start, end).await?;
+    let reached = |end| {
+        let last =
+            files.last().and_then(|file| Some((file.start, file.entries.get(file.until.checked_sub(1)?)?)));
+        rows.iter().all(|row| row.complete)
+            || last.is_some_and(|(start, entry)| start + entry.start + entry.duration >= end)
+    };
+    let ended = end.is_some_and(|end| end <= WallTime::now() && reached(end));
+    // What has an end is always listed from the same beginning; what is deleted of it is missed by whoever asks for it.
+    let gone = match end {
+        None => state.viewers.recordings.gone(wanted.stream, start, &files),
+        Some(_) => DvrGone::default(),
+    };
+    let playlist = Text::new(dvr_playlist(&files, gone, prefix, skip, ended));
     if let Some(viewer) = viewer {
         viewer.sent(playlist.plain().len() as u64);
     }
@@ -323,7 +371,7 @@ pub(super) async fn piece(
     range: Option<(u64, usize)>,
 ) -> Result<Response, Refused> {
     // Whether it may be asked for comes before whether it is there.
-    let viewer = enter(state, request, wanted, "hls", Kind::Media).await?;
+    let viewer = enter(state, request, wanted, "hls", Kind::Media, Action::Playback).await?;
     let known = file(state, wanted, name).await?;
     let missing = || Refused::from(no_such_file(wanted.file));
     let offset = |part: usize| known.offsets.get(part).copied();

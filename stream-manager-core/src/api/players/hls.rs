@@ -7,6 +7,7 @@ use super::access::{Part as Kind, busy, enter, presentation, presentation_now};
 use super::answer::{PLAYLIST, cache_control, media, text};
 use super::viewers::Viewer;
 use super::{File, Wanted, dvr, no_such_file};
+use crate::auth::Action;
 use crate::hls::{
     Have, PlaylistOptions, Presentation, ReloadQuery, Rendition, Segment, Text, Variant, master_playlist,
     media_playlist,
@@ -39,7 +40,7 @@ pub(super) async fn answer(
         Some(File::Init(name, _)) if dvr::is_recorded(name) => {
             dvr::piece(state, request, wanted, name, None).await
         }
-        Some(File::Part(name, first, count)) if dvr::is_recorded(name) => {
+        Some(File::Span(name, first, count)) if dvr::is_recorded(name) => {
             dvr::piece(state, request, wanted, name, Some((first, count))).await
         }
         None => Err(Refused::from(no_such_file(wanted.file))),
@@ -74,7 +75,7 @@ pub(super) async fn variants(
 
 async fn master(state: &Arc<ApiState>, request: &Parts, wanted: Wanted<'_>) -> Result<Response, Refused> {
     // Whether it may be asked for comes before whether it is there.
-    let viewer = enter(state, request, wanted, "hls", Kind::Playlist).await?;
+    let viewer = enter(state, request, wanted, "hls", Kind::Playlist, Action::Read).await?;
     let named = state.manager.config().hls.sessions && wanted.session.is_none();
     let prefix = viewer.as_ref().filter(|_| named).map_or_else(String::new, |v| format!("s/{}/", v.token));
     let mut variants = variants(state, wanted, &prefix).await?;
@@ -133,7 +134,7 @@ async fn playlist(
     name: &str,
 ) -> Result<Response, Refused> {
     let query = ReloadQuery::parse(request.uri.query().unwrap_or_default()).map_err(bad_query)?;
-    let viewer = enter(state, request, wanted, "hls", Kind::Playlist).await?;
+    let viewer = enter(state, request, wanted, "hls", Kind::Playlist, Action::Read).await?;
     let presentation = presentation(state, wanted.stream).await?;
     let rendition = find(&presentation, name, wanted.file)?;
     let low_latency = presentation.settings().low_latency;
@@ -177,7 +178,7 @@ pub(super) async fn segment(
     file: File<'_>,
     protocol: &'static str,
 ) -> Result<Response, Refused> {
-    let viewer = enter(state, request, wanted, protocol, Kind::Media).await?;
+    let viewer = enter(state, request, wanted, protocol, Kind::Media, Action::Read).await?;
     let presentation = presentation_now(state, wanted.stream)?;
     let missing = || Refused::from(no_such_file(wanted.file));
     let count = |bytes: u64| {
@@ -186,25 +187,23 @@ pub(super) async fn segment(
         }
     };
     let (pieces, kind) = match file {
-        File::Playlist(_) => return Err(missing()),
+        File::Playlist(_) | File::Span(..) => return Err(missing()),
         File::Init(name, number) => {
             let rendition = find(&presentation, name, wanted.file)?;
             let init = rendition.init(number).ok_or_else(missing)?;
             (vec![init.data.clone()], rendition.is_video())
         }
-        File::Part(name, number, part) => {
+        File::Part(name, number) => {
             let rendition = find(&presentation, name, wanted.file)?;
-            if rendition.part(number, part).is_none() {
+            if rendition.part(number).is_none() {
                 // The part that playlists promise as the next one is waited for; no other.
-                let next =
-                    rendition.have(number, Some(part)) == Have::Later && rendition.is_next(number, part);
-                if !next {
+                if !rendition.is_next_part(number) {
                     return Err(missing());
                 }
-                let there = |r: &Rendition| r.part(number, part).is_some() || !r.is_next(number, part);
+                let there = |r: &Rendition| r.part(number).is_some() || !r.is_next_part(number);
                 wait(state, viewer.as_deref(), &presentation, &rendition, there).await?;
             }
-            let part = rendition.part(number, part).ok_or_else(missing)?;
+            let part = rendition.part(number).ok_or_else(missing)?;
             (vec![part.data.clone()], rendition.is_video())
         }
         File::Segment(name, number) => {
@@ -244,10 +243,10 @@ async fn growing(
         let (closing, viewer) = (closing.clone(), viewer.clone());
         async move {
             let ready =
-                |r: &Rendition| r.part(number, index).is_some() || r.is_complete(number) || r.has_ended();
+                |r: &Rendition| r.part_of(number, index).is_some() || r.is_complete(number) || r.has_ended();
             let waited = tokio::time::timeout(Duration::from_secs(60), rendition.wait_until(ready));
             closing.run_until_cancelled(waited).await?.ok()?;
-            let data = rendition.part(number, index)?.data.clone();
+            let data = rendition.part_of(number, index)?.data.clone();
             if let Some(viewer) = viewer {
                 viewer.sent(data.len() as u64);
             }

@@ -3,7 +3,7 @@
 //! ```text
 //! /hls/<id>/index.m3u8               multivariant playlist: begins a session
 //! /hls/<id>/s/<session>/v0.m3u8      its media playlists, which wait for what is asked for
-//! /hls/<id>/v0-17.m4s                segments, the same for everybody; v0-17.3.m4s a part; v0-i12.mp4 its beginning
+//! /hls/<id>/v0-17.m4s                segments, the same for everybody; v0-p173.m4s a part; v0-i12.mp4 its beginning
 //! /dash/<id>/manifest.mpd            begins a session; /dash/<id>/s/<session>/manifest.mpd goes on with it
 //! /dash/<id>/time                    what time it is
 //! /api/streams/<id>/live.mp4         endless fMP4, also by WebSocket
@@ -72,13 +72,14 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// A file's name: a segment, a part of it, or what goes before.
+/// A file's name: a segment, a part of one, what goes before, or a span of a recording's parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum File<'a> {
     Playlist(&'a str),
     Init(&'a str, u64),
     Segment(&'a str, u64),
-    Part(&'a str, u64, usize),
+    Part(&'a str, u64),
+    Span(&'a str, u64, usize),
 }
 
 impl<'a> File<'a> {
@@ -91,9 +92,12 @@ impl<'a> File<'a> {
             return Some(Self::Init(rendition, digits(number)?));
         }
         let rest = rest.strip_suffix(".m4s")?;
+        if let Some(number) = rest.strip_prefix('p') {
+            return Some(Self::Part(rendition, digits(number)?));
+        }
         match rest.split_once('.') {
-            Some((number, part)) => {
-                Some(Self::Part(rendition, digits(number)?, usize::try_from(digits(part)?).ok()?))
+            Some((first, count)) => {
+                Some(Self::Span(rendition, digits(first)?, usize::try_from(digits(count)?).ok()?))
             }
             None => Some(Self::Segment(rendition, digits(rest)?)),
         }
@@ -119,6 +123,30 @@ async fn by_dash(state: State<Arc<ApiState>>, path: Path<String>, request: Reque
     by_protocol(state.0, path.0, request, "dash").await
 }
 
+/// `/api/streams/{id}/playback.m3u8`: recordings as a playlist.
+pub(super) async fn playback_playlist(state: &Arc<ApiState>, stream: &str, request: Request) -> Response {
+    let allow_origin = state.manager.config().hls.allow_origin.clone();
+    let (request, _) = request.into_parts();
+    let answer = async {
+        enabled(state)?;
+        if request.method == Method::OPTIONS {
+            return Ok(StatusCode::NO_CONTENT.into_response());
+        }
+        dvr::vod(state, &request, Wanted { stream, session: None, file: "playback.m3u8" }).await
+    };
+    let mut response = answer.await.unwrap_or_else(IntoResponse::into_response);
+    cors(&mut response, &allow_origin, &request.headers, &CORS);
+    response
+}
+
+fn enabled(state: &ApiState) -> Result<(), Refused> {
+    if state.manager.config().hls.enabled {
+        return Ok(());
+    }
+    let detail = "HLS and DASH are not served; hls.enabled is false";
+    Err(Refused::from(Problem::new(StatusCode::NOT_FOUND, "hls_disabled", detail)))
+}
+
 async fn by_protocol(
     state: Arc<ApiState>,
     path: String,
@@ -128,10 +156,7 @@ async fn by_protocol(
     let allow_origin = state.manager.config().hls.allow_origin.clone();
     let (request, _) = request.into_parts();
     let answer = async {
-        if !state.manager.config().hls.enabled {
-            let detail = "HLS and DASH are not served; hls.enabled is false";
-            return Err(Refused::from(Problem::new(StatusCode::NOT_FOUND, "hls_disabled", detail)));
-        }
+        enabled(&state)?;
         match request.method {
             Method::GET | Method::HEAD => {}
             Method::OPTIONS => return Ok(StatusCode::NO_CONTENT.into_response()),
@@ -164,7 +189,8 @@ mod tests {
         assert_eq!(File::of("v0.m3u8"), Some(File::Playlist("v0")));
         assert_eq!(File::of("v0-i17.mp4"), Some(File::Init("v0", 17)));
         assert_eq!(File::of("a1-17.m4s"), Some(File::Segment("a1", 17)));
-        assert_eq!(File::of("a1-17.3.m4s"), Some(File::Part("a1", 17, 3)));
+        assert_eq!(File::of("a1-p17.m4s"), Some(File::Part("a1", 17)));
+        assert_eq!(File::of("r1-17.3.m4s"), Some(File::Span("r1", 17, 3)));
         for bad in [
             "",
             "v0",
@@ -172,6 +198,9 @@ mod tests {
             "v0-+1.m4s",
             "v0-01.m4s",
             "v0-1.2.3.m4s",
+            "v0-p.m4s",
+            "v0-p01.m4s",
+            "v0-p1.2.m4s",
             "v0-i.mp4",
             "v0-1.m4s/..",
             "v0-99999999999999999999.m4s",

@@ -1,5 +1,6 @@
 //! Who watches by HLS and DASH: sessions made of single requests.
 
+use crate::auth::{Action, Grant};
 use crate::session::{NewSession, SessionGuard, SessionKind, SessionStats, Sessions};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
@@ -35,6 +36,7 @@ pub(super) struct Client {
 pub(super) struct Viewer {
     pub(super) token: String,
     client: Client,
+    grant: Grant,
     guard: SessionGuard,
     counters: Arc<Counters>,
     /// Milliseconds since the list was made.
@@ -62,6 +64,16 @@ impl Viewer {
     /// Whether the client does not take the session's name, but asks for the first address again and again.
     pub(super) fn is_nameless(&self) -> bool {
         !self.named.load(Ordering::Relaxed)
+    }
+
+    /// The stream that it watches.
+    pub(super) fn stream(&self) -> &str {
+        &self.client.stream
+    }
+
+    /// Whether it may do something else with its stream.
+    pub(super) fn may(&self, action: Action) -> bool {
+        self.grant.may(action, Some(&self.client.stream))
     }
 
     pub(super) fn address(&self) -> IpAddr {
@@ -160,7 +172,7 @@ impl Viewers {
         sessions: &Sessions,
         client: Client,
         peer: SocketAddr,
-        user: Option<String>,
+        grant: Grant,
         token: Option<&str>,
     ) -> Arc<Viewer> {
         let new = NewSession {
@@ -168,7 +180,7 @@ impl Viewers {
             kind: SessionKind::Reader,
             stream: client.stream.as_str().into(),
             address: peer,
-            user,
+            user: grant.user.clone(),
             user_agent: Some(client.agent.clone()).filter(|agent| !agent.is_empty()),
             transport: "http",
         };
@@ -188,6 +200,7 @@ impl Viewers {
         let viewer = Arc::new(Viewer {
             token: token.clone(),
             client: client.clone(),
+            grant,
             guard,
             counters,
             last,

@@ -118,8 +118,8 @@ impl Catalog {
         run().map_err(failed)
     }
 
-    /// Forgets segments whose files are gone. `reason` says why, if what is around them stays; without one,
-    /// gaps from before the stream's first segment go too.
+    /// Forgets segments whose files are gone. `reason` says why, if what is around them stays. Gaps and marks from before the stream's
+    /// first segment go too.
     ///
     /// # Errors
     /// If the database refuses.
@@ -151,12 +151,14 @@ impl Catalog {
                 }
             }
             for stream in streams {
-                transaction
-                    .prepare_cached(
-                        "DELETE FROM gaps WHERE stream = ?1 AND end IS NOT NULL AND end <= \
-                         (SELECT min(start) FROM segments WHERE stream = ?1)",
-                    )?
-                    .execute([stream])?;
+                // What is said of recordings goes with them.
+                for behind in ["gaps WHERE end IS NOT NULL AND end <=", "marks WHERE time <"] {
+                    transaction
+                        .prepare_cached(&format!(
+                            "DELETE FROM {behind} (SELECT min(start) FROM segments WHERE stream = ?1) AND stream = ?1"
+                        ))?
+                        .execute([stream])?;
+                }
             }
             transaction.commit()
         };

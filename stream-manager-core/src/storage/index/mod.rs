@@ -10,6 +10,7 @@
 
 mod catalog;
 mod edit;
+mod marks;
 mod model;
 mod parts;
 mod query;
@@ -19,10 +20,11 @@ mod writer;
 pub use catalog::{Catalog, Change, FILE_NAME, IndexError};
 pub use edit::{Doomed, Selection};
 pub use model::{
-    EmptyRange, GapReason, Mark, NewSegment, RecordingItem, SegmentEnd, SegmentId, SegmentRow, StreamTotals,
-    TimeRange,
+    EmptyRange, GapReason, Mark, MarkFilter, MarkRow, NewSegment, RecordingItem, SegmentEnd, SegmentId,
+    SegmentRow, StreamTotals, TimeRange,
 };
 pub use parts::{PartEntry, PartList};
+pub(crate) use schema::VERSION;
 
 use crate::frame::WallTime;
 use parking_lot::Mutex;
@@ -115,21 +117,32 @@ impl Index {
         });
         let reading = Catalog::open(data_dir)?;
         let (writer, requests) = sync_channel(QUEUE_LENGTH);
-        let (reader, questions) = sync_channel::<Question>(QUEUE_LENGTH);
         let for_writer = shared.clone();
         let started = std::thread::Builder::new()
             .name("index-write".into())
-            .spawn(move || writer::run(catalog, &requests, &for_writer))
-            .and_then(|_| {
-                std::thread::Builder::new().name("index-read".into()).spawn(move || {
-                    let mut catalog = reading;
-                    while let Ok(question) = questions.recv() {
-                        question(&mut catalog);
-                    }
-                })
-            });
+            .spawn(move || writer::run(catalog, &requests, &for_writer));
         started.map_err(|_| IndexError::Gone)?;
-        Ok((Self { writer, reader, shared }, opened))
+        Ok((Self { writer, reader: answer_questions(reading)?, shared }, opened))
+    }
+
+    /// Opens an index that another process may be writing, to be asked only: changes are refused. Blocks.
+    ///
+    /// # Errors
+    /// If there is none, it cannot be read, or it is from another version.
+    pub fn open_for_reading(data_dir: &Path) -> Result<Self, IndexError> {
+        let reading = Catalog::open_for_reading(data_dir)?;
+        let shared = Arc::new(Shared {
+            data_dir: data_dir.to_owned(),
+            next_id: AtomicU64::new(0),
+            first_id: 0,
+            live: Mutex::new(HashMap::new()),
+            open_files: Mutex::new(HashSet::new()),
+            missed: AtomicBool::new(false),
+            failing: Mutex::new(None),
+        });
+        // Nobody listens to the writer's end.
+        let (writer, _) = sync_channel(1);
+        Ok(Self { writer, reader: answer_questions(reading)?, shared })
     }
 
     /// The data folder.
@@ -327,6 +340,18 @@ impl Index {
         .await?;
         Ok(aside)
     }
+}
+
+/// A thread that asks a catalog what it is given.
+fn answer_questions(mut catalog: Catalog) -> Result<SyncSender<Question>, IndexError> {
+    let (reader, questions) = sync_channel::<Question>(QUEUE_LENGTH);
+    let started = std::thread::Builder::new().name("index-read".into()).spawn(move || {
+        while let Ok(question) = questions.recv() {
+            question(&mut catalog);
+        }
+    });
+    started.map_err(|_| IndexError::Gone)?;
+    Ok(reader)
 }
 
 type Answer<T> = oneshot::Receiver<Result<T, IndexError>>;

@@ -35,12 +35,14 @@ pub enum GapReason {
     Format,
     /// Deleted by request.
     Deleted,
+    /// Its modes wanted nothing recorded: no event, or not its time.
+    Waiting,
     /// Not known.
     Unknown,
 }
 
 impl GapReason {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Source,
         Self::Paused,
         Self::Stopped,
@@ -51,6 +53,7 @@ impl GapReason {
         Self::DiskSlow,
         Self::Format,
         Self::Deleted,
+        Self::Waiting,
         Self::Unknown,
     ];
 
@@ -67,6 +70,7 @@ impl GapReason {
             Self::DiskSlow => "disk_slow",
             Self::Format => "format",
             Self::Deleted => "deleted",
+            Self::Waiting => "waiting",
             Self::Unknown => "unknown",
         }
     }
@@ -199,6 +203,52 @@ pub struct Mark {
     pub text: String,
     /// Anything else.
     pub data: serde_json::Value,
+}
+
+/// A mark as the index has it.
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
+pub struct MarkRow {
+    /// Its number, which no other mark has.
+    pub id: u64,
+    /// The stream's id.
+    pub stream: String,
+    /// What it says.
+    #[serde(flatten)]
+    pub mark: Mark,
+}
+
+/// Which marks are looked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MarkFilter {
+    /// Only this stream's.
+    pub stream: Option<String>,
+    /// Only those of these streams: ids, in which `*` stands for anything. Of all, if there are none.
+    pub streams: Vec<String>,
+    /// Only of these kinds; of all, if there are none.
+    pub kinds: Vec<String>,
+    /// Only with this in their text, whatever the case of ASCII letters.
+    pub text: Option<String>,
+    /// Only of this time.
+    pub range: TimeRange,
+    /// The last ones first.
+    pub newest_first: bool,
+    /// Only behind the mark of this time and number, in the order that is asked for.
+    pub after: Option<(WallTime, u64)>,
+}
+
+impl Default for MarkFilter {
+    /// All of them.
+    fn default() -> Self {
+        Self {
+            stream: None,
+            streams: Vec::new(),
+            kinds: Vec::new(),
+            text: None,
+            range: TimeRange::ALL,
+            newest_first: false,
+            after: None,
+        }
+    }
 }
 
 /// What a stream has on disk.

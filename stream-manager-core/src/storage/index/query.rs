@@ -2,7 +2,7 @@
 
 use super::Live;
 use super::catalog::{Catalog, IndexError};
-use super::model::{GapReason, Mark, RecordingItem, SegmentId, SegmentRow, StreamTotals, TimeRange};
+use super::model::{GapReason, RecordingItem, SegmentId, SegmentRow, StreamTotals, TimeRange};
 use super::parts::{PartEntry, PartList};
 use crate::frame::WallTime;
 use rusqlite::{OptionalExtension, Row, params};
@@ -381,37 +381,5 @@ impl Catalog {
         };
         let extent = read().map_err(self.failed())?;
         Ok(extent.map(|(start, end)| (WallTime::from_unix_nanos(start), WallTime::from_unix_nanos(end))))
-    }
-
-    /// A stream's marks in a range, at most `limit`.
-    ///
-    /// # Errors
-    /// If the database cannot be read.
-    pub fn marks(&self, stream: &str, range: TimeRange, limit: usize) -> Result<Vec<Mark>, IndexError> {
-        let read = || {
-            let Some(stream) = self.stream_number(stream)? else { return Ok(Vec::new()) };
-            let mut statement = self.connection.prepare_cached(
-                "SELECT time, kind, text, json FROM marks WHERE stream = ?1 AND time >= ?2 AND time < ?3 \
-                 ORDER BY time, id LIMIT ?4",
-            )?;
-            let rows = statement.query_map(
-                params![
-                    stream,
-                    range.start.as_unix_nanos(),
-                    range.end.as_unix_nanos(),
-                    i64::try_from(limit).unwrap_or(i64::MAX)
-                ],
-                |row| {
-                    Ok(Mark {
-                        time: WallTime::from_unix_nanos(row.get(0)?),
-                        kind: row.get(1)?,
-                        text: row.get(2)?,
-                        data: serde_json::from_str(&row.get::<_, String>(3)?).unwrap_or_default(),
-                    })
-                },
-            )?;
-            rows.collect::<rusqlite::Result<Vec<_>>>()
-        };
-        read().map_err(self.failed())
     }
 }

@@ -85,7 +85,7 @@ END;
 "];
 
 /// The version that this program writes.
-pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+pub(crate) const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// Brings a database up to date. Gives the version it had.
 pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<i64> {

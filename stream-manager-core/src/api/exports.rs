@@ -1,0 +1,224 @@
+//! `/api/exports` and `/api/streams/{id}/exports`: recordings that leave as files.
+
+use super::access::Refused;
+use super::body::{self, Media};
+use super::playback::range_of;
+use super::problem::Problem;
+use super::query::{self, bad};
+use super::{ApiState, json};
+use crate::auth::{Action, Grant};
+use crate::config::DurationText;
+use crate::frame::WallTime;
+use crate::manager::{ExportInfo, ExportState};
+use crate::playback::{ExportFormat, ExportOptions, Gaps, TimeZoneName};
+use crate::storage::index::TimeRange;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Extension, Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+
+/// So much of a file is read at once.
+const CHUNK_BYTES: usize = 256 << 10;
+
+pub(super) fn routes() -> Router<Arc<ApiState>> {
+    Router::new()
+        .route("/api/exports", get(all))
+        .route("/api/exports/{id}", get(one).delete(remove))
+        .route("/api/exports/{id}/file", get(file))
+}
+
+/// What is to be exported.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewExport {
+    /// From here on: RFC 3339, or seconds since 1970.
+    start: WallTime,
+    /// Up to here.
+    #[serde(default)]
+    end: Option<WallTime>,
+    /// Or for so long.
+    #[serde(default)]
+    duration: Option<DurationText>,
+    /// Where something is missing: time closes up over it, or the file ends.
+    #[serde(default)]
+    gaps: Gaps,
+    /// The container.
+    #[serde(default)]
+    format: ExportFormat,
+    /// Begins and ends with the picture at these times, instead of with a keyframe.
+    #[serde(default)]
+    exact: bool,
+    /// A time-lapse: so many times as fast.
+    #[serde(default)]
+    #[schemars(range(min = 0.1, max = 10_000.0))]
+    speed: Option<f64>,
+    /// Writes the time into each picture, in this time zone.
+    #[serde(default)]
+    burn_time: Option<TimeZoneName>,
+}
+
+/// Exports, as they were asked for.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ExportPage {
+    items: Vec<ExportInfo>,
+    /// What `after` has to be for the next page; none on the last.
+    next: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ExportsQuery {
+    limit: Option<usize>,
+    after: Option<String>,
+}
+
+fn not_found(id: &str) -> Problem {
+    let shown: String = id.chars().take(60).collect();
+    Problem::new(StatusCode::NOT_FOUND, "export_not_found", format!("there is no export \"{shown}\""))
+}
+
+async fn all(
+    State(state): State<Arc<ApiState>>,
+    Extension(grant): Extension<Grant>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let mut exports = state.manager.exports();
+    exports.retain(|export| grant.may(Action::Playback, Some(&export.stream)));
+    page(exports, &query::parse(&uri)?)
+}
+
+pub(super) async fn of_stream(state: &ApiState, stream: &str, uri: &Uri) -> Result<Response, Problem> {
+    let query = query::parse(uri)?;
+    page(state.manager.exports_of(stream).await?, &query)
+}
+
+fn page(mut items: Vec<ExportInfo>, query: &ExportsQuery) -> Result<Response, Problem> {
+    let limit = query::limit(query.limit)?;
+    let after = query.after.as_deref().unwrap_or_default();
+    items.retain(|export| *export.id > *after);
+    let more = items.len() > limit;
+    items.truncate(limit);
+    let next = items.last().filter(|_| more).map(|export| export.id.clone());
+    Ok(json(StatusCode::OK, &ExportPage { items, next }))
+}
+
+async fn one(
+    State(state): State<Arc<ApiState>>,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let _: query::Nothing = query::parse(&uri)?;
+    let export = state.manager.export(&id).ok_or_else(|| not_found(&id))?;
+    Ok(json(StatusCode::OK, &export))
+}
+
+async fn remove(
+    State(state): State<Arc<ApiState>>,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let _: query::Nothing = query::parse(&uri)?;
+    if state.manager.delete_export(&id).await? {
+        Ok(StatusCode::NO_CONTENT.into_response())
+    } else {
+        Err(not_found(&id))
+    }
+}
+
+/// Begins one.
+pub(super) async fn begin(
+    state: &Arc<ApiState>,
+    stream: &str,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<Response, Problem> {
+    let new: NewExport = body::object(body::value(headers, body, Media::Json)?)?;
+    let start = new.start;
+    let end = match (new.end, new.duration) {
+        (Some(end), None) => end,
+        (None, Some(duration)) => start + duration.0,
+        _ => return Err(Problem::invalid_body("/end", "expected an end, or a duration, and not both")),
+    };
+    let range = TimeRange::new(start, end).map_err(|e| Problem::invalid_body("/end", e.to_string()))?;
+    let options = ExportOptions {
+        format: new.format,
+        exact: new.exact,
+        speed: new.speed,
+        burn_time: new.burn_time,
+        overwrite: false,
+    };
+    let begun = state.manager.begin_export(stream, range, new.gaps, options).await?;
+    let mut response = json(StatusCode::ACCEPTED, &begun);
+    if let Ok(location) = HeaderValue::try_from(format!("/api/exports/{}", begun.id)) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// The file itself, whole or in pieces.
+async fn file(
+    State(state): State<Arc<ApiState>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let (parts, _) = request.into_parts();
+    let _: query::Nothing = query::parse_for_media(&parts.uri)?;
+    let export = state.manager.export(&id).ok_or_else(|| not_found(&id))?;
+    let result = match (export.state, export.result) {
+        (ExportState::Done, Some(result)) => result,
+        (ExportState::Failed, _) => {
+            let detail = export.problem.unwrap_or_default();
+            return Err(Problem::new(StatusCode::CONFLICT, "export_ended", detail).into());
+        }
+        _ => {
+            let detail = format!("it is not done yet ({:.0} %)", export.progress * 100.0);
+            return Err(Problem::new(StatusCode::CONFLICT, "export_running", detail).into());
+        }
+    };
+    let gone = |error: io::Error| Problem::new(StatusCode::NOT_FOUND, "no_such_file", error.to_string());
+    let mut file = tokio::fs::File::open(&result.path).await.map_err(gone)?;
+    let length = file.metadata().await.map_err(gone)?.len();
+    let mut headers = HeaderMap::new();
+    let kind = match export.options.format {
+        ExportFormat::Mp4 | ExportFormat::Fmp4 => "video/mp4",
+        ExportFormat::Ts => "video/mp2t",
+        ExportFormat::Mkv => "video/x-matroska",
+    };
+    let begins: String = result.start.to_string().chars().map(|c| if c == ':' { '-' } else { c }).collect();
+    let extension = export.options.format.extension();
+    let name = format!("{}_{begins}.{extension}", export.stream.replace('/', "_"));
+    for (header, value) in [
+        (header::CONTENT_TYPE, kind.to_owned()),
+        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\"")),
+    ] {
+        headers.insert(header, HeaderValue::try_from(value).map_err(|e| bad(e.to_string()))?);
+    }
+    let tag = result.sha256.get(..24).unwrap_or_default();
+    let (status, range) = match range_of(&parts.headers, tag, length, &mut headers) {
+        Ok(found) => found,
+        Err(status) => return Ok((status, headers).into_response()),
+    };
+    if parts.method == Method::HEAD {
+        return Ok((status, headers).into_response());
+    }
+    file.seek(io::SeekFrom::Start(range.start)).await.map_err(gone)?;
+    let left = range.end - range.start;
+    let chunks = futures_util::stream::unfold((file.take(left), state), |(mut file, state)| async move {
+        let mut data = Vec::with_capacity(CHUNK_BYTES);
+        let read = (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut data).await;
+        match read {
+            Ok(0) => None,
+            Ok(_) => Some((Ok(Bytes::from(data)), (file, state))),
+            Err(error) => Some((Err(error), (file, state))),
+        }
+    });
+    Ok((status, headers, Body::from_stream(chunks)).into_response())
+}
