@@ -42,10 +42,10 @@ install_packages() {
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# Python programs that the server is tested with (the API's description, ONNX Runtime's own answers, WebRTC), in a folder of their own. Without them their tests are skipped.
+# Python programs that the server is tested with (the API's description, OTLP, ONNX Runtime's own answers, WebRTC), in a folder of their own. Without them their tests are skipped.
 install_tools() {
   local tools="${XDG_CACHE_HOME:-$HOME/.cache}/stream-manager/tools"
-  local wanted="schemathesis==4.32.5 openapi-python-client==0.29.1 aiortc==1.16.0 onnxruntime==1.32.0 numpy opencv-python-headless"
+  local wanted="schemathesis==4.32.5 openapi-python-client==0.29.1 opentelemetry-proto==1.45.2 aiortc==1.16.0 onnxruntime==1.32.0 numpy opencv-python-headless"
   if [ "$(cat "$tools/installed" 2>/dev/null)" = "$wanted" ]; then return 0; fi
   say "installing $wanted"
   rm -rf "$tools"

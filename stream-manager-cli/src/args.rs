@@ -3,6 +3,7 @@
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use stream_manager_core::backup::Include;
 use stream_manager_core::auth::{Action, Network, PathPattern, Role};
 use stream_manager_core::config::{BackendChoice, DurationText, Layout};
 use stream_manager_core::frame::WallTime;
@@ -71,6 +72,10 @@ pub(crate) enum Command {
     Token(TokenCommand),
 }
 
+fn include_of(text: &str) -> Result<Include, String> {
+    serde_json::from_value(text.into()).map_err(|error| error.to_string())
+}
+
 #[derive(ClapArgs)]
 pub(crate) struct BackupArgs {
     /// The file to write [default: stream-manager-TIME.tar.gz]
@@ -79,9 +84,12 @@ pub(crate) struct BackupArgs {
     /// Replace the file if it is there
     #[arg(long)]
     pub(crate) overwrite: bool,
-    /// Without the index of recordings, which a server makes anew from the files
-    #[arg(long)]
-    pub(crate) no_index: bool,
+    /// What it is of: config, state, index, recordings (whose files go into the folder "recordings" beside it)
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = include_of, default_value = "config,state,index")]
+    pub(crate) include: Vec<Include>,
+    /// Encrypt it for this public key of age's (several times for several) [default: backup.recipients]
+    #[arg(long, value_name = "KEY")]
+    pub(crate) recipient: Vec<String>,
     #[command(flatten)]
     pub(crate) place: Place,
 }
@@ -96,6 +104,12 @@ pub(crate) struct RestoreArgs {
     /// The data folder [default: that of the configuration in the backup, or data]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) data_dir: Option<PathBuf>,
+    /// The file with the key to an encrypted backup, as age-keygen writes it
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+    /// Leave the recordings of the backup where they are
+    #[arg(long)]
+    pub(crate) no_recordings: bool,
     /// Replace what is there; it is put aside
     #[arg(long)]
     pub(crate) overwrite: bool,

@@ -4,7 +4,6 @@ use crate::args::DetectArgs;
 use crate::{exit, models, output};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
-use stream_manager_core::config::LogFormat;
 use stream_manager_core::inference::{InferenceError, ModelKind, Models, ModelsOptions, Wanted};
 use stream_manager_core::manager::{AnalysedFrame, DetectInput, DetectJob};
 use stream_manager_core::source::SourceOptions;
@@ -20,7 +19,7 @@ pub(crate) enum Kind {
 }
 
 pub(crate) async fn run(args: DetectArgs, kind: Kind) -> u8 {
-    if let Err(problem) = output::start_log(&args.log, LogFormat::Text, None) {
+    if let Err(problem) = output::start_plain_log(&args.log) {
         output::error(&problem);
         return exit::USAGE;
     }

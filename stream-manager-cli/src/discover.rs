@@ -2,11 +2,11 @@
 
 use crate::args::DiscoverArgs;
 use crate::{exit, output};
-use stream_manager_core::config::{Config, LogFormat};
+use stream_manager_core::config::{Config};
 use stream_manager_core::onvif::{Discovery, FoundDevice};
 
 pub(crate) async fn run(args: DiscoverArgs) -> u8 {
-    if let Err(problem) = output::start_log(&args.log, LogFormat::Text, None) {
+    if let Err(problem) = output::start_plain_log(&args.log) {
         output::error(&problem);
         return exit::USAGE;
     }

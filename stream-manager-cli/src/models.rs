@@ -3,11 +3,11 @@
 use crate::args::{ModelArgs, ModelsCommand};
 use crate::{exit, output, serve};
 use std::path::{Path, PathBuf};
-use stream_manager_core::config::{Labels, LogFormat, Overrides};
+use stream_manager_core::config::{Labels, Overrides};
 use stream_manager_core::inference::{self, BenchRow, Inspection, ModelSpec};
 
 pub(crate) fn run(command: ModelsCommand) -> u8 {
-    if let Err(problem) = output::start_log("error", LogFormat::Text, None) {
+    if let Err(problem) = output::start_plain_log("error") {
         output::error(&problem);
         return exit::USAGE;
     }

@@ -2,14 +2,16 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use stream_manager_core::config::{Config, LogFormat};
-use stream_manager_core::logs::LogRing;
+use stream_manager_core::config::{Config, LogFormat, TelemetryConfig};
+use stream_manager_core::logs::{LogFilter, LogRing, RepeatLimit, is_trace};
 use stream_manager_core::manager::ConfigUser;
+use stream_manager_core::otel::Otlp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Registry, reload};
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::filter_fn;
 
 /// A line on standard output. A reader that has gone away is its own affair.
 pub(crate) fn line(text: &str) {
@@ -32,40 +34,64 @@ pub(crate) fn status_line(text: &str) {
     let _ = write!(out, "\r\x1b[2K{text}").and_then(|()| out.flush());
 }
 
-/// The log's filter, which a new configuration may change.
-pub(crate) struct LogHandle(reload::Handle<EnvFilter, Registry>);
+/// The log, which a new configuration may change.
+pub(crate) struct Log {
+    filter: LogFilter,
+    /// How often the same is logged.
+    pub(crate) repeats: RepeatLimit,
+    /// What else is sent somewhere.
+    pub(crate) otlp: Option<Otlp>,
+}
 
 #[async_trait::async_trait]
-impl ConfigUser for LogHandle {
+impl ConfigUser for Log {
     async fn change(&self, old: &Arc<Config>, new: &Arc<Config>) -> Result<(), String> {
-        if old.telemetry.log == new.telemetry.log {
+        let (old, new) = (&old.telemetry, &new.telemetry);
+        self.repeats.change(new.log_repeats);
+        if (&old.log, &old.log_streams) == (&new.log, &new.log_streams) {
             return Ok(());
         }
-        let filter = filter(&new.telemetry.log).map_err(|e| format!("telemetry.log: {e}"))?;
-        self.0.reload(filter).map_err(|e| format!("telemetry.log: {e}"))
+        self.filter.change(&new.log, &new.log_streams).map_err(|e| format!("telemetry.log: {e}"))
     }
 }
 
-fn filter(text: &str) -> Result<EnvFilter, String> {
-    EnvFilter::builder()
-        .parse(text)
-        .map_err(|e| format!("log filter \"{text}\": {e}; expected error, warn, info, debug or trace"))
+/// Sends the log to standard error, for one job.
+pub(crate) fn start_plain_log(filter: &str) -> Result<(), String> {
+    let config = TelemetryConfig { log: filter.to_owned(), ..TelemetryConfig::default() };
+    start_log(&config, None).map(drop)
 }
 
-/// Sends the log to standard error, and into a ring if there is one.
-pub(crate) fn start_log(text: &str, format: LogFormat, ring: Option<LogRing>) -> Result<LogHandle, String> {
-    let (filter, handle) = reload::Layer::new(filter(text)?);
-    let registry = tracing_subscriber::registry().with(filter).with(ring);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let started = match format {
+/// Sends the log to standard error or the journal, into a ring if there is one, and wherever else it is to go.
+pub(crate) fn start_log(config: &TelemetryConfig, ring: Option<LogRing>) -> Result<Log, String> {
+    let filter = LogFilter::new(&config.log, &config.log_streams)?;
+    let repeats = RepeatLimit::new(config.log_repeats);
+    let otlp = config.otlp.as_ref().map(Otlp::start).transpose()?;
+    filter.let_traces_through(otlp.as_ref().is_some_and(Otlp::has_traces));
+    let lines = filter_fn(|metadata| !is_trace(metadata));
+    let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let shown = match config.log_format {
         LogFormat::Text => {
             let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            registry.with(layer.with_ansi(colours).with_target(false)).try_init()
+            text.with_ansi(colours).with_target(false).with_filter(lines).boxed()
         }
-        LogFormat::Json => registry.with(layer.json()).try_init(),
+        LogFormat::Json => text.json().with_filter(lines).boxed(),
+        LogFormat::Journald => {
+            let journal = tracing_journald::layer()
+                .map_err(|e| format!("telemetry.log_format: there is no journal here: {e}; expected text or json"))?;
+            // Fields are called what they are: STREAM, ERROR and so on.
+            journal.with_field_prefix(None).with_filter(lines).boxed()
+        }
     };
-    started.map_err(|e| e.to_string())?;
-    Ok(LogHandle(handle))
+    // What decides comes last: it is asked first.
+    tracing_subscriber::registry()
+        .with(shown)
+        .with(otlp.as_ref().map(Otlp::layers).unwrap_or_default())
+        .with(ring)
+        .with(repeats.clone())
+        .with(filter.clone())
+        .try_init()
+        .map_err(|e| e.to_string())?;
+    Ok(Log { filter, repeats, otlp })
 }
 
 /// Does something on each SIGHUP, until `cancel`.

@@ -2,12 +2,11 @@
 
 use crate::args::ProbeArgs;
 use crate::{exit, output};
-use stream_manager_core::config::LogFormat;
 use stream_manager_core::manager::{self, ProbeReport, ProbeTrack};
 use stream_manager_core::source::{SourceOptions, from_url_with};
 
 pub(crate) async fn run(args: &ProbeArgs) -> u8 {
-    if let Err(problem) = output::start_log(&args.log, LogFormat::Text, None) {
+    if let Err(problem) = output::start_plain_log(&args.log) {
         output::error(&problem);
         return exit::USAGE;
     }

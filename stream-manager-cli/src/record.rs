@@ -3,13 +3,12 @@
 use crate::args::RecordArgs;
 use crate::{exit, output};
 use std::io::IsTerminal;
-use stream_manager_core::config::LogFormat;
 use stream_manager_core::manager::{JobError, JobReport, Progress, RecordJob};
 use stream_manager_core::recording::{Recording, RecordingFormat};
 use stream_manager_core::source::{SourceOptions, from_url_with};
 
 pub(crate) async fn run(args: RecordArgs) -> u8 {
-    if let Err(problem) = output::start_log(&args.log, LogFormat::Text, None) {
+    if let Err(problem) = output::start_plain_log(&args.log) {
         output::error(&problem);
         return exit::USAGE;
     }

@@ -3,7 +3,7 @@
 use crate::args::{Place, RangeArgs, RecordingsCommand};
 use crate::{exit, output, serve};
 use std::path::PathBuf;
-use stream_manager_core::config::Overrides;
+use stream_manager_core::config::{Config, Overrides};
 use stream_manager_core::storage::index::{Catalog, IndexError, RecordingItem, SegmentRow, TimeRange};
 use stream_manager_core::storage::{repair, retention};
 
@@ -55,10 +55,14 @@ fn open(place: &Place, reading: bool) -> Result<Catalog, Failure> {
 }
 
 pub(crate) fn data_dir(place: &Place) -> Result<PathBuf, Failure> {
+    Ok(config(place)?.storage.data_dir)
+}
+
+/// The configuration that a server there has, but for what was set through the API.
+pub(crate) fn config(place: &Place) -> Result<Config, Failure> {
     let overrides = Overrides { data_dir: place.data_dir.clone(), ..Overrides::default() };
     let file = serve::config_file(place.config.as_deref());
-    let config = serve::load(&serve::source(file, overrides)).map_err(|p| (exit::USAGE, p.join("\n")))?;
-    Ok(config.storage.data_dir)
+    serve::load(&serve::source(file, overrides)).map_err(|p| (exit::USAGE, p.join("\n")))
 }
 
 fn required(range: &RangeArgs) -> Result<TimeRange, Failure> {

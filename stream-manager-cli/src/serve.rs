@@ -23,24 +23,35 @@ pub(crate) async fn run(args: &ServeArgs) -> u8 {
         }
     };
     let ring = LogRing::new(LOG_LINES);
-    let log = match output::start_log(&config.telemetry.log, config.telemetry.log_format, Some(ring.clone()))
-    {
+    let log = match output::start_log(&config.telemetry, Some(ring.clone())) {
         Ok(log) => log,
         Err(problem) => {
             output::error(&problem);
             return exit::USAGE;
         }
     };
-    match serve(source, ServiceOptions { logs: Some(ring), config_users: vec![Arc::new(log)] }).await {
+    let (repeats, otlp) = (Some(log.repeats.clone()), log.otlp.clone());
+    let options = ServiceOptions {
+        logs: Some(ring),
+        repeats,
+        otlp: otlp.clone(),
+        config_users: vec![Arc::new(log)],
+    };
+    let code = match serve(source, options).await {
         Ok(()) => 0,
         Err(error) => {
             output::error(&error.to_string());
             exit::FAILURE
         }
+    };
+    if let Some(otlp) = otlp {
+        otlp.end().await;
     }
+    code
 }
 
 async fn serve(source: ConfigSource, options: ServiceOptions) -> Result<(), Box<dyn std::error::Error>> {
+    stream_manager_core::service::raise_open_files();
     let cancel = output::cancel_on_signal()?;
     let file = source.file.clone();
     let service = Service::start(source, options).await?;

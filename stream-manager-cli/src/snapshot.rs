@@ -3,13 +3,12 @@
 use crate::args::SnapshotArgs;
 use crate::{exit, output};
 use std::io::Write;
-use stream_manager_core::config::LogFormat;
 use stream_manager_core::manager;
 use stream_manager_core::pipeline::PictureOptions;
 use stream_manager_core::source::{SourceOptions, from_url_with};
 
 pub(crate) async fn run(args: &SnapshotArgs) -> u8 {
-    if let Err(problem) = output::start_log(&args.log, LogFormat::Text, None) {
+    if let Err(problem) = output::start_plain_log(&args.log) {
         output::error(&problem);
         return exit::USAGE;
     }

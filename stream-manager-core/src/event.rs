@@ -292,6 +292,20 @@ pub enum EventKind {
         /// Why, in words.
         problem: String,
     },
+    /// A backup has been made.
+    BackupFinished {
+        /// The backup's name.
+        backup: String,
+        /// Its size.
+        bytes: u64,
+    },
+    /// It could not be.
+    BackupFailed {
+        /// The backup's name.
+        backup: String,
+        /// Why, in words.
+        problem: String,
+    },
     /// Events are missing in the journal: they came faster than it could be written, or it could not be written.
     EventsLost {
         /// How many.
@@ -399,6 +413,8 @@ impl EventKind {
         "hook_failed",
         "export_finished",
         "export_failed",
+        "backup_finished",
+        "backup_failed",
         "events_lost",
         "state_damaged",
         "detections",
@@ -442,6 +458,8 @@ impl EventKind {
             Self::HookFailed { .. } => "hook_failed",
             Self::ExportFinished { .. } => "export_finished",
             Self::ExportFailed { .. } => "export_failed",
+            Self::BackupFinished { .. } => "backup_finished",
+            Self::BackupFailed { .. } => "backup_failed",
             Self::EventsLost { .. } => "events_lost",
             Self::StateDamaged { .. } => "state_damaged",
             Self::Detections(_) => "detections",

@@ -88,6 +88,7 @@ pub fn report(manager: &StreamManager, watch: Option<&LoopWatch>) -> HealthRepor
         let reasons: Vec<&str> = storage.unmet.values().map(String::as_str).collect();
         add("retention", Some((Degraded, reasons.join("; "))));
     }
+    add("backups", manager.backup_status().problem.map(|problem| (Degraded, problem)));
     let (failing, wanted) = manager.failing_streams();
     let shown: Vec<&str> = failing.iter().take(10).map(String::as_str).collect();
     let some = (!failing.is_empty()).then(|| {

@@ -1,24 +1,85 @@
-//! A client for HTTP and HTTPS: webhooks, and the signalling of WebRTC.
+//! A client for HTTP and HTTPS: webhooks, keys of JWT, the signalling of WebRTC, ONVIF. It connects to what [`outbound`] allows.
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector};
+use crate::outbound;
+use hyper::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioExecutor;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio_rustls::rustls;
+use tower_service::Service;
 
 /// Clones share their connections.
-pub(crate) type Client = hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+pub(crate) type Client = hyper_util::client::legacy::Client<HttpsConnector<Guarded>, Full<Bytes>>;
 
 /// Trusts what the system does.
 pub(crate) fn client() -> Client {
-    static CONNECTOR: OnceLock<HttpsConnector<HttpConnector>> = OnceLock::new();
+    static CONNECTOR: OnceLock<HttpsConnector<Guarded>> = OnceLock::new();
+    with(CONNECTOR.get_or_init(|| connector(rustls::ClientConfig::clone(&tls_config()))).clone())
+}
+
+fn with(connector: HttpsConnector<Guarded>) -> Client {
     hyper_util::client::legacy::Client::builder(TokioExecutor::new())
         .pool_idle_timeout(Duration::from_secs(30))
         .pool_max_idle_per_host(1)
-        .build(CONNECTOR.get_or_init(connector).clone())
+        .build(connector)
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
+
+/// Connects to what may be connected to.
+#[derive(Clone)]
+pub(crate) struct Guarded(HttpConnector<Resolver>);
+
+impl Service<Uri> for Guarded {
+    type Response = <HttpConnector<Resolver> as Service<Uri>>::Response;
+    type Error = BoxError;
+    type Future = Boxed<Self::Response>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.0.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        // Addresses are not resolved.
+        let host = uri.host().unwrap_or_default();
+        let address = host.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+        if let Err(denied) = outbound::check(host, address) {
+            return Box::pin(std::future::ready(Err(denied.into())));
+        }
+        let connecting = self.0.call(uri);
+        Box::pin(async move { connecting.await.map_err(Into::into) })
+    }
+}
+
+/// Finds the addresses of names, and looks whether they may be connected to.
+#[derive(Clone)]
+pub(crate) struct Resolver;
+
+impl Service<Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = BoxError;
+    type Future = Boxed<Self::Response>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            outbound::check(name.as_str(), found.iter().map(SocketAddr::ip))?;
+            Ok(found.into_iter())
+        })
+    }
 }
 
 /// An answer of which the body is wanted, up to a size and within a time.
@@ -49,17 +110,14 @@ pub(crate) async fn fetch(
 /// Trusts what is given. Has connections of its own.
 #[cfg(feature = "webrtc")]
 pub(crate) fn client_with(config: rustls::ClientConfig) -> Client {
-    let builder = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(config);
-    hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-        .pool_idle_timeout(Duration::from_secs(30))
-        .pool_max_idle_per_host(1)
-        .build(builder.https_or_http().enable_http1().build())
+    with(connector(config))
 }
 
-fn connector() -> HttpsConnector<HttpConnector> {
-    let config = rustls::ClientConfig::clone(&tls_config());
+fn connector(config: rustls::ClientConfig) -> HttpsConnector<Guarded> {
+    let mut http = HttpConnector::new_with_resolver(Resolver);
+    http.enforce_http(false);
     let builder = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(config);
-    builder.https_or_http().enable_http1().build()
+    builder.https_or_http().enable_http1().wrap_connector(Guarded(http))
 }
 
 /// For TLS connections of all kinds; trusts what the system does.

@@ -40,6 +40,8 @@
 //! - `webrtc`: WHEP, for browsers (module `webrtc`).
 //! - `inference`: object detection and classification (module `inference`).
 //! - `tensorrt`: the same on NVIDIA GPUs.
+//! - `encryption`: backups that only who has the key can read (module [`backup`]).
+//! - `otel`: traces, logs and metrics by OTLP (module `otel`).
 
 #[cfg(feature = "http")]
 pub mod api;
@@ -74,6 +76,9 @@ pub mod manager;
 pub mod metrics;
 #[cfg(feature = "onvif")]
 pub mod onvif;
+#[cfg(feature = "otel")]
+pub mod otel;
+pub mod outbound;
 pub mod pipeline;
 pub mod playback;
 pub mod recording;
@@ -88,9 +93,11 @@ pub mod session;
 pub mod sink;
 pub mod source;
 pub mod storage;
-#[cfg(any(feature = "rtmp", feature = "rtsp"))]
+#[cfg(any(feature = "http", feature = "rtmp", feature = "rtsp"))]
 mod tcp;
 #[cfg(any(feature = "http", feature = "rtsp"))]
 mod tls;
+mod trace;
 #[cfg(feature = "webrtc")]
 pub mod webrtc;
+pub mod week;

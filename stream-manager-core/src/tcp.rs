@@ -1,4 +1,7 @@
 //! TCP ports that are listened at, and how many may connect to them.
+//!
+//! Listeners that the process was started with (systemd's socket activation) are taken before new ones are bound: by the address, or by
+//! their names.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -10,9 +13,56 @@ use tokio::net::{TcpListener, TcpStream};
 /// After this long without a packet the system asks whether the client is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
+/// Listeners that the process was started with.
+static INHERITED: Mutex<Vec<Inherited>> = Mutex::new(Vec::new());
+
+struct Inherited {
+    name: String,
+    listener: std::net::TcpListener,
+}
+
+/// What listeners of sections of the configuration are called (`FileDescriptorName=`).
+const NAMES: [(&str, &str); 5] = [
+    ("server.listen", "http"),
+    ("server.tls_listen", "https"),
+    ("rtsp.listen", "rtsp"),
+    ("rtsp.tls_listen", "rtsps"),
+    ("rtmp.listen", "rtmp"),
+];
+
+/// Takes over listeners that the process was started with, by their names.
+#[cfg(feature = "systemd")]
+pub(crate) fn inherit(listeners: impl IntoIterator<Item = (String, std::net::TcpListener)>) {
+    let listeners = listeners.into_iter().map(|(name, listener)| Inherited { name, listener });
+    INHERITED.lock().extend(listeners);
+}
+
+/// The inherited listener for an address, or for the key's name.
+fn inherited(address: SocketAddr, key: &str) -> Option<std::io::Result<TcpListener>> {
+    let name = NAMES.iter().find(|(of, _)| *of == key).map(|(_, name)| *name);
+    let inherited = INHERITED.lock();
+    let by_name = inherited.iter().find(|inherited| name == Some(inherited.name.as_str()));
+    let by_address = || {
+        inherited.iter().find(|inherited| {
+            let unnamed = NAMES.iter().all(|(_, name)| *name != inherited.name);
+            unnamed && inherited.listener.local_addr().is_ok_and(|local| local == address)
+        })
+    };
+    let found = by_name.or_else(by_address)?;
+    // It stays with us: whoever gives it up may come back to it.
+    let listener = found.listener.try_clone();
+    Some(listener.and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    }))
+}
+
 /// Listens at an address, which `key` of the configuration says; or says why that cannot be, and what would help.
 pub(crate) fn listen(address: SocketAddr, key: &str) -> Result<TcpListener, String> {
     let open = || -> std::io::Result<TcpListener> {
+        if let Some(inherited) = inherited(address, key) {
+            return inherited;
+        }
         let domain = socket2::Domain::for_address(address);
         let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
         if address.is_ipv6() {
@@ -28,7 +78,7 @@ pub(crate) fn listen(address: SocketAddr, key: &str) -> Result<TcpListener, Stri
     };
     open().map_err(|e| match e.kind() {
         std::io::ErrorKind::AddrInUse => {
-            format!("the port is in use; stop the other program, or choose another port with {key}")
+            format!("the port is in use; stop the other program, or choose another port with {key}{}", if key == "server.listen" { ", --port or STREAM_MANAGER_PORT" } else { "" })
         }
         _ => e.to_string(),
     })
@@ -84,15 +134,25 @@ impl Places {
 
     /// None if there is none left.
     pub(crate) fn take(&self, peer: SocketAddr) -> Option<Place> {
+        self.take_within(peer, self.limit, self.limit_per_address)
+    }
+
+    /// The same by other limits than before.
+    pub(crate) fn take_within(
+        &self,
+        peer: SocketAddr,
+        limit: usize,
+        limit_per_address: usize,
+    ) -> Option<Place> {
         let address = peer.ip().to_canonical();
         let mut taken = self.taken.lock();
-        if taken.all >= self.limit {
-            tracing::debug!(%peer, limit = self.limit, "too many connections");
+        if taken.all >= limit {
+            tracing::debug!(%peer, limit, "too many connections");
             return None;
         }
         let count = taken.addresses.get(&address).copied().unwrap_or(0);
-        if count >= self.limit_per_address {
-            tracing::debug!(%peer, limit = self.limit_per_address, "too many connections from one address");
+        if count >= limit_per_address {
+            tracing::debug!(%peer, limit = limit_per_address, "too many connections from one address");
             return None;
         }
         taken.all += 1;

@@ -6,6 +6,7 @@
 //! - [`replay`]: a small RTSP server that plays one encoded loop to any number of clients and can lie about
 //!   its clock or send garbage; cheap enough for load benches.
 //! - [`client`]: an RTSP client that says exactly what a test wants.
+//! - [`authority`]: certificates.
 //! - [`disk`]: a disk that forgets what was not synced, refuses or is slow.
 //! - [`http`]: single requests.
 //! - [`player`]: browser players; [`playlist`], [`mpd`]: the rules of HLS playlists and of MPDs.
@@ -17,6 +18,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test kit: a failure is to end the test
 
+pub mod authority;
 pub mod camera;
 pub mod client;
 pub mod disk;

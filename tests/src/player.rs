@@ -104,17 +104,29 @@ impl Playing {
 
     /// The same in `firefox`; only where [`firefox_missing`] says nothing.
     pub fn start_in(browser: &str, player: &str, url: &str, seconds: u64) -> Self {
+        Self::start_with(browser, player, url, seconds, |_| {})
+    }
+
+    /// The same with something changed about the process.
+    pub fn start_with(
+        browser: &str,
+        player: &str,
+        url: &str,
+        seconds: u64,
+        change: impl FnOnce(&mut Command),
+    ) -> Self {
         let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("players/play.mjs");
-        let mut child = Command::new("node")
+        let mut command = Command::new("node");
+        command
             .env("BROWSER", browser)
             .arg(script)
             .args([player, url, &seconds.to_string()])
             .arg(modules().unwrap())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
+            .stderr(Stdio::inherit());
+        change(&mut command);
+        let mut child = command.spawn().unwrap();
         let played = Arc::new(Mutex::new(Played::default()));
         let (lines, shared) = (BufReader::new(child.stdout.take().unwrap()).lines(), played.clone());
         std::thread::spawn(move || {

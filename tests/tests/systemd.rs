@@ -56,3 +56,59 @@ fn ready_watched_reloaded_stopped() {
     server.stop();
     until(&socket, "STOPPING=1");
 }
+
+/// Runs a program as systemd does with sockets of its own: from descriptor 3 on, with their names.
+const ACTIVATE: &str = r"
+import os, socket, sys
+names, sockets = [], []
+for text in sys.argv[1].split(','):
+    name, port = text.split('=')
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(('127.0.0.1', int(port)))
+    listener.listen()
+    names.append(name)
+    sockets.append(listener)
+held = [os.dup(s.fileno()) for s in sockets]
+held = [os.dup2(fd, 100 + n) for n, fd in enumerate(held)]
+for n, fd in enumerate(held):
+    os.dup2(fd, 3 + n, inheritable=True)
+os.environ |= {'LISTEN_PID': str(os.getpid()), 'LISTEN_FDS': str(len(held)), 'LISTEN_FDNAMES': ':'.join(names)}
+os.execv(sys.argv[2], sys.argv[2:])
+";
+
+#[test]
+fn listeners_of_systemds_are_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let [http, rtsp, rtmp] = [(); 3].map(|()| stream_manager_tests::free_port());
+    // One by its name, wherever the configuration would have it; one by its address; and one that nobody wants.
+    let other = stream_manager_tests::free_port();
+    let config = format!(
+        "[server]\nlisten = \"127.0.0.1:1\"\n[rtsp]\nlisten = \"127.0.0.1:{rtsp}\"\n\
+         [[streams]]\nid = \"one\"\nsource_url = \"test://ball?width=320&height=180&gop=25\"\n"
+    );
+    std::fs::write(folder.path().join("config.toml"), config).unwrap();
+    let program = stream_manager_tests::program::stream_manager();
+    let sockets = format!("http={http},my.socket={rtsp},rtmp={rtmp},my.socket={other}");
+    let mut child = std::process::Command::new("python3")
+        .args(["-c", ACTIVATE, &sockets])
+        .arg(program.get_program())
+        .env("STREAM_MANAGER_WEBRTC__LISTEN", "127.0.0.1:0")
+        .current_dir(folder.path())
+        .spawn()
+        .unwrap();
+    let url = format!("http://127.0.0.1:{http}/api/streams/one");
+    stream_manager_tests::wait_until("it answers and its stream runs", LIMIT, || {
+        let answer = std::panic::catch_unwind(|| stream_manager_tests::http::get(&url));
+        answer.is_ok_and(|answer| answer.text().contains("\"running\""))
+    });
+    let played = std::process::Command::new("ffprobe")
+        .args(["-v", "error", "-rtsp_transport", "tcp", "-show_entries", "stream=codec_name"])
+        .arg(format!("rtsp://127.0.0.1:{rtsp}/one"))
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&played.stdout).contains("h264"), "{played:?}");
+    assert!(std::net::TcpStream::connect(("127.0.0.1", rtmp)).is_ok());
+    signal(&child, "TERM");
+    assert!(stream_manager_tests::program::wait(&mut child, LIMIT).success());
+}

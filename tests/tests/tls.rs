@@ -1,82 +1,16 @@
 //! HTTPS and RTSPS: other people's programs with an authority of the test's own, new certificates, wrong ones.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
+use stream_manager_tests::authority::{authority, certificate};
 use stream_manager_tests::program::{Server, finish, run};
+use stream_manager_tests::player::{self, Playing};
 use stream_manager_tests::{free_port, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(40);
-
-fn openssl(folder: &Path, arguments: &[&str]) {
-    let output = Command::new("openssl").args(arguments).current_dir(folder).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// An authority, `ca.pem`.
-fn authority(folder: &Path) {
-    openssl(
-        folder,
-        &[
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=test authority",
-            "-keyout",
-            "ca.key",
-            "-out",
-            "ca.pem",
-        ],
-    );
-}
-
-/// `<name>.pem` and `<name>.key` for this machine, vouched for by the authority.
-fn certificate(folder: &Path, name: &str, days: &str) {
-    let (key, request, pem) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.pem"));
-    openssl(
-        folder,
-        &[
-            "req",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-subj",
-            "/CN=localhost",
-            "-keyout",
-            &key,
-            "-out",
-            &request,
-        ],
-    );
-    std::fs::write(folder.join("san"), "subjectAltName=DNS:localhost,IP:127.0.0.1\n").unwrap();
-    openssl(
-        folder,
-        &[
-            "x509",
-            "-req",
-            "-in",
-            &request,
-            "-CA",
-            "ca.pem",
-            "-CAkey",
-            "ca.key",
-            "-CAcreateserial",
-            "-days",
-            days,
-            "-extfile",
-            "san",
-            "-out",
-            &pem,
-        ],
-    );
-}
 
 fn install(folder: &Path, name: &str) {
     for kind in ["pem", "key"] {
@@ -241,4 +175,51 @@ fn a_wrong_certificate_is_found_before_anything_starts() {
         let (code, text) = run(&["--config", "c.toml", "--port", "0"], at);
         assert!(code != 0 && text.contains(said), "{config}: {text}");
     }
+}
+
+/// Chromium, which trusts the authority: it plays by HTTPS, and refuses to without.
+#[test]
+fn a_browser_plays_by_https() {
+    let has_certutil = Command::new("certutil").arg("-H").output().is_ok();
+    if let Some(reason) = player::missing().or((!has_certutil).then(|| "certutil is not installed".into())) {
+        println!("SKIPPED: {reason}");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    authority(at);
+    certificate(at, "one", "2");
+    let https = free_port();
+    let config = format!(
+        "[server]\ntls_listen = \"127.0.0.1:{https}\"\ntls_certificate = \"one.pem\"\ntls_key = \"one.key\"\n\
+         [[streams]]\nid = \"cam\"\nsource_url = \"test://smpte?width=320&height=180&gop=25\"\n"
+    );
+    let server = Server::start(at, Some(&config));
+    server.wait_for("cam", "frames", LIMIT, |s| s["frames"].as_u64() > Some(5));
+    // Where Chromium looks for authorities.
+    let database = at.join("home/.pki/nssdb");
+    std::fs::create_dir_all(&database).unwrap();
+    let certutil = |arguments: &[&str]| {
+        let mut command = Command::new("certutil");
+        command.arg("-d").arg(format!("sql:{}", database.display())).args(arguments).current_dir(at);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    certutil(&["-N", "--empty-password"]);
+    let page = |name: &str| format!("https://localhost:{https}/{name}");
+    let play = |player: &str, url: &str| {
+        let home = at.join("home");
+        Playing::start_with("chromium", player, url, 6, |command| {
+            command.env("HOME", home);
+        })
+    };
+    let refused = play("hlsjs", &page("hls/cam/index.m3u8")).finish();
+    assert!(refused.shown.is_empty(), "nobody vouches for it: {} pictures", refused.shown.len());
+    certutil(&["-A", "-n", "test", "-t", "C,,", "-i", "ca.pem"]);
+    for (player, url) in [("hlsjs", page("hls/cam/index.m3u8")), ("whep", page("webrtc/cam/whep"))] {
+        let playing = play(player, &url);
+        let played = playing.wait_until("pictures", LIMIT, |played| played.shown.len() > 10);
+        assert!(played.errors().is_empty(), "{player}: {:?}", played.errors());
+    }
+    server.stop();
 }

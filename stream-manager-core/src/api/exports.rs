@@ -2,9 +2,9 @@
 
 use super::access::Refused;
 use super::body::{self, Media};
-use super::playback::range_of;
+use super::file;
 use super::problem::Problem;
-use super::query::{self, bad};
+use super::query;
 use super::{ApiState, json};
 use crate::auth::{Action, Grant};
 use crate::config::DurationText;
@@ -13,26 +13,20 @@ use crate::manager::{ExportInfo, ExportState};
 use crate::playback::{ExportFormat, ExportOptions, Gaps, TimeZoneName};
 use crate::storage::index::TimeRange;
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Extension, Path, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::io;
 use std::sync::Arc;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
-
-/// So much of a file is read at once.
-const CHUNK_BYTES: usize = 256 << 10;
 
 pub(super) fn routes() -> Router<Arc<ApiState>> {
     Router::new()
         .route("/api/exports", get(all))
         .route("/api/exports/{id}", get(one).delete(remove))
-        .route("/api/exports/{id}/file", get(file))
+        .route("/api/exports/{id}/file", get(download))
 }
 
 /// What is to be exported.
@@ -164,7 +158,7 @@ pub(super) async fn begin(
 }
 
 /// The file itself, whole or in pieces.
-async fn file(
+async fn download(
     State(state): State<Arc<ApiState>>,
     Path(id): Path<String>,
     request: Request,
@@ -183,10 +177,6 @@ async fn file(
             return Err(Problem::new(StatusCode::CONFLICT, "export_running", detail).into());
         }
     };
-    let gone = |error: io::Error| Problem::new(StatusCode::NOT_FOUND, "no_such_file", error.to_string());
-    let mut file = tokio::fs::File::open(&result.path).await.map_err(gone)?;
-    let length = file.metadata().await.map_err(gone)?.len();
-    let mut headers = HeaderMap::new();
     let kind = match export.options.format {
         ExportFormat::Mp4 | ExportFormat::Fmp4 => "video/mp4",
         ExportFormat::Ts => "video/mp2t",
@@ -195,30 +185,6 @@ async fn file(
     let begins: String = result.start.to_string().chars().map(|c| if c == ':' { '-' } else { c }).collect();
     let extension = export.options.format.extension();
     let name = format!("{}_{begins}.{extension}", export.stream.replace('/', "_"));
-    for (header, value) in [
-        (header::CONTENT_TYPE, kind.to_owned()),
-        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\"")),
-    ] {
-        headers.insert(header, HeaderValue::try_from(value).map_err(|e| bad(e.to_string()))?);
-    }
-    let tag = result.sha256.get(..24).unwrap_or_default();
-    let (status, range) = match range_of(&parts.headers, tag, length, &mut headers) {
-        Ok(found) => found,
-        Err(status) => return Ok((status, headers).into_response()),
-    };
-    if parts.method == Method::HEAD {
-        return Ok((status, headers).into_response());
-    }
-    file.seek(io::SeekFrom::Start(range.start)).await.map_err(gone)?;
-    let left = range.end - range.start;
-    let chunks = futures_util::stream::unfold((file.take(left), state), |(mut file, state)| async move {
-        let mut data = Vec::with_capacity(CHUNK_BYTES);
-        let read = (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut data).await;
-        match read {
-            Ok(0) => None,
-            Ok(_) => Some((Ok(Bytes::from(data)), (file, state))),
-            Err(error) => Some((Err(error), (file, state))),
-        }
-    });
-    Ok((status, headers, Body::from_stream(chunks)).into_response())
+    let sent = file::File { path: &result.path, media_type: kind, name: &name, sha256: &result.sha256 };
+    Ok(file::send(&parts, sent).await?)
 }

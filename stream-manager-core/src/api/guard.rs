@@ -216,6 +216,9 @@ mod tests {
         "/api/tokens",
         "/api/tokens/{id}",
         "/api/audit",
+        "/api/backups",
+        "/api/backups/{name}",
+        "/api/backups/{name}/file",
     ];
 
     #[test]

@@ -12,6 +12,7 @@
 //! | `…/inference`, `GET /api/models`, `POST /api/infer` | what is seen (feature `inference`) |
 //! | `GET /api/events` | what happens, by WebSocket or server-sent events |
 //! | `/api/{setup,login,me,users,tokens,audit}`, `POST /api/streams/{id}/sign` | who may do what |
+//! | `GET/POST /api/backups` | what is put by |
 //! | `GET /api/{sessions,storage,system,logs,hooks}`, `POST /api/{discover,probe}` | the rest |
 //! | `GET /hls/{id}/index.m3u8`, `/dash/{id}/manifest.mpd`, `/api/streams/{id}/live.mp4` | for players (feature `hls`) |
 //! | `POST /webrtc/{id}/whep`, `GET /webrtc/{id}` | WebRTC, and a page that plays by it (feature `webrtc`) |
@@ -31,6 +32,7 @@
 
 mod access;
 mod accounts;
+mod backups;
 mod batch;
 mod body;
 mod cors;
@@ -38,6 +40,7 @@ mod cors;
 mod discover;
 mod events;
 mod exports;
+mod file;
 mod guard;
 mod health;
 mod idempotency;
@@ -65,6 +68,7 @@ mod settings;
 mod streams;
 mod system;
 mod target;
+mod trace;
 mod view;
 #[cfg(feature = "webrtc")]
 mod webrtc;
@@ -72,7 +76,7 @@ mod webrtc;
 pub use crate::tls::TlsFiles;
 pub use ports::ServedPorts;
 pub use problem::Problem;
-pub use server::{ServeError, Server};
+pub use server::{ConnectionLimits, ServeError, Server};
 pub use view::{RecordingView, StreamView};
 #[cfg(feature = "webrtc")]
 pub use webrtc::ServedWebRtc;
@@ -114,6 +118,8 @@ pub struct ApiOptions {
     pub users: Option<Arc<crate::auth::Users>>,
     /// The code by which the first user may be made from elsewhere.
     pub setup: Option<Arc<crate::auth::SetupCode>>,
+    /// Where answers are counted, for those who look at that elsewhere, too.
+    pub requests: crate::metrics::Requests,
     /// What watches the runtime, if anything does.
     pub watch: Option<Arc<crate::health::LoopWatch>>,
     /// Cancelled when the server ends: answers without an end end then.
@@ -147,6 +153,7 @@ impl ApiState {
 
 /// The routes of the control plane.
 pub fn router(manager: StreamManager, options: ApiOptions) -> Router {
+    let requests = options.requests.clone();
     let state = Arc::new(ApiState {
         manager,
         options,
@@ -156,7 +163,7 @@ pub fn router(manager: StreamManager, options: ApiOptions) -> Router {
         probes: Semaphore::new(MAX_PROBES),
         lists: lists::Lists::default(),
         in_progress: idempotency::InProgress::default(),
-        requests: crate::metrics::Requests::default(),
+        requests,
         tasks: TaskTracker::new(),
     });
     let router = Router::new();
@@ -171,6 +178,7 @@ pub fn router(manager: StreamManager, options: ApiOptions) -> Router {
         .merge(system::routes())
         .merge(openapi::routes())
         .merge(exports::routes())
+        .merge(backups::routes())
         .merge(accounts::routes())
         .route("/api/storage", get(recordings::storage))
         .route("/api/marks", get(marks::search))
@@ -192,7 +200,7 @@ pub fn router(manager: StreamManager, options: ApiOptions) -> Router {
     let router = router.merge(webrtc::routes());
     router
         .layer(axum::middleware::from_fn_with_state(state.clone(), proxy::layer))
-        .layer(axum::middleware::from_fn_with_state(state.clone(), routes::time))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), trace::layer))
         .with_state(state)
 }
 

@@ -129,6 +129,8 @@ impl Problem {
             }
             ManagerError::TooMany { .. } => (StatusCode::CONFLICT, "too_many_streams"),
             ManagerError::TooManyExports { .. } => (StatusCode::CONFLICT, "too_many_exports"),
+            ManagerError::BackupRunning(_) => (StatusCode::CONFLICT, "backup_running"),
+            ManagerError::Backup(_) => (StatusCode::INTERNAL_SERVER_ERROR, "backup_not_deleted"),
             ManagerError::NoRoom { .. } => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
             ManagerError::State(StateError::Database { full: true, .. }) => {
                 (StatusCode::INSUFFICIENT_STORAGE, "disk_full")

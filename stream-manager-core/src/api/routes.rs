@@ -1,22 +1,9 @@
 //! The routes that answers are counted by: those of the description, however long the ids in an address are.
 
-use super::ApiState;
 use super::target::Target;
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
-use std::sync::Arc;
 
-/// Times an answer, up to its head: what is streamed behind it has no end.
-pub(super) async fn time(State(state): State<Arc<ApiState>>, request: Request, next: Next) -> Response {
-    let timer = state.requests.begin();
-    let (method, route) = (request.method().clone(), route(request.uri().path()));
-    let response = next.run(request).await;
-    timer.answered(method.as_str(), route, response.status().as_u16());
-    response
-}
-
-fn route(path: &str) -> &'static str {
+/// The route of a path.
+pub(super) fn route(path: &str) -> &'static str {
     const FIXED: [&str; 26] = [
         "/api/audit",
         "/api/config",
@@ -45,7 +32,7 @@ fn route(path: &str) -> &'static str {
         "/api/system",
         "/metrics",
     ];
-    const BEGINNINGS: [(&str, &str); 10] = [
+    const BEGINNINGS: [(&str, &str); 11] = [
         ("/hls/", "/hls/{file}"),
         ("/dash/", "/dash/{file}"),
         ("/webrtc/", "/webrtc/{id}"),
@@ -53,6 +40,7 @@ fn route(path: &str) -> &'static str {
         ("/api/users", "/api/users"),
         ("/api/tokens", "/api/tokens"),
         ("/api/sessions/", "/api/sessions/{id}"),
+        ("/api/backups", "/api/backups"),
         ("/api/exports/", "/api/exports/{id}"),
         ("/api/models/", "/api/models/{name}"),
         ("/api/hooks/", "/api/hooks/{name}/test"),

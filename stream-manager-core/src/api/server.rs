@@ -4,6 +4,7 @@
 //! one that takes nothing, by the kernel; the number of connections is limited.
 
 use super::accounts::ByTls;
+use crate::tcp::Places;
 use crate::tls::{Certificate, TlsFiles};
 use axum::Router;
 use axum::extract::ConnectInfo;
@@ -13,7 +14,7 @@ use hyper::service::Service as _;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -25,8 +26,6 @@ use tokio_util::sync::CancellationToken;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
 /// What was sent has to be taken within this time.
 const WRITE_TIMEOUT_MS: u32 = 30_000;
-/// Connections at one time.
-const MAX_CONNECTIONS: usize = 4096;
 /// The largest head of a request.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 /// How long requests in progress may take when the server ends.
@@ -50,11 +49,34 @@ pub enum ServeError {
 }
 
 /// A bound listener. Binding is separate from serving, so that a taken port is found before anything starts.
-#[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     certificate: Option<Arc<Certificate>>,
+    limits: Arc<Limits>,
+}
+
+type Limits = dyn Fn(IpAddr) -> ConnectionLimits + Send + Sync;
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// How many may be connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// In all.
+    pub all: usize,
+    /// From one address.
+    pub per_address: usize,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self { all: 4096, per_address: 1024 }
+    }
 }
 
 impl Server {
@@ -63,18 +85,15 @@ impl Server {
     /// # Errors
     /// If the port is taken or not allowed.
     pub async fn bind(address: SocketAddr) -> Result<Self, ServeError> {
-        let failed = |e: std::io::Error| {
-            let problem = match e.kind() {
-                std::io::ErrorKind::AddrInUse => {
-                    "the port is in use; stop the other program, or choose another port with server.listen, --port or STREAM_MANAGER_PORT".to_owned()
-                }
-                _ => e.to_string(),
-            };
-            ServeError::Listen { address, problem }
-        };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address, certificate: None })
+        Self::bind_for(address, "server.listen")
+    }
+
+    /// The same for a key of the configuration.
+    pub(crate) fn bind_for(address: SocketAddr, key: &str) -> Result<Self, ServeError> {
+        let failed = |problem: String| ServeError::Listen { address, problem };
+        let listener = crate::tcp::listen(address, key).map_err(failed)?;
+        let address = listener.local_addr().map_err(|e| failed(e.to_string()))?;
+        Ok(Self { listener, address, certificate: None, limits: Arc::new(|_| ConnectionLimits::default()) })
     }
 
     /// By TLS, with HTTP/2 and HTTP/1.1. New files are used as soon as they are there.
@@ -88,6 +107,13 @@ impl Server {
         Ok(self)
     }
 
+    /// Sets how many may be connected when somebody comes from an address. Who comes beyond that is turned away.
+    #[must_use]
+    pub fn limits(mut self, limits: impl Fn(IpAddr) -> ConnectionLimits + Send + Sync + 'static) -> Self {
+        self.limits = Arc::new(limits);
+        self
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -99,16 +125,24 @@ impl Server {
     /// None at the moment: what goes wrong with a connection ends that connection.
     pub async fn run(self, router: Router, cancel: CancellationToken) -> Result<(), ServeError> {
         let mut connections = JoinSet::new();
+        let ConnectionLimits { all, per_address } = ConnectionLimits::default();
+        let places = Places::new(all, per_address);
         loop {
             let accepted = tokio::select! {
                 () = cancel.cancelled() => break,
                 Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-                accepted = self.listener.accept(), if connections.len() < MAX_CONNECTIONS => accepted,
+                accepted = self.listener.accept() => accepted,
             };
             match accepted {
                 Ok((socket, peer)) => {
-                    let certificate = self.certificate.clone();
-                    connections.spawn(serve(socket, peer, certificate, router.clone(), cancel.clone()));
+                    let limits = (self.limits)(peer.ip().to_canonical());
+                    let Some(place) = places.take_within(peer, limits.all, limits.per_address) else { continue };
+                    let serving =
+                        serve(socket, peer, self.certificate.clone(), router.clone(), cancel.clone());
+                    connections.spawn(async move {
+                        let _place = place;
+                        serving.await;
+                    });
                 }
                 Err(error) => {
                     // Out of file descriptors, or the client has left already.

@@ -1,6 +1,6 @@
 //! The archive: a gzipped tar with the manifest first.
 
-use super::{BackupError, CONFIG, FORMAT, KIND, MANIFEST, Manifest, known};
+use super::{BackupError, CONFIG, FORMAT, Identities, KIND, MANIFEST, Manifest, known};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
@@ -28,6 +28,37 @@ pub(super) fn copy_hashing(from: &mut impl Read, to: &mut impl Write) -> io::Res
     }
 }
 
+/// Writes on, and counts and hashes what it writes.
+pub(super) struct Hashing<W> {
+    to: W,
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl<W: Write> Hashing<W> {
+    pub(super) fn new(to: W) -> Self {
+        Self { to, hash: Sha256::new(), bytes: 0 }
+    }
+
+    /// What was written to, how much, and its hash.
+    pub(super) fn end(self) -> (W, u64, String) {
+        (self.to, self.bytes, format!("{:x}", self.hash.finalize()))
+    }
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let written = self.to.write(data)?;
+        self.hash.update(data.get(..written).unwrap_or_default());
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
 fn header(name: &str, bytes: u64, manifest: &Manifest) -> io::Result<Header> {
     let mut header = Header::new_gnu();
     header.set_path(name)?;
@@ -38,28 +69,50 @@ fn header(name: &str, bytes: u64, manifest: &Manifest) -> io::Result<Header> {
     Ok(header)
 }
 
-/// Writes files of a folder into an archive, and makes it safe on the disk.
-pub(super) fn write(to: File, manifest: &Manifest, folder: &Path) -> io::Result<()> {
+/// Writes files of a folder into an archive. `told` gets the bytes of each piece, and gives up by saying no.
+pub(super) fn write<W: Write>(
+    to: W,
+    manifest: &Manifest,
+    folder: &Path,
+    told: &mut dyn FnMut(u64) -> bool,
+) -> io::Result<W> {
     let mut builder = Builder::new(GzEncoder::new(BufWriter::new(to), Compression::default()));
     let text = serde_json::to_vec_pretty(manifest).map_err(io::Error::other)?;
     builder.append(&header(MANIFEST, text.len() as u64, manifest)?, text.as_slice())?;
     for file in &manifest.files {
-        let content = File::open(folder.join(&file.name))?;
-        builder.append(&header(&file.name, file.bytes, manifest)?, content.take(file.bytes))?;
+        let content = File::open(folder.join(&file.name))?.take(file.bytes);
+        builder.append(&header(&file.name, file.bytes, manifest)?, Telling { from: content, told })?;
     }
-    let file = builder.into_inner()?.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.sync_all()
+    builder.into_inner()?.finish()?.into_inner().map_err(io::IntoInnerError::into_error)
 }
+
+/// Reads on, and tells how much.
+pub(super) struct Telling<'a, R> {
+    pub(super) from: R,
+    pub(super) told: &'a mut dyn FnMut(u64) -> bool,
+}
+
+impl<R: Read> Read for Telling<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.from.read(buffer)?;
+        if (self.told)(length as u64) { Ok(length) } else { Err(io::Error::other(GivenUp)) }
+    }
+}
+
+/// Somebody has given it up.
+#[derive(Debug, thiserror::Error)]
+#[error("it was given up")]
+pub(super) struct GivenUp;
 
 /// Reads an archive whole and holds it against its manifest. `take` gets the files, one after the other.
 pub(super) fn read(
     path: &Path,
+    keys: &Identities,
     mut take: impl FnMut(&str, &mut dyn Read) -> Result<(u64, String), BackupError>,
 ) -> Result<Manifest, BackupError> {
     let foreign = |problem: &str| BackupError::Foreign { path: path.to_owned(), problem: problem.to_owned() };
     let damaged = |problem: String| BackupError::Damaged { path: path.to_owned(), problem };
-    let file = File::open(path).map_err(BackupError::io(path))?;
-    let mut archive = Archive::new(GzDecoder::new(BufReader::new(file)));
+    let mut archive = Archive::new(GzDecoder::new(BufReader::new(keys.open(path)?)));
     let mut entries = archive.entries().map_err(|e| foreign(&e.to_string()))?;
     let first = entries.next().ok_or_else(|| foreign("it is empty"))?;
     let first = first.map_err(|_| foreign("it is no gzipped tar"))?;
@@ -114,8 +167,8 @@ pub(super) fn read(
 ///
 /// # Errors
 /// If it is something else, is damaged, or was made by a newer version.
-pub fn verify(path: &Path) -> Result<Manifest, BackupError> {
-    read(path, |_, content| {
+pub fn verify(path: &Path, keys: &Identities) -> Result<Manifest, BackupError> {
+    read(path, keys, |_, content| {
         let mut content = content;
         copy_hashing(&mut content, &mut io::sink()).map_err(BackupError::io(path))
     })
@@ -125,9 +178,9 @@ pub fn verify(path: &Path) -> Result<Manifest, BackupError> {
 ///
 /// # Errors
 /// As [`verify`].
-pub fn config_of(path: &Path) -> Result<Option<String>, BackupError> {
+pub fn config_of(path: &Path, keys: &Identities) -> Result<Option<String>, BackupError> {
     let mut text = None;
-    read(path, |name, content| {
+    read(path, keys, |name, content| {
         let (mut content, mut bytes) = (content, Vec::new());
         let copied = if name == CONFIG {
             let copied = copy_hashing(&mut content, &mut bytes);

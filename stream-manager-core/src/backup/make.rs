@@ -1,8 +1,12 @@
 //! Making a backup.
 
-use super::{BackupError, CONFIG, FORMAT, INDEX, KIND, Manifest, ManifestFile, Staging, archive};
+use super::archive::{self, Hashing};
+use super::mirror::{self, Copied, Mirror};
+use super::{BackupError, CONFIG, FORMAT, INDEX, Include, KIND, Manifest, ManifestFile, RECORDINGS, Staging};
+use super::{Identities, Recipients};
 use crate::frame::WallTime;
 use rusqlite::{Connection, OpenFlags};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,14 +20,26 @@ pub struct BackupOptions {
     data_dir: PathBuf,
     output: PathBuf,
     config: Option<PathBuf>,
-    index: bool,
+    include: BTreeSet<Include>,
+    directories: BTreeMap<String, PathBuf>,
+    recipients: Recipients,
+    keep_free_bytes: u64,
     overwrite: bool,
 }
 
 impl BackupOptions {
     /// The databases of a data folder, into a file that is not there yet.
     pub fn new(data_dir: impl Into<PathBuf>, output: impl Into<PathBuf>) -> Self {
-        Self { data_dir: data_dir.into(), output: output.into(), config: None, index: true, overwrite: false }
+        Self {
+            data_dir: data_dir.into(),
+            output: output.into(),
+            config: None,
+            include: Include::USUAL.into(),
+            directories: BTreeMap::new(),
+            recipients: Recipients::default(),
+            keep_free_bytes: 0,
+            overwrite: false,
+        }
     }
 
     /// And this configuration file.
@@ -33,10 +49,31 @@ impl BackupOptions {
         self
     }
 
-    /// Whether the index of recordings is in it (it is, unless told otherwise). Without it, a server makes it anew from the files.
+    /// Sets what it is of; everything but the recordings unless told otherwise.
     #[must_use]
-    pub fn index(mut self, index: bool) -> Self {
-        self.index = index;
+    pub fn include(mut self, include: impl IntoIterator<Item = Include>) -> Self {
+        self.include = include.into_iter().collect();
+        self
+    }
+
+    /// The folders for recordings, by name, for a backup that includes them.
+    #[must_use]
+    pub fn directories(mut self, directories: BTreeMap<String, PathBuf>) -> Self {
+        self.directories = directories;
+        self
+    }
+
+    /// Who alone can read it. Everybody who has the file, if there are none.
+    #[must_use]
+    pub fn recipients(mut self, recipients: Recipients) -> Self {
+        self.recipients = recipients;
+        self
+    }
+
+    /// How much room it has to leave free.
+    #[must_use]
+    pub fn keep_free_bytes(mut self, bytes: u64) -> Self {
+        self.keep_free_bytes = bytes;
         self
     }
 
@@ -48,27 +85,67 @@ impl BackupOptions {
     }
 }
 
+/// How far a backup is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// What has been copied.
+    pub done_bytes: u64,
+    /// What there is to copy, as far as known.
+    pub total_bytes: u64,
+}
+
+/// A backup that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// What is in it.
+    pub manifest: Manifest,
+    /// The archive's size.
+    pub bytes: u64,
+    /// The archive's SHA-256, hexadecimal.
+    pub sha256: String,
+    /// The recordings that belong to it, if they do.
+    pub recordings: Option<Copied>,
+}
+
 /// Makes a backup, also beside a running server, and reads it again. Blocks.
 ///
 /// # Errors
 /// If something cannot be read or written; there is no file then, and one that was there before stays as it was.
-pub fn make(options: &BackupOptions) -> Result<Manifest, BackupError> {
-    let BackupOptions { data_dir, output, config, index, overwrite } = options;
+pub fn make(options: &BackupOptions) -> Result<Made, BackupError> {
+    make_telling(options, &mut |_| true)
+}
+
+/// The same, telling now and then how far it is. Whoever is told gives it up by answering `false`.
+///
+/// # Errors
+/// As [`make`], and if it was given up.
+pub fn make_telling(
+    options: &BackupOptions,
+    tell: &mut dyn FnMut(Progress) -> bool,
+) -> Result<Made, BackupError> {
+    let BackupOptions { data_dir, output, include, overwrite, .. } = options;
     if output.exists() && !overwrite {
         return Err(BackupError::Exists(output.clone()));
     }
-    let databases = [crate::storage::state::STATE_FILE, crate::auth::ACCOUNTS_FILE, INDEX];
-    let databases: Vec<&str> = databases
+    let config = options.config.as_ref().filter(|_| include.contains(&Include::Config));
+    let wanted = [
+        (crate::storage::state::STATE_FILE, Include::State),
+        (crate::auth::ACCOUNTS_FILE, Include::State),
+        (INDEX, Include::Index),
+    ];
+    let has_index = data_dir.join(INDEX).is_file();
+    let with_recordings = include.contains(&Include::Recordings) && has_index;
+    let databases: Vec<&str> = wanted
         .into_iter()
-        .filter(|name| *index || *name != INDEX)
-        .filter(|name| data_dir.join(name).is_file())
+        .filter(|(name, part)| include.contains(part) && data_dir.join(name).is_file())
+        .map(|(name, _)| name)
         .collect();
-    if databases.is_empty() && config.is_none() {
+    if databases.is_empty() && config.is_none() && !with_recordings {
         return Err(BackupError::Nothing(data_dir.clone()));
     }
-    // Where the archive is to be there is room for it, or it is said at once.
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let staging = Staging::new(folder)?;
+    // Where the archive is to be there is room for it, or it is said at once. What is to be encrypted lies nowhere else as it is.
+    let staging = Staging::new(if options.recipients.is_empty() { folder } else { data_dir })?;
     let mut files = Vec::new();
     if let Some(config) = config {
         let copy = staging.0.join(CONFIG);
@@ -82,6 +159,32 @@ pub fn make(options: &BackupOptions) -> Result<Manifest, BackupError> {
         copy_database(&data_dir.join(name), &copy)?;
         files.push(described(name, &copy)?);
     }
+    let mut progress = Progress { done_bytes: 0, total_bytes: files.iter().map(|file| file.bytes).sum() };
+    let mut recordings = None;
+    if with_recordings {
+        let index = staging.0.join(INDEX);
+        if !index.exists() {
+            copy_database(&data_dir.join(INDEX), &index)?;
+        }
+        let mirror = Mirror {
+            folder,
+            directories: &options.directories,
+            recipients: &options.recipients,
+            keep_free_bytes: options.keep_free_bytes,
+        };
+        let list = staging.0.join(RECORDINGS);
+        let mut tell = |done: u64, total: u64| {
+            tell(Progress { done_bytes: done, total_bytes: total + progress.total_bytes })
+        };
+        let copied = mirror.copy(&index, &list, &mut tell).inspect_err(|_| {
+            // The next one goes on from there.
+            let _ = std::fs::copy(&list, mirror::list_of(output));
+        })?;
+        (progress.done_bytes, progress.total_bytes) =
+            (copied.new_bytes, progress.total_bytes + copied.new_bytes);
+        files.push(described(RECORDINGS, &list)?);
+        recordings = Some(copied);
+    }
     let manifest = Manifest {
         kind: KIND.to_owned(),
         format: FORMAT,
@@ -89,15 +192,48 @@ pub fn make(options: &BackupOptions) -> Result<Manifest, BackupError> {
         created: WallTime::now(),
         files,
     };
-    let partial = staging.0.join("archive");
-    crate::storage::private::make_private(&partial).map_err(BackupError::io(&partial))?;
-    let to = File::options().write(true).open(&partial).map_err(BackupError::io(&partial))?;
-    archive::write(to, &manifest, &staging.0).map_err(BackupError::io(output))?;
-    // What was written is what can be read.
-    archive::verify(&partial)?;
-    std::fs::rename(&partial, output).map_err(BackupError::io(output))?;
+    let wanted = manifest.files.iter().map(|file| file.bytes).sum();
+    super::check_room(folder, wanted, options.keep_free_bytes)?;
+    let partial = PartialFile(folder.join(format!(".partial-{}", crate::auth::random_text::<12>())));
+    crate::storage::private::make_private(&partial.0).map_err(BackupError::io(&partial.0))?;
+    let to = File::options().write(true).open(&partial.0).map_err(BackupError::io(&partial.0))?;
+    let mut told = |bytes: u64| {
+        progress.done_bytes += bytes;
+        tell(progress)
+    };
+    let written = (|| {
+        let to = options.recipients.writer(Hashing::new(to))?;
+        let (file, bytes, sha256) =
+            archive::write(to, &manifest, &staging.0, &mut told)?.finish()?.end();
+        file.sync_all()?;
+        Ok((bytes, sha256))
+    })();
+    let (bytes, sha256) = written.map_err(BackupError::io(output))?;
+    // What was written is what can be read. Without a key to it there is only to see that it is the same.
+    if options.recipients.is_empty() {
+        archive::verify(&partial.0, &Identities::default())?;
+    }
+    let again = described("", &partial.0)?;
+    if (again.bytes, &again.sha256) != (bytes, &sha256) {
+        let problem = "what is read is not what was written".to_owned();
+        return Err(BackupError::Damaged { path: output.clone(), problem });
+    }
+    if recordings.is_some() {
+        let (from, to) = (staging.0.join(RECORDINGS), mirror::list_of(output));
+        std::fs::copy(from, &to).map_err(BackupError::io(&to))?;
+    }
+    std::fs::rename(&partial.0, output).map_err(BackupError::io(output))?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(BackupError::io(folder))?;
-    Ok(manifest)
+    Ok(Made { manifest, bytes, sha256, recordings })
+}
+
+/// Goes with this, unless it has another name by then.
+struct PartialFile(PathBuf);
+
+impl Drop for PartialFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 fn described(name: &str, path: &Path) -> Result<ManifestFile, BackupError> {

@@ -1,26 +1,31 @@
-//! Backups: streams, settings, users and the index of recordings in one archive, and back from it.
+//! Backups: streams, settings, users, the index of recordings and the recordings themselves, and back from them.
 //!
 //! [`make`] copies the databases as they are at one moment each, also beside a running server (SQLite's `VACUUM INTO`), writes them
-//! with the configuration file into a gzipped tar, reads that again whole, and only then gives it its name. [`verify`] looks at an
-//! archive. [`restore`] does that first, and changes nothing unless everything is right and no server runs on the folder; what was
-//! there before is put aside. The recordings themselves are not in it.
+//! with the configuration file into a gzipped tar, encrypted if there are [`Recipients`], reads that again whole, and only then gives it
+//! its name. Recordings are too many for an archive: their files are copied into a folder beside it, where those of the last backup are
+//! already, and the archive lists them. [`verify`] looks at an archive. [`restore`] does that first, and changes nothing unless
+//! everything is right and no server runs on the folder; what was there before is put aside.
 //!
 //! ```
-//! use stream_manager_core::backup::{BackupOptions, RestoreOptions, make, restore, verify};
+//! use stream_manager_core::backup::{BackupOptions, Identities, RestoreOptions, make, restore, verify};
 //! # let folder = tempfile::tempdir().unwrap();
 //! # let (data, file) = (folder.path().join("data"), folder.path().join("backup.tar.gz"));
 //! # stream_manager_core::auth::Accounts::open(&data).unwrap();
 //! make(&BackupOptions::new(&data, &file)).unwrap();
-//! assert_eq!(verify(&file).unwrap().files.len(), 1);
-//! restore(&RestoreOptions::new(&file, folder.path().join("elsewhere"))).unwrap();
+//! assert_eq!(verify(&file, &Identities::default()).unwrap().files.len(), 1);
+//! restore(&RestoreOptions::new(&file, folder.path().join("elsewhere")), &Identities::default()).unwrap();
 //! ```
 
 mod archive;
+mod crypt;
 mod make;
+mod mirror;
 mod restore;
 
 pub use archive::{config_of, verify};
-pub use make::{BackupOptions, make};
+pub use crypt::{Identities, Recipients};
+pub use make::{BackupOptions, Made, Progress, make, make_telling};
+pub use mirror::{Copied, LIST_END, MIRROR, forget, sweep};
 pub use restore::{RestoreOptions, RestoreReport, restore};
 
 use crate::frame::WallTime;
@@ -36,14 +41,36 @@ const FORMAT: u32 = 1;
 const MANIFEST: &str = "manifest.json";
 /// The configuration file's name in an archive.
 const CONFIG: &str = "config.toml";
+/// The name of the list of recordings in an archive.
+const RECORDINGS: &str = "recordings.jsonl";
+
+/// What a backup is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Include {
+    /// The configuration file.
+    Config,
+    /// Streams and settings made through the API, users, tokens, the audit log.
+    State,
+    /// The index of recordings. Without it, a server makes it anew from the files.
+    Index,
+    /// The recordings.
+    Recordings,
+}
+
+impl Include {
+    /// Everything but the recordings.
+    pub const USUAL: [Self; 3] = [Self::Config, Self::State, Self::Index];
+}
 
 /// What may be in an archive, and the newest version of each database.
-fn known() -> [(&'static str, Option<i64>); 4] {
+fn known() -> [(&'static str, Option<i64>); 5] {
     [
         (CONFIG, None),
         (crate::storage::state::STATE_FILE, Some(crate::storage::state::VERSION)),
         (crate::auth::ACCOUNTS_FILE, Some(crate::auth::ACCOUNTS_VERSION)),
         (INDEX, Some(crate::storage::index::VERSION)),
+        (RECORDINGS, None),
     ]
 }
 
@@ -125,6 +152,33 @@ pub enum BackupError {
         /// The program's version.
         version: String,
     },
+    /// The archive is encrypted, and there is no key.
+    #[error("{0}: it is encrypted; expected the file with the key to it (--identity)")]
+    Encrypted(PathBuf),
+    /// A key does not fit, or is none.
+    #[error("{path}: {problem}")]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// There is too little room.
+    #[error("{path}: there is no room for it: it takes {wanted} bytes, and {free} are free beside what storage.min_free keeps")]
+    NoRoom {
+        /// Where.
+        path: PathBuf,
+        /// What it takes.
+        wanted: u64,
+        /// What is free.
+        free: u64,
+    },
+    /// A disk cannot be looked at.
+    #[error(transparent)]
+    Storage(#[from] crate::storage::StorageError),
+    /// Somebody has given it up.
+    #[error("it was given up")]
+    GivenUp,
     /// A server runs on the folder.
     #[error(transparent)]
     InUse(#[from] crate::storage::LockError),
@@ -133,8 +187,24 @@ pub enum BackupError {
 impl BackupError {
     fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { path, source }
+        move |source| {
+            if source.get_ref().is_some_and(|inner| inner.is::<archive::GivenUp>()) {
+                return Self::GivenUp;
+            }
+            Self::Io { path, source }
+        }
     }
+}
+
+/// Whether there is room for so much in a folder, beside what is to be kept free.
+fn check_room(folder: &std::path::Path, wanted: u64, keep_free_bytes: u64) -> Result<(), BackupError> {
+    let folder = if folder.as_os_str().is_empty() { std::path::Path::new(".") } else { folder };
+    let space = crate::storage::space::space(folder)?;
+    let free = space.free_bytes.saturating_sub(keep_free_bytes);
+    if free > 0 && free >= wanted {
+        return Ok(());
+    }
+    Err(BackupError::NoRoom { path: folder.to_owned(), wanted, free })
 }
 
 /// A folder of one's own, which goes with this.

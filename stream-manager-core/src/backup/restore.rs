@@ -1,9 +1,10 @@
 //! Back from a backup.
 
-use super::{BackupError, CONFIG, Manifest, Staging, archive, known};
+use super::{BackupError, CONFIG, Identities, Manifest, RECORDINGS, Staging, archive, known, mirror};
 use crate::frame::WallTime;
 use crate::storage::DataLock;
 use rusqlite::{Connection, OpenFlags};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -13,13 +14,21 @@ pub struct RestoreOptions {
     archive: PathBuf,
     data_dir: PathBuf,
     config: Option<PathBuf>,
+    directories: Option<BTreeMap<String, PathBuf>>,
     overwrite: bool,
 }
 
 impl RestoreOptions {
     /// The databases of an archive, into a data folder that has none.
     pub fn new(archive: impl Into<PathBuf>, data_dir: impl Into<PathBuf>) -> Self {
-        Self { archive: archive.into(), data_dir: data_dir.into(), config: None, overwrite: false }
+        Self { archive: archive.into(), data_dir: data_dir.into(), config: None, directories: None, overwrite: false }
+    }
+
+    /// And the recordings, if it has any, from the folder beside the archive into these folders for recordings, by name.
+    #[must_use]
+    pub fn directories(mut self, directories: Option<BTreeMap<String, PathBuf>>) -> Self {
+        self.directories = directories;
+        self
     }
 
     /// And the configuration file, to there.
@@ -44,6 +53,8 @@ pub struct RestoreReport {
     pub manifest: Manifest,
     /// What there is now.
     pub restored: Vec<PathBuf>,
+    /// How many files of recordings were brought back. One that was there already is left as it was.
+    pub recordings: u64,
     /// Where that is which was there before, if there was anything.
     pub put_aside: Option<PathBuf>,
 }
@@ -53,13 +64,13 @@ pub struct RestoreReport {
 /// # Errors
 /// If the archive is foreign, damaged or too new, a server runs on the folder, there is something already that is not to be replaced, or
 /// something cannot be written. Nothing has changed then.
-pub fn restore(options: &RestoreOptions) -> Result<RestoreReport, BackupError> {
-    let RestoreOptions { archive: path, data_dir, config, overwrite } = options;
+pub fn restore(options: &RestoreOptions, keys: &Identities) -> Result<RestoreReport, BackupError> {
+    let RestoreOptions { archive: path, data_dir, config, directories, overwrite } = options;
     // Before anything is touched or even made.
-    let manifest = archive::verify(path)?;
+    let manifest = archive::verify(path, keys)?;
     let target = |name: &str| match (name, config) {
         (CONFIG, Some(config)) => Some(config.clone()),
-        (CONFIG, None) => None,
+        (CONFIG, None) | (RECORDINGS, _) => None,
         (name, _) => Some(data_dir.join(name)),
     };
     let names: Vec<&str> = manifest.files.iter().map(|file| file.name.as_str()).collect();
@@ -69,7 +80,7 @@ pub fn restore(options: &RestoreOptions) -> Result<RestoreReport, BackupError> {
     }
     let _lock = DataLock::take(data_dir)?;
     let staging = Staging::new(data_dir)?;
-    archive::read(path, |name, content| {
+    archive::read(path, keys, |name, content| {
         let (to, mut content) = (staging.0.join(name), content);
         crate::storage::private::make_private(&to).map_err(BackupError::io(&to))?;
         let mut file = File::options().write(true).open(&to).map_err(BackupError::io(&to))?;
@@ -82,6 +93,12 @@ pub fn restore(options: &RestoreOptions) -> Result<RestoreReport, BackupError> {
             check_database(path, &staging.0.join(name), name, newest, &manifest)?;
         }
     }
+    let recordings = match directories {
+        Some(directories) if names.contains(&RECORDINGS) => {
+            Some(Recordings::bring(path, &staging.0.join(RECORDINGS), keys, directories)?)
+        }
+        _ => None,
+    };
     let moment = WallTime::now().format_utc("%Y-%m-%dT%H-%M-%SZ");
     let aside = data_dir.join(format!("before-restore-{moment}"));
     let mut moves = Moves::default();
@@ -101,6 +118,9 @@ pub fn restore(options: &RestoreOptions) -> Result<RestoreReport, BackupError> {
             }
             moves.rename(&staging.0.join(name), &target)?;
         }
+        if let Some(recordings) = &recordings {
+            recordings.put(&mut moves)?;
+        }
         File::open(data_dir).and_then(|folder| folder.sync_all()).map_err(BackupError::io(data_dir))
     })();
     if let Err(error) = done {
@@ -110,7 +130,52 @@ pub fn restore(options: &RestoreOptions) -> Result<RestoreReport, BackupError> {
     }
     let restored = names.iter().filter_map(|name| target(name)).collect();
     let put_aside = Some(aside).filter(|aside| aside.is_dir());
-    Ok(RestoreReport { manifest, restored, put_aside })
+    let recordings = recordings.map_or(0, |recordings| recordings.brought.len() as u64);
+    Ok(RestoreReport { manifest, restored, recordings, put_aside })
+}
+
+/// Recordings that have been brought, each into a folder beside where it belongs.
+struct Recordings<'a> {
+    directories: &'a BTreeMap<String, PathBuf>,
+    staging: BTreeMap<&'a str, Staging>,
+    brought: Vec<(String, PathBuf)>,
+}
+
+impl<'a> Recordings<'a> {
+    fn bring(
+        archive: &Path,
+        list: &Path,
+        keys: &Identities,
+        directories: &'a BTreeMap<String, PathBuf>,
+    ) -> Result<Self, BackupError> {
+        let mut staging = BTreeMap::new();
+        for (name, folder) in directories {
+            std::fs::create_dir_all(folder).map_err(BackupError::io(folder))?;
+            staging.insert(name.as_str(), Staging::new(folder)?);
+        }
+        let to = |name: &str| staging.get(name).map(|staging| staging.0.clone());
+        let is_there = |name: &str, place: &Path| {
+            directories.get(name).is_some_and(|directory| directory.join(place).exists())
+        };
+        let brought = mirror::bring(archive, list, keys, to, is_there)?;
+        Ok(Self { directories, staging, brought })
+    }
+
+    fn put(&self, moves: &mut Moves) -> Result<(), BackupError> {
+        for (name, place) in &self.brought {
+            let (Some(from), Some(to)) =
+                (self.staging.get(name.as_str()), self.directories.get(name.as_str()))
+            else {
+                continue;
+            };
+            let to = to.join(place);
+            if let Some(folder) = to.parent() {
+                std::fs::create_dir_all(folder).map_err(BackupError::io(folder))?;
+            }
+            moves.rename(&from.0.join(place), &to)?;
+        }
+        Ok(())
+    }
 }
 
 fn with_end(path: &Path, end: &str) -> PathBuf {

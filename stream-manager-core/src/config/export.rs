@@ -25,6 +25,11 @@ impl Config {
             for (index, user) in self.auth.users.iter().enumerate() {
                 value["auth"]["users"][index]["password"] = user.password.reveal().into();
             }
+            if let Some(otlp) = &self.telemetry.otlp {
+                for (name, header) in &otlp.headers {
+                    value["telemetry"]["otlp"]["headers"][name] = header.reveal().into();
+                }
+            }
             if let Some(callback) = &self.auth.callback {
                 value["auth"]["callback"]["url"] = callback.url.reveal().into();
             }

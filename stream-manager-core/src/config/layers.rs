@@ -184,6 +184,7 @@ impl Effect {
             _ if key.starts_with("server.tls_") => Self::Rebind,
             "storage.max_size" | "storage.min_free" => Self::Live,
             "telemetry.log_format" => Self::ProcessRestart,
+            _ if key.starts_with("telemetry.otlp") => Self::ProcessRestart,
             _ if ["rtmp.", "rtsp.", "webrtc."].iter().any(|section| key.starts_with(section)) => Self::Rebind,
             _ if key.starts_with("storage.") => Self::ProcessRestart,
             _ => Self::Live,

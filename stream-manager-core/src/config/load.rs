@@ -95,6 +95,8 @@ impl Config {
         self.rtsp.check()?;
         self.server.check()?;
         self.auth.check()?;
+        self.backup.check()?;
+        self.telemetry.check()?;
         self.hooks.check()?;
         self.inference.check()?;
         self.hls.check()?;

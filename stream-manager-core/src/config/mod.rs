@@ -13,6 +13,7 @@
 //! ```
 
 mod auth;
+mod backup;
 mod export;
 mod fallback;
 mod hls;
@@ -22,16 +23,19 @@ mod layers;
 mod load;
 mod modes;
 mod onvif;
+mod outbound;
 mod policy;
 mod rtmp;
 mod schema;
 mod source;
 mod stream;
+mod telemetry;
 mod transcode;
 mod units;
 mod variant;
 mod webrtc;
 
+pub use backup::BackupConfig;
 pub use auth::{AuthConfig, CallbackConfig, JwtConfig, UserConfig};
 pub use fallback::{FallbackConfig, FallbackKind, FallbackSettings};
 pub use hls::{HlsConfig, HlsSettings, StreamHlsConfig};
@@ -57,6 +61,8 @@ pub use stream::{
 pub use transcode::{TranscodeCodec, TranscodeConfig};
 pub use units::{BytesText, DurationText};
 pub use variant::{VariantConfig, check_derived};
+pub use outbound::OutboundConfig;
+pub use telemetry::{LogFormat, LogLevel, OtlpConfig, TelemetryConfig};
 pub use webrtc::{IceConfig, IceServerConfig, Transcode, WebRtcConfig};
 
 use crate::auth::Network;
@@ -87,8 +93,12 @@ pub struct Config {
     pub webrtc: WebRtcConfig,
     /// Who may do what.
     pub auth: AuthConfig,
+    /// What is connected to, and what not.
+    pub outbound: OutboundConfig,
     /// What is told about the work.
     pub telemetry: TelemetryConfig,
+    /// What is put by, and when.
+    pub backup: BackupConfig,
     /// How long events are kept.
     pub events: EventsConfig,
     /// What is done when something happens.
@@ -119,6 +129,10 @@ pub struct ServerConfig {
     pub tls_key: Option<PathBuf>,
     /// Proxies that say in `X-Forwarded-For` for whom they speak: addresses or networks.
     pub trusted_proxies: Vec<Network>,
+    /// Connections in all, to each of the two.
+    pub max_connections: usize,
+    /// Connections from one address; from trusted proxies there may be more.
+    pub max_connections_per_address: usize,
     /// How many sources may be connecting at one time.
     pub max_connects: usize,
     /// How many of them to one host.
@@ -136,6 +150,8 @@ impl Default for ServerConfig {
             tls_certificate: None,
             tls_key: None,
             trusted_proxies: Vec::new(),
+            max_connections: 4096,
+            max_connections_per_address: 1024,
             max_connects: 16,
             max_connects_per_host: 8,
             reload_on_change: true,
@@ -146,6 +162,14 @@ impl Default for ServerConfig {
 impl ServerConfig {
     /// What is wrong with it: the key, and what would be right.
     pub fn check(&self) -> Result<(), String> {
+        for (key, value) in [
+            ("max_connections", self.max_connections),
+            ("max_connections_per_address", self.max_connections_per_address),
+        ] {
+            if value == 0 || value > 1_000_000 {
+                return Err(format!("server.{key}: it is {value}; expected 1 to 1000000"));
+            }
+        }
         match (self.tls_listen.is_some(), self.tls_certificate.is_some(), self.tls_key.is_some()) {
             (_, true, true) | (false, false, false) => Ok(()),
             _ => {
@@ -196,6 +220,16 @@ impl Default for StorageConfig {
             max_size: None,
             min_free: MinFreeText(MinFree::Percent(2.0)),
         }
+    }
+}
+
+impl StorageConfig {
+    /// The folders for recordings, by name; the one that holds for all is called `default`.
+    pub fn folders(&self) -> BTreeMap<String, PathBuf> {
+        let default = self.recordings_dir.clone().unwrap_or_else(|| self.data_dir.join("recordings"));
+        let all = self.directories.clone().into_iter().chain([("default".to_owned(), default)]);
+        // The index knows files by their full paths, wherever a program is started.
+        all.map(|(name, path)| (name, std::path::absolute(&path).unwrap_or(path))).collect()
     }
 }
 
@@ -307,34 +341,6 @@ fn optional_socket_address<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<SocketAddr>, D::Error> {
     socket_address(deserializer).map(Some)
-}
-
-/// `[telemetry]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct TelemetryConfig {
-    /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or a filter such as
-    /// `info,stream_manager_core::source=debug`.
-    pub log: String,
-    /// How it is written.
-    pub log_format: LogFormat,
-}
-
-impl Default for TelemetryConfig {
-    fn default() -> Self {
-        Self { log: "info".into(), log_format: LogFormat::Text }
-    }
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 #[cfg(test)]

@@ -227,6 +227,7 @@ impl StreamManagerBuilder {
                 sessions: Sessions::new(events.clone()),
                 archive: std::sync::OnceLock::new(),
                 exports,
+                backups: super::backups::Backups::default(),
                 made_pictures: super::snapshot::MadePictures::default(),
                 events,
                 #[cfg(feature = "inference")]
@@ -237,6 +238,7 @@ impl StreamManagerBuilder {
                 made: std::time::Instant::now(),
                 copying: Mutex::new(None),
                 sampling: Mutex::new(None),
+                backing_up: Mutex::new(None),
                 cancel,
             }),
         };
@@ -244,6 +246,11 @@ impl StreamManagerBuilder {
         open::keep_copy(&manager);
         let weak = Arc::downgrade(&manager.inner);
         *manager.inner.sampling.lock() = Some(tokio::spawn(sample(weak, manager.inner.cancel.clone())));
+        if manager.inner.storage.index().is_some() {
+            let weak = Arc::downgrade(&manager.inner);
+            let making = super::backups::keep_making(weak, manager.inner.cancel.clone());
+            *manager.inner.backing_up.lock() = Some(tokio::spawn(making));
+        }
         Ok(manager)
     }
 }

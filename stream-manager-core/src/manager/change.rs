@@ -9,8 +9,10 @@ use super::{ManagerError, StreamManager};
 use crate::config::StreamConfig;
 use crate::storage::index::TimeRange;
 use crate::storage::state::{Answer, StateChange};
+use crate::trace::trace_span;
 use serde_json::Value;
 use std::sync::Arc;
+use tracing::Instrument as _;
 
 /// One change.
 #[derive(Clone, Debug, PartialEq)]
@@ -162,8 +164,9 @@ impl StreamManager {
         options: ChangeOptions,
     ) -> Result<Vec<Result<Outcome, ManagerError>>, ManagerError> {
         let manager = self.clone();
-        let task =
-            self.inner.control.tasks.spawn(async move { manager.carry_out(operations, options).await });
+        let span = trace_span!("manager.change", operations = operations.len());
+        let work = async move { manager.carry_out(operations, options).await };
+        let task = self.inner.control.tasks.spawn(work.instrument(span));
         task.await.map_err(|_| ManagerError::ShutDown)?
     }
 

@@ -104,6 +104,12 @@ pub enum ManagerError {
         /// What is free.
         free: u64,
     },
+    /// A backup is being made already.
+    #[error("the backup \"{0}\" is being made; wait for it, or delete it first")]
+    BackupRunning(String),
+    /// A backup cannot be deleted.
+    #[error("{0}")]
+    Backup(String),
     /// What was asked for could not be remembered, so it was not done.
     #[error(transparent)]
     State(#[from] StateError),

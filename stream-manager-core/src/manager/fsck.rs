@@ -37,11 +37,8 @@ pub struct FsckReport {
 /// If the data folder is in use, or the index cannot be read (and is not to be made anew).
 pub fn fsck(storage: &StorageConfig, options: FsckOptions) -> Result<FsckReport, ManagerError> {
     let _lock = DataLock::take(&storage.data_dir)?;
-    let default = storage.recordings_dir.clone().unwrap_or_else(|| storage.data_dir.join("recordings"));
-    let places: Vec<Arc<Place>> = std::iter::once(&default)
-        .chain(storage.directories.values())
-        .map(|path| Arc::new(Place::new(std::path::absolute(path).unwrap_or_else(|_| path.clone()), true)))
-        .collect();
+    let places: Vec<Arc<Place>> =
+        storage.folders().into_values().map(|path| Arc::new(Place::new(path, true))).collect();
     let mut result = FsckReport::default();
     let exists = storage.data_dir.join(FILE_NAME).exists();
     let opened = Catalog::open(&storage.data_dir).and_then(|catalog| catalog.check().map(|()| catalog));

@@ -26,6 +26,7 @@
 //! # }
 //! ```
 
+mod backups;
 mod builder;
 mod change;
 mod connects;
@@ -64,6 +65,7 @@ mod wish;
 
 pub use crate::backoff::RetryPolicy;
 pub use crate::frame::TrackInfo;
+pub use backups::{BackupInfo, BackupState, BackupStatus, BackupTrigger};
 pub use builder::StreamManagerBuilder;
 pub use change::{ChangeOptions, DeleteRecordings, Done, KeyedAnswer, Operation, Outcome, Render};
 pub use definition::{Definition, Origin, RecordingWish};
@@ -134,6 +136,7 @@ struct Inner {
     sessions: Sessions,
     archive: std::sync::OnceLock<crate::playback::Archive>,
     exports: exports::Exports,
+    backups: backups::Backups,
     made_pictures: snapshot::MadePictures,
     #[cfg(feature = "inference")]
     models: crate::inference::Models,
@@ -145,6 +148,7 @@ struct Inner {
     made: std::time::Instant,
     copying: Mutex<Option<JoinHandle<()>>>,
     sampling: Mutex<Option<JoinHandle<()>>>,
+    backing_up: Mutex<Option<JoinHandle<()>>>,
     cancel: CancellationToken,
 }
 
@@ -326,6 +330,7 @@ impl StreamManager {
                         state,
                         on_demand: stream.on_demand,
                         cancel: cancel.clone(),
+                        origin: None,
                     };
                     substream = Some(tokio::spawn(supervisor.run()));
                     small
@@ -364,6 +369,7 @@ impl StreamManager {
             state: sender,
             on_demand: stream.on_demand,
             cancel: cancel.clone(),
+            origin: Some(crate::trace::Origin::current()),
         };
         let supervisor = tokio::spawn(supervisor.run());
         let tasks = Mutex::new(Some(Tasks { supervisor, sinks, substream }));
@@ -482,10 +488,10 @@ impl StreamManager {
         };
         futures_util::future::join_all(handles.iter().map(|handle| handle.stop(STOP_TIMEOUT))).await;
         let _ = tokio::time::timeout(STOP_TIMEOUT, self.inner.control.tasks.wait()).await;
-        for task in [&self.inner.copying, &self.inner.sampling] {
+        for task in [&self.inner.copying, &self.inner.sampling, &self.inner.backing_up] {
             let task = task.lock().take();
             if let Some(task) = task {
-                // Both see the token.
+                // All see the token.
                 let _ = tokio::time::timeout(STOP_TIMEOUT, task).await;
             }
         }

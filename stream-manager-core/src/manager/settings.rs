@@ -17,20 +17,26 @@ use crate::event::EventKind;
 use crate::frame::WallTime;
 use crate::storage::retention::{RetentionPolicy, StreamLimits};
 use crate::storage::state::StateChange;
+use crate::trace::trace_span;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use tracing::Instrument as _;
 
 /// Sections and keys that cannot be set through the API.
 const NOT_BY_API: &[(&str, &str)] = &[
     ("streams", "streams have their own calls, see /api/streams"),
     ("auth", "users can only be set in the file"),
+    ("backup.folder", "folders can only be set in the file"),
+    ("backup.recipients", "who can read backups can only be set in the file"),
     ("hooks.commands", "programs can only be set in the file"),
     ("inference", "models and libraries can only be set in the file"),
     ("server.tls_", "certificates can only be set in the file"),
     ("server.trusted_proxies", "whom to believe can only be set in the file"),
     ("server.listen", "where HTTP listens can only be set in the file"),
     ("server.reload_on_change", "it can only be set in the file"),
+    ("outbound", "what is connected to can only be set in the file"),
+    ("telemetry.otlp", "where telemetry goes can only be set in the file"),
     ("rtsp.tls_", "certificates can only be set in the file"),
     ("storage.data_dir", "folders can only be set in the file"),
     ("storage.recordings_dir", "folders can only be set in the file"),
@@ -54,6 +60,8 @@ const SECTIONS: &[&str] = &[
     "rtsp",
     "rtmp",
     "auth",
+    "backup",
+    "outbound",
     "telemetry",
     "events",
     "hooks",
@@ -111,11 +119,12 @@ impl StreamManager {
     /// If it is wrong, or cannot be carried out; the old one stays in force as a whole.
     pub async fn reload(&self, trigger: Trigger) -> Result<ReloadReport, ReloadError> {
         let manager = self.clone();
-        let task = self.inner.control.tasks.spawn(async move {
+        let work = async move {
             let result = manager.read_and_apply(None, false).await;
             manager.note(trigger, &result);
             result
-        });
+        };
+        let task = self.inner.control.tasks.spawn(work.instrument(trace_span!("manager.reload")));
         task.await.map_err(|_| ReloadError::Manager(ManagerError::ShutDown))?
     }
 

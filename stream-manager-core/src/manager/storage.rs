@@ -122,6 +122,11 @@ impl Storage {
         self.directories.first().map_or(Path::new("."), |d| d.place.path())
     }
 
+    /// The folders for recordings, by name.
+    pub(super) fn folders(&self) -> BTreeMap<String, PathBuf> {
+        self.directories.iter().map(|d| (d.name.clone(), d.place.path().to_owned())).collect()
+    }
+
     /// The folder with this name, or the one that holds for all.
     pub(super) fn directory(&self, name: Option<&str>) -> Result<&Directory, ManagerError> {
         let wanted = name.unwrap_or(DEFAULT_DIRECTORY);

@@ -21,6 +21,7 @@ use crate::frame::WallTime;
 use crate::hub::Hub;
 use crate::source::{Source, SourceEnd, SourceError};
 use futures_util::FutureExt;
+use crate::trace::{Origin, trace_span};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -76,6 +77,8 @@ pub(super) struct Supervisor {
     /// How long it goes on without readers, if it runs only for them.
     pub(super) on_demand: Option<Duration>,
     pub(super) cancel: CancellationToken,
+    /// What it was begun by: the first connection belongs to that.
+    pub(super) origin: Option<Origin>,
 }
 
 enum Outcome {
@@ -223,6 +226,13 @@ impl Supervisor {
                 turn => turn,
             }
         };
+        let connecting = trace_span!(apart
+            "source.connect",
+            stream = self.events.stream(),
+            url = self.source.address(),
+            error = tracing::field::Empty
+        );
+        let mut connecting = Some(self.origin.take().unwrap_or_default().adopt(connecting));
         let writer = self.hub.writer();
         writer.begin_session();
         let cancel = self.cancel.child_token();
@@ -237,6 +247,7 @@ impl Supervisor {
                 result = &mut run => break result,
                 () = hub.session_frame(), if !watch.running() => {
                     watch.first_frame();
+                    connecting = None;
                     change(state, events, StreamState::Running, "frames arrive", None);
                 }
                 () = tokio::time::sleep_until((watch.started + TURN).into()), if watch.permit.is_some() => {
@@ -267,7 +278,12 @@ impl Supervisor {
             Ok(Ok(SourceEnd::Waiting)) => Outcome::Waiting,
             Ok(Ok(SourceEnd::Cancelled)) if self.cancel.is_cancelled() => Outcome::Cancelled,
             Ok(Ok(SourceEnd::Cancelled)) => Outcome::Failed(SourceError::Ended),
-            Ok(Err(error)) => Outcome::Failed(error),
+            Ok(Err(error)) => {
+                if let Some(span) = connecting {
+                    span.record("error", error.to_string());
+                }
+                Outcome::Failed(error)
+            }
             Err(_) => Outcome::Failed(SourceError::Other("the source panicked".into())),
         };
         (outcome, ran_for)

@@ -3,7 +3,9 @@
 use super::definition::{ENABLED, INFERENCE, RECORDING, RecordingWish, Wishes, wish_change};
 use super::{ManagerError, StreamId, StreamManager};
 use crate::recording::{Recorder, RecorderStatus, RecordingAction, RecordingTrigger};
+use crate::trace::trace_span;
 use std::collections::BTreeMap;
+use tracing::Instrument as _;
 
 impl StreamManager {
     /// Does something about a stream's recording. For a stream that is defined it is remembered: a recording that
@@ -17,7 +19,9 @@ impl StreamManager {
         action: RecordingAction,
     ) -> Result<RecorderStatus, ManagerError> {
         let (manager, id) = (self.clone(), id.to_owned());
-        let task = self.inner.control.tasks.spawn(async move { manager.act(&id, action).await });
+        let span = trace_span!("manager.control_recording", stream = id, ?action);
+        let work = async move { manager.act(&id, action).await };
+        let task = self.inner.control.tasks.spawn(work.instrument(span));
         task.await.map_err(|_| ManagerError::ShutDown)?
     }
 

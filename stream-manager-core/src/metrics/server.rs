@@ -2,7 +2,7 @@
 
 use super::write::{Labels, counter, gauge};
 use crate::hooks::HookStatus;
-use crate::manager::{StreamManager, SystemReport};
+use crate::manager::{BackupStatus, StreamManager, SystemReport};
 use crate::session::SessionKind;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -16,6 +16,7 @@ pub(super) struct Server {
     events: u64,
     events_lost: u64,
     hooks: Vec<HookStatus>,
+    backups: BackupStatus,
     runtime: Option<(usize, usize, usize)>,
     loop_delay: Option<Duration>,
 }
@@ -41,7 +42,8 @@ impl Server {
         });
         let events = manager.events().last_id();
         let events_lost = system.map_or(0, |system| system.events_lost);
-        Self { sessions, events, events_lost, hooks, runtime, loop_delay }
+        let backups = manager.backup_status();
+        Self { sessions, events, events_lost, hooks, backups, runtime, loop_delay }
     }
 
     fn hooks<T>(&self, value: impl Fn(&HookStatus) -> T) -> Vec<(Labels, T)> {
@@ -68,6 +70,19 @@ impl Collector for Server {
         counter(out, "hook_failed", "Attempts of a hook that failed", self.hooks(|h| h.failed))?;
         counter(out, "hook_given_up", "Events that a hook was given up for", self.hooks(|h| h.given_up))?;
         gauge(out, "hook_behind_events", "Events that wait for a hook", self.hooks(|h| h.behind as f64))?;
+        let newest = |value: fn(&(crate::frame::WallTime, u64)) -> f64| {
+            self.backups.newest.iter().map(|newest| (Vec::new(), value(newest))).collect()
+        };
+        gauge(
+            out,
+            "backup_timestamp_seconds",
+            "When the newest backup was made",
+            newest(|(at, _)| at.as_unix_nanos() as f64 / 1e9),
+        )?;
+        gauge(out, "backup_size_bytes", "The size of the newest backup", newest(|(_, bytes)| *bytes as f64))?;
+        counter(out, "backups", "Backups made since the start", vec![(Vec::new(), self.backups.made)])?;
+        let failures = vec![(Vec::new(), self.backups.failures)];
+        counter(out, "backups_failed", "Backups that could not be made since the start", failures)?;
         if let Some((workers, tasks, queued)) = self.runtime {
             let one = |value: usize| vec![(Vec::new(), value as f64)];
             gauge(out, "runtime_workers", "Threads that tasks run on", one(workers))?;

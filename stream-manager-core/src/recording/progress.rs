@@ -6,6 +6,7 @@ use super::{RecorderContext, Segment};
 use crate::event::{EventKind, EventSender, RecordingState};
 use crate::frame::{MediaTime, WallTime};
 use crate::storage::index::GapReason;
+use crate::trace::{Origin, trace_span};
 use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,8 @@ pub(super) struct Shared {
     media_end: Mutex<Option<MediaTime>>,
     /// Whether nothing has been written since a gap was told of.
     in_gap: AtomicBool,
+    /// A trace's span, until the first segment is there.
+    opening: Mutex<Option<tracing::Span>>,
 }
 
 impl Shared {
@@ -30,12 +33,22 @@ impl Shared {
             ledger: Ledger::new(context),
             media_end: Mutex::new(None),
             in_gap: AtomicBool::new(true),
+            opening: Mutex::new(None),
         }
+    }
+
+    /// It is to record from here on, because of that.
+    pub(super) fn opening(&self, origin: &Origin) {
+        let span = trace_span!(apart "recorder.start", stream = self.ledger.stream(), file = tracing::field::Empty);
+        *self.opening.lock() = (!span.is_disabled()).then(|| origin.adopt(span));
     }
 
     pub(super) fn segment_started(&self, path: PathBuf) {
         self.in_gap.store(false, Ordering::Relaxed);
         self.emit(EventKind::SegmentStarted { path: path.display().to_string() });
+        if let Some(span) = self.opening.lock().take() {
+            span.record("file", path.display().to_string());
+        }
         self.status.lock().file = Some(path);
     }
 

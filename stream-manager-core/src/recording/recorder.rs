@@ -21,6 +21,7 @@ use crate::frame::{Frame, MediaKind, MediaTime, Track, WallTime};
 use crate::hub::{Hub, HubItem, HubReader, Input, ReaderOptions, StartAt};
 use crate::sink::{Sink, SinkError};
 use crate::storage::index::GapReason;
+use crate::trace::Origin;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -135,6 +136,7 @@ enum Asked {
 
 struct Command {
     asked: Asked,
+    origin: Origin,
     answer: oneshot::Sender<Result<Option<Segment>, RecordError>>,
 }
 
@@ -153,7 +155,7 @@ impl RecorderHandle {
     async fn ask(&self, asked: Asked) -> Result<Option<Segment>, RecordError> {
         let (answer, wait) = oneshot::channel();
         let exchange = async {
-            self.commands.send(Command { asked, answer }).await.map_err(|_| RecordError::Ended)?;
+            self.commands.send(Command { asked, origin: Origin::current(), answer }).await.map_err(|_| RecordError::Ended)?;
             wait.await.map_err(|_| RecordError::Ended)?
         };
         tokio::time::timeout(COMMAND_TIMEOUT, exchange).await.map_err(|_| RecordError::Stalled)?
@@ -289,6 +291,9 @@ impl RecorderSink {
         };
         let (gate, pre_roll) = (Gate::new(modes.clone()), modes.ring());
         let shared = Arc::new(Shared::new(status, &context));
+        if start {
+            shared.opening(&Origin::current());
+        }
         let (sender, commands) = mpsc::channel(8);
         let writer = make_writer(&recording, &context, &shared);
         let sink = Self {
@@ -684,7 +689,10 @@ impl Sink for RecorderSink {
                 () = cancel.cancelled() => break,
                 command = self.commands.recv(), if self.commands_open => match command {
                     None => self.commands_open = false,
-                    Some(Command { asked, answer }) => {
+                    Some(Command { asked, origin, answer }) => {
+                        if matches!(asked, Asked::Action(Action::Start | Action::Resume | Action::Split) | Asked::Trigger(_)) {
+                            self.shared.opening(&origin);
+                        }
                         let action = match &asked {
                             Asked::Action(action) => Some(*action),
                             Asked::Trigger(_) => None,

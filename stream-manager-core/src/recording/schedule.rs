@@ -5,21 +5,10 @@
 //! an hour is left out nothing is, and a clock that is set changes the answer at once.
 
 use crate::frame::WallTime;
-use jiff::civil::Weekday;
+use crate::week::{self, MINUTES_OF_A_DAY, days, minutes};
 use jiff::tz::TimeZone;
 use std::fmt;
 use std::str::FromStr;
-
-const DAYS: [(&str, Weekday); 7] = [
-    ("mon", Weekday::Monday),
-    ("tue", Weekday::Tuesday),
-    ("wed", Weekday::Wednesday),
-    ("thu", Weekday::Thursday),
-    ("fri", Weekday::Friday),
-    ("sat", Weekday::Saturday),
-    ("sun", Weekday::Sunday),
-];
-const MINUTES_OF_A_DAY: u16 = 24 * 60;
 
 /// A time of the week: days, and minutes of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,38 +27,6 @@ pub struct WeeklyTime {
     "\"{0}\" is no time of the week; expected days and hours such as \"mon-fri 08:00-18:00\", \"sat,sun 22:00-06:00\" or \"daily 00:00-24:00\""
 )]
 pub struct ParseWeeklyTimeError(String);
-
-fn day(text: &str) -> Option<usize> {
-    DAYS.iter().position(|(name, _)| text.eq_ignore_ascii_case(name))
-}
-
-fn days(text: &str) -> Option<u8> {
-    if text.eq_ignore_ascii_case("daily") {
-        return Some(0x7f);
-    }
-    let mut set = 0;
-    for part in text.split(',') {
-        let (first, last) = match part.split_once('-') {
-            Some((first, last)) => (day(first)?, day(last)?),
-            None => (day(part)?, day(part)?),
-        };
-        // fri-mon goes over the end of the week.
-        let count = (last + 7 - first) % 7;
-        (0..=count).for_each(|n| set |= 1 << ((first + n) % 7));
-    }
-    Some(set)
-}
-
-fn minutes(text: &str) -> Option<u16> {
-    let (hours, minutes) = text.split_once(':')?;
-    let digits = |text: &str| text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit());
-    if !digits(hours) || !digits(minutes) {
-        return None;
-    }
-    let (hours, minutes): (u16, u16) = (hours.parse().ok()?, minutes.parse().ok()?);
-    let all = hours * 60 + minutes;
-    (minutes < 60 && all <= MINUTES_OF_A_DAY).then_some(all)
-}
 
 impl FromStr for WeeklyTime {
     type Err = ParseWeeklyTimeError;
@@ -128,22 +85,14 @@ impl Schedule {
         zone: Option<&str>,
     ) -> Result<Self, ScheduleError> {
         let times = times.into_iter().map(str::parse).collect::<Result<Vec<WeeklyTime>, _>>()?;
-        let zone = match zone {
-            None => TimeZone::system(),
-            Some(name) => {
-                TimeZone::get(name).map_err(|_| ScheduleError::Zone(name.chars().take(60).collect()))?
-            }
-        };
+        let zone = week::zone(zone).map_err(ScheduleError::Zone)?;
         Ok(Self { times, zone })
     }
 
     /// Whether a moment lies in it.
     pub fn is_open(&self, at: WallTime) -> bool {
-        let Ok(timestamp) = jiff::Timestamp::from_nanosecond(i128::from(at.as_unix_nanos())) else {
-            return false;
-        };
-        let civil = self.zone.to_datetime(timestamp);
-        let weekday = DAYS.iter().position(|(_, day)| *day == civil.weekday()).unwrap_or(0);
+        let Some(civil) = week::civil(at, &self.zone) else { return false };
+        let weekday = week::weekday(civil.date());
         let minute = u16::from(civil.hour().unsigned_abs()) * 60 + u16::from(civil.minute().unsigned_abs());
         self.times.iter().any(|time| time.holds(weekday, minute))
     }
@@ -164,6 +113,7 @@ pub enum ScheduleError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::week::DAYS;
     use proptest::prelude::*;
 
     fn open(times: &[&str], zone: &str, at: &str) -> bool {

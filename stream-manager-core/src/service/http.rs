@@ -1,9 +1,9 @@
 //! The HTTP listener and the HTTPS listener, which can move to other addresses.
 
 use super::patiently;
-use crate::api::{ServeError, ServedPorts, Server, TlsFiles};
+use crate::api::{ConnectionLimits, ServeError, ServedPorts, Server, TlsFiles};
 use crate::config::{Config, ServerConfig};
-use crate::manager::ConfigUser;
+use crate::manager::{ConfigUser, StreamManager};
 use axum::Router;
 use parking_lot::Mutex;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ pub(super) struct Bound {
 
 impl Bound {
     pub(super) async fn bind(config: &ServerConfig) -> Result<Self, ServeError> {
-        let plain = Server::bind(config.listen).await?;
+        let plain = plain(config.listen)?;
         Ok(Self { plain, secure: secure(config).await? })
     }
 }
@@ -28,14 +28,19 @@ fn files(config: &ServerConfig) -> Option<TlsFiles> {
     Some(TlsFiles { certificate: config.tls_certificate.clone()?, key: config.tls_key.clone()? })
 }
 
+fn plain(address: SocketAddr) -> Result<Server, ServeError> {
+    Server::bind_for(address, "server.listen")
+}
+
 /// The HTTPS listener, if there is to be one.
 async fn secure(config: &ServerConfig) -> Result<Option<Server>, ServeError> {
     let (Some(address), Some(files)) = (config.tls_listen, files(config)) else { return Ok(None) };
-    Ok(Some(Server::bind(address).await?.tls(files).await?))
+    Ok(Some(Server::bind_for(address, "server.tls_listen")?.tls(files).await?))
 }
 
 pub(super) struct HttpListener {
     router: Router,
+    manager: StreamManager,
     ports: ServedPorts,
     running: Mutex<Running>,
     secure: Mutex<Option<Running>>,
@@ -49,9 +54,15 @@ struct Running {
     task: Option<JoinHandle<()>>,
 }
 
-fn serve(server: Server, router: Router, scheme: &str) -> Running {
-    let (address, cancel) = (server.address(), CancellationToken::new());
-    let run = server.run(router, cancel.clone());
+fn serve(server: Server, router: Router, manager: &StreamManager, scheme: &str) -> Running {
+    let (address, cancel, manager) = (server.address(), CancellationToken::new(), manager.clone());
+    let limits = move |from| {
+        let config = &manager.config().server;
+        let all = config.max_connections;
+        let is_proxy = config.trusted_proxies.iter().any(|network| network.contains(from));
+        ConnectionLimits { all, per_address: if is_proxy { all } else { config.max_connections_per_address } }
+    };
+    let run = server.limits(limits).run(router, cancel.clone());
     let task = tokio::spawn(async move {
         if let Err(error) = run.await {
             tracing::error!(%error, "HTTP is no longer served");
@@ -62,10 +73,10 @@ fn serve(server: Server, router: Router, scheme: &str) -> Running {
 }
 
 impl HttpListener {
-    pub(super) fn start(bound: Bound, router: Router, ports: ServedPorts) -> Arc<Self> {
+    pub(super) fn start(bound: Bound, router: Router, manager: StreamManager, ports: ServedPorts) -> Arc<Self> {
         ports.set("http", Some(bound.plain.address().port()));
-        let running = Mutex::new(serve(bound.plain, router.clone(), "http"));
-        let listener = Self { router, ports, running, secure: Mutex::default(), left: Mutex::default() };
+        let running = Mutex::new(serve(bound.plain, router.clone(), &manager, "http"));
+        let listener = Self { router, manager, ports, running, secure: Mutex::default(), left: Mutex::default() };
         listener.set_secure(bound.secure);
         Arc::new(listener)
     }
@@ -81,7 +92,7 @@ impl HttpListener {
 
     fn set_secure(&self, server: Option<Server>) {
         self.ports.set("https", server.as_ref().map(|server| server.address().port()));
-        let running = server.map(|server| serve(server, self.router.clone(), "https"));
+        let running = server.map(|server| serve(server, self.router.clone(), &self.manager, "https"));
         let old = std::mem::replace(&mut *self.secure.lock(), running);
         if let Some(old) = old {
             self.leave(old);
@@ -110,16 +121,16 @@ impl HttpListener {
     }
 
     async fn move_plain(&self, wanted: SocketAddr) -> Result<(), String> {
-        let server = match Server::bind(wanted).await {
+        let server = match plain(wanted) {
             Ok(server) => server,
             // Perhaps it is our own listener that is in the way: the same port at all addresses, or at one.
             Err(_) if wanted.port() == self.address().port() && wanted.port() != 0 => {
                 let before = self.address();
                 self.running.lock().cancel.cancel();
-                match patiently(|| Server::bind(wanted)).await {
+                match patiently(|| async { plain(wanted) }).await {
                     Ok(server) => server,
                     Err(error) => {
-                        let server = patiently(|| Server::bind(before)).await.map_err(|again| {
+                        let server = patiently(|| async { plain(before) }).await.map_err(|again| {
                             format!("server.listen: {error}; and the old address is lost: {again}")
                         })?;
                         self.set_plain(server);
@@ -135,7 +146,7 @@ impl HttpListener {
 
     fn set_plain(&self, server: Server) {
         self.ports.set("http", Some(server.address().port()));
-        let running = serve(server, self.router.clone(), "http");
+        let running = serve(server, self.router.clone(), &self.manager, "http");
         let old = std::mem::replace(&mut *self.running.lock(), running);
         self.leave(old);
     }

@@ -25,26 +25,37 @@ mod rtmp;
 mod rtsp;
 #[cfg(feature = "systemd")]
 mod systemd;
+#[cfg(feature = "otel")]
+mod telemetry;
 mod users;
 mod watch;
 #[cfg(feature = "webrtc")]
 mod webrtc;
 
 use crate::api::{self, ApiOptions, ServeError, ServedPorts};
-use crate::config::ConfigSource;
+use crate::config::{Config, ConfigSource};
 use crate::health::LoopWatch;
 use crate::hooks::Hooks;
-use crate::logs::LogRing;
+use crate::logs::{LogRing, RepeatLimit};
+use crate::metrics::Requests;
 use crate::manager::{ConfigUser, OpenError, StreamManager, Trigger};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
+
+/// How often it is said what was not logged again.
+const TELL_REPEATS: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// What the program gives beside the configuration.
 #[derive(Clone, Default)]
 pub struct ServiceOptions {
     /// The lines of the log that the API shows.
     pub logs: Option<LogRing>,
+    /// How often the same is logged: it is told now and then what was held back.
+    pub repeats: Option<RepeatLimit>,
+    /// Where metrics are sent, if they are.
+    #[cfg(feature = "otel")]
+    pub otlp: Option<crate::otel::Otlp>,
     /// Who else takes over new configurations, such as the log.
     pub config_users: Vec<Arc<dyn ConfigUser>>,
 }
@@ -101,6 +112,8 @@ impl Service {
     /// # Errors
     /// If the configuration is wrong, the data folder cannot be used, or a port is taken; nothing runs then.
     pub async fn start(source: ConfigSource, options: ServiceOptions) -> Result<Self, ServiceError> {
+        #[cfg(feature = "systemd")]
+        systemd::take_listeners();
         let manager = StreamManager::open(source).await?;
         match Self::with(manager.clone(), options).await {
             Ok(service) => Ok(service),
@@ -146,6 +159,10 @@ impl Service {
         let (watch, task) = LoopWatch::start(watching.clone());
         let tasks = tokio_util::task::TaskTracker::new();
         tasks.spawn(task);
+        if let Some(repeats) = options.repeats {
+            tasks.spawn(tell_repeats(repeats, watching.clone()));
+        }
+        let requests = Requests::default();
         let api = ApiOptions {
             logs: options.logs,
             hooks: Some(hooks.clone()),
@@ -156,11 +173,24 @@ impl Service {
             users: Some(users.list()),
             setup: Some(users.setup()),
             watch: Some(watch.clone()),
+            requests: requests.clone(),
             closing: closing.clone(),
         };
+        #[cfg(feature = "otel")]
+        if let Some(otlp) = options.otlp {
+            let counted = telemetry::Counted {
+                manager: manager.clone(),
+                hooks: hooks.clone(),
+                requests,
+                watch: watch.clone(),
+            };
+            tasks.spawn(telemetry::keep_sending(otlp, counted, watching.clone()));
+        }
         let router = api::router(manager.clone(), api);
-        let http = http::HttpListener::start(bound, router, ports);
+        let http = http::HttpListener::start(bound, router, manager.clone(), ports);
         // Listeners first: they are what can refuse.
+        crate::outbound::set_rules(config.outbound.rules());
+        manager.add_config_user(Arc::new(Outbound));
         manager.add_config_user(users.clone());
         manager.add_config_user(http.clone());
         #[cfg(feature = "rtsp")]
@@ -280,6 +310,39 @@ impl Service {
                 #[cfg(feature = "systemd")]
                 systemd::ready(&manager);
             })
+        }
+    }
+}
+
+/// Says now and then what was not logged again.
+async fn tell_repeats(repeats: RepeatLimit, cancel: CancellationToken) {
+    while cancel.run_until_cancelled(tokio::time::sleep(TELL_REPEATS)).await.is_some() {
+        repeats.tell();
+    }
+}
+
+/// Takes over where this process connects to.
+struct Outbound;
+
+#[async_trait::async_trait]
+impl ConfigUser for Outbound {
+    async fn change(&self, old: &Arc<Config>, new: &Arc<Config>) -> Result<(), String> {
+        if old.outbound != new.outbound {
+            crate::outbound::set_rules(new.outbound.rules());
+        }
+        Ok(())
+    }
+}
+
+/// Lets this process have as many files and sockets open as it is allowed to, where shells and old programs have set less. For servers:
+/// a hundred cameras and their viewers are more than the usual 1024.
+pub fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::debug!(%error, "no more files may be open than before");
         }
     }
 }

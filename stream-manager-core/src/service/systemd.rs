@@ -20,6 +20,27 @@ fn tell(states: &[NotifyState<'_>]) {
     }
 }
 
+/// Takes over the listeners that systemd has opened for us (`sd_listen_fds(3)`).
+pub(super) fn take_listeners() {
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut given = listenfd::ListenFd::from_env();
+    let mut names = names.split(':');
+    let mut taken = Vec::new();
+    for index in 0..given.len() {
+        let name = names.next().unwrap_or_default().to_owned();
+        match given.take_tcp_listener(index) {
+            Ok(Some(listener)) => {
+                let address = listener.local_addr().map(|a| a.to_string()).unwrap_or_default();
+                tracing::info!(name, address, "systemd listens for us");
+                taken.push((name, listener));
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(name, %error, "a socket of systemd's is no TCP listener, and is not used"),
+        }
+    }
+    crate::tcp::inherit(taken);
+}
+
 /// It is up.
 pub(super) fn ready(manager: &StreamManager) {
     tell(&[NotifyState::Ready, NotifyState::Status(&status(manager))]);

@@ -19,6 +19,7 @@ use gstreamer_app as gst_app;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use crate::source::connect::check_outbound;
 use url::Url;
 
 /// How long connecting may take.
@@ -290,6 +291,7 @@ impl Forward for GstForward {
         if taken.is_empty() {
             return Err(format!("no track can be sent: {}", left_out.join("; ")));
         }
+        check_outbound(&self.url).await.map_err(|e| e.to_string())?;
         let (built, into) = self.pipeline().map_err(|e| e.to_string())?;
         let mut sources = Vec::new();
         for track in &taken {

@@ -19,21 +19,37 @@ const MAX_ADDRESSES: usize = 8;
 /// The addresses of a URL's host, in the order in which they are to be tried; never none.
 pub(crate) async fn addresses(url: &Url, port: u16) -> Result<Vec<SocketAddr>, SourceError> {
     let name = match url.host() {
-        Some(Host::Ipv4(ip)) => return Ok(vec![(ip, port).into()]),
-        Some(Host::Ipv6(ip)) => return Ok(vec![(ip, port).into()]),
+        Some(Host::Ipv4(ip)) => return allowed(&ip.to_string(), vec![(ip, port).into()]),
+        Some(Host::Ipv6(ip)) => return allowed(&ip.to_string(), vec![(ip, port).into()]),
         Some(Host::Domain(name)) => name,
         None => "",
     };
     // RTSP is no scheme whose hosts the parser understands.
     if let Ok(ip) = name.trim_matches(['[', ']']).parse::<IpAddr>() {
-        return Ok(vec![(ip, port).into()]);
+        return allowed(name, vec![(ip, port).into()]);
     }
     let failed = |problem: String| SourceError::Resolve { host: name.to_owned(), problem };
     let found = tokio::net::lookup_host((name, port)).await.map_err(|e| failed(e.to_string()))?;
     let mut found: Vec<SocketAddr> = found.collect();
     found.dedup();
     let found = in_turn(found);
-    if found.is_empty() { Err(failed("no address".into())) } else { Ok(found) }
+    if found.is_empty() { Err(failed("no address".into())) } else { allowed(name, found) }
+}
+
+fn allowed(host: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, SourceError> {
+    crate::outbound::check(host, found.iter().map(SocketAddr::ip))?;
+    Ok(found)
+}
+
+/// Whether a URL's host may be connected to, for clients that connect by themselves. One that does not resolve is theirs to say.
+pub(crate) async fn check_outbound(url: &Url) -> Result<(), SourceError> {
+    if url.host_str().is_none_or(str::is_empty) {
+        return Ok(());
+    }
+    match addresses(url, url.port_or_known_default().unwrap_or(1)).await {
+        Err(error @ SourceError::Denied(_)) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// IPv6 and IPv4 in turn, beginning with the kind that the system prefers.

@@ -139,6 +139,9 @@ pub enum SourceError {
         /// The system's words.
         problem: String,
     },
+    /// It is not to be connected to.
+    #[error(transparent)]
+    Denied(#[from] crate::outbound::Denied),
     /// No TLS with it, or none that can be trusted.
     #[error("TLS with {address}: {problem}")]
     Tls {

@@ -287,6 +287,9 @@ impl Source for NetworkSource {
                 return Err(SourceError::File { path: shown, problem: "there is no such device".into() });
             }
         }
+        if matches!(self.kind, Kind::Rtmp | Kind::Srt { .. }) {
+            super::connect::check_outbound(&self.url).await?;
+        }
         let options = GstOptions {
             // A sender's end is no end of a live source.
             may_end: false,

@@ -91,6 +91,7 @@ impl Source for UriSource {
         if let Some(folder) = looked.map_err(|e| SourceError::Other(e.to_string()))?? {
             return super::folder::play(folder, self.looped, hub, &cancel).await;
         }
+        super::connect::check_outbound(&self.url).await?;
         let source = make_element("urisourcebin")?;
         source.set_property("uri", self.url.as_str());
         let options = GstOptions {

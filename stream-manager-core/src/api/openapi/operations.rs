@@ -1,5 +1,6 @@
 //! All operations of the API.
 
+use super::super::backups::BackupPage;
 use super::super::batch::{Batch, BatchResult};
 #[cfg(feature = "onvif")]
 use super::super::discover::{DiscoverRequest, DiscoverView};
@@ -20,7 +21,7 @@ use super::super::view::{RecordingView, StreamView};
 use super::parts::*;
 use crate::config::StreamConfig;
 use crate::health::{HealthReport, StreamHealth};
-use crate::manager::{ConfigStatus, ExportInfo, StorageReport, SystemReport};
+use crate::manager::{BackupInfo, ConfigStatus, ExportInfo, StorageReport, SystemReport};
 use crate::session::SessionInfo;
 use crate::storage::index::MarkRow;
 #[cfg(feature = "inference")]
@@ -463,6 +464,52 @@ pub(super) const OPERATIONS: &[Operation] = &[
         PIECES,
     ),
     get(
+        "/api/backups",
+        "listBackups",
+        "system",
+        "Backups, the oldest first",
+        &[LIMIT, query("after", r#"{"type":"string"}"#, "The \"next\" of the page before")],
+        &[answer(200, "A page of backups", of::<BackupPage>)],
+    ),
+    post(
+        "/api/backups",
+        "beginBackup",
+        "system",
+        "Begins to make a backup",
+        &[query(
+            "include",
+            r#"{"type":"string","pattern":"^(config|state|index|recordings)(,(config|state|index|recordings))*$"}"#,
+            "Of what, with commas between; as the configuration says if not given",
+        )],
+        &[answer(202, "The backup", of::<BackupInfo>)],
+    ),
+    get(
+        "/api/backups/{name}",
+        "getBackup",
+        "system",
+        "How far a backup is, and what came of it",
+        &[],
+        &[answer(200, "The backup", of::<BackupInfo>)],
+    ),
+    Operation {
+        method: "delete",
+        path: "/api/backups/{name}",
+        id: "deleteBackup",
+        tag: "system",
+        summary: "Gives a backup up if it is being made, and deletes it",
+        parameters: &[],
+        body: None,
+        answers: &[empty(204, "It is gone")],
+    },
+    get(
+        "/api/backups/{name}/file",
+        "getBackupFile",
+        "system",
+        "A backup's archive, which can be had in pieces (Range)",
+        &[],
+        ARCHIVE,
+    ),
+    get(
         "/api/streams/{id}/recordings",
         "listRecordings",
         "recordings",
@@ -755,6 +802,25 @@ const MARK_TEXT: Parameter = query("text", r#"{"type":"string"}"#, "Only those w
 const ORDER: Parameter =
     query("order", r#"{"type":"string","enum":["oldest","newest"],"default":"oldest"}"#, "Which come first");
 /// A video that can be had in pieces.
+/// Makers of clients know nothing of archives but that they are bytes.
+const ARCHIVE: &[Answer] = &[
+    Answer {
+        status: 200,
+        text: "The whole archive",
+        body: Some(("application/octet-stream", binary)),
+        also: Some(("application/gzip", binary)),
+        etag: true,
+    },
+    Answer {
+        status: 206,
+        text: "A piece of it",
+        body: Some(("application/octet-stream", binary)),
+        also: Some(("application/gzip", binary)),
+        etag: true,
+    },
+    empty(304, "It is still the same"),
+    empty(416, "There is no such piece"),
+];
 const PIECES: &[Answer] = &[
     Answer { status: 200, text: "The whole file", body: Some(("video/mp4", binary)), also: None, etag: true },
     Answer { status: 206, text: "A piece of it", body: Some(("video/mp4", binary)), also: None, etag: true },

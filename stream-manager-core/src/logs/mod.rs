@@ -1,6 +1,6 @@
-//! The last lines of the log, for people who only have the API.
+//! The log: its last lines for people who only have the API, what of it is written, and how often.
 //!
-//! [`LogRing`] is a layer for a `tracing` subscriber of the program's own: it keeps a bounded number of lines and hands
+//! [`LogFilter`] and [`RepeatLimit`] are layers that decide for all others of a `tracing` subscriber. [`LogRing`] is a layer for a `tracing` subscriber of the program's own: it keeps a bounded number of lines and hands
 //! new ones to listeners. The library installs nothing.
 //!
 //! ```
@@ -13,6 +13,14 @@
 //! let line = ring.lines().pop().unwrap();
 //! assert_eq!((line.message.as_str(), line.stream.as_deref()), ("no frames", Some("door")));
 //! ```
+
+mod filter;
+mod repeats;
+
+pub use filter::{LogFilter, is_trace};
+pub use repeats::RepeatLimit;
+
+pub use crate::config::LogLevel;
 
 use crate::frame::WallTime;
 use parking_lot::Mutex;
@@ -29,20 +37,17 @@ use tracing_subscriber::layer::{Context, Layer};
 /// Longer texts are cut.
 const MAX_TEXT: usize = 4096;
 
-/// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, serde::Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum LogLevel {
-    /// Something does not work.
-    Error,
-    /// Something may not work.
-    Warn,
-    /// What happens.
-    Info,
-    /// What happens inside.
-    Debug,
-    /// Everything.
-    Trace,
+impl LogLevel {
+    /// As `tracing` has it.
+    fn level(self) -> Level {
+        match self {
+            Self::Error => Level::ERROR,
+            Self::Warn => Level::WARN,
+            Self::Info => Level::INFO,
+            Self::Debug => Level::DEBUG,
+            Self::Trace => Level::TRACE,
+        }
+    }
 }
 
 /// A line of the log.

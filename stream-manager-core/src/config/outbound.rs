@@ -1,0 +1,30 @@
+//! `[outbound]`: where this server connects to, and where not.
+
+use crate::auth::Network;
+use crate::outbound::{METADATA_SERVICES, Rules};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// `[outbound]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct OutboundConfig {
+    /// Addresses and networks that are not connected to. The services by which clouds tell machines their secrets, unless set.
+    pub deny: Vec<Network>,
+    /// Exceptions from that.
+    pub allow: Vec<Network>,
+}
+
+impl Default for OutboundConfig {
+    fn default() -> Self {
+        let deny = METADATA_SERVICES.iter().filter_map(|address| address.parse().ok()).collect();
+        Self { deny, allow: Vec::new() }
+    }
+}
+
+impl OutboundConfig {
+    /// What holds for connections.
+    pub fn rules(&self) -> Rules {
+        Rules::new(self.deny.clone(), self.allow.clone())
+    }
+}
