@@ -3,8 +3,8 @@
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use stream_manager_core::backup::Include;
 use stream_manager_core::auth::{Action, Network, PathPattern, Role};
+use stream_manager_core::backup::Include;
 use stream_manager_core::config::{BackendChoice, DurationText, Layout};
 use stream_manager_core::frame::WallTime;
 use stream_manager_core::playback::{ExportFormat, TimeZoneName};

@@ -2,7 +2,7 @@
 
 use crate::args::DiscoverArgs;
 use crate::{exit, output};
-use stream_manager_core::config::{Config};
+use stream_manager_core::config::Config;
 use stream_manager_core::onvif::{Discovery, FoundDevice};
 
 pub(crate) async fn run(args: DiscoverArgs) -> u8 {

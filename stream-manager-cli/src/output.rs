@@ -8,10 +8,10 @@ use stream_manager_core::manager::ConfigUser;
 use stream_manager_core::otel::Otlp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// A line on standard output. A reader that has gone away is its own affair.
 pub(crate) fn line(text: &str) {
@@ -76,8 +76,9 @@ pub(crate) fn start_log(config: &TelemetryConfig, ring: Option<LogRing>) -> Resu
         }
         LogFormat::Json => text.json().with_filter(lines).boxed(),
         LogFormat::Journald => {
-            let journal = tracing_journald::layer()
-                .map_err(|e| format!("telemetry.log_format: there is no journal here: {e}; expected text or json"))?;
+            let journal = tracing_journald::layer().map_err(|e| {
+                format!("telemetry.log_format: there is no journal here: {e}; expected text or json")
+            })?;
             // Fields are called what they are: STREAM, ERROR and so on.
             journal.with_field_prefix(None).with_filter(lines).boxed()
         }

@@ -31,12 +31,8 @@ pub(crate) async fn run(args: &ServeArgs) -> u8 {
         }
     };
     let (repeats, otlp) = (Some(log.repeats.clone()), log.otlp.clone());
-    let options = ServiceOptions {
-        logs: Some(ring),
-        repeats,
-        otlp: otlp.clone(),
-        config_users: vec![Arc::new(log)],
-    };
+    let options =
+        ServiceOptions { logs: Some(ring), repeats, otlp: otlp.clone(), config_users: vec![Arc::new(log)] };
     let code = match serve(source, options).await {
         Ok(()) => 0,
         Err(error) => {

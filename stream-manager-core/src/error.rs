@@ -18,6 +18,25 @@ pub fn redact_url(text: &str) -> String {
     }
 }
 
+/// The same for an address that is published to: what stands last in one of RTMP is the key by which one publishes.
+///
+/// ```
+/// # use stream_manager_core::error::redact_publish_url;
+/// assert_eq!(redact_publish_url("rtmps://u:p@h/live/geheim?auth=x"), "rtmps://u:***@h/live/***?auth=***");
+/// assert_eq!(redact_publish_url("rtsp://u:p@h/live/name"), "rtsp://u:***@h/live/name");
+/// ```
+pub fn redact_publish_url(text: &str) -> String {
+    match Url::parse(text) {
+        Ok(mut url) if matches!(url.scheme(), "rtmp" | "rtmps") => {
+            if let Ok(mut parts) = url.path_segments_mut() {
+                parts.pop().push("***");
+            }
+            redact(&url)
+        }
+        _ => redact_url(text),
+    }
+}
+
 /// An error and all that is behind it: libraries' own words often leave out the reason.
 #[cfg(feature = "http")]
 pub(crate) fn causes(error: &dyn std::error::Error) -> String {

@@ -1,10 +1,10 @@
 //! A client for HTTP and HTTPS: webhooks, keys of JWT, the signalling of WebRTC, ONVIF. It connects to what [`outbound`] allows.
 
+use crate::outbound;
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector};
-use crate::outbound;
 use hyper::Uri;
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioExecutor;
@@ -80,6 +80,37 @@ impl Service<Name> for Resolver {
             Ok(found.into_iter())
         })
     }
+}
+
+/// An address without user and password, and the header that they are meant for: hosts with them would be logged.
+#[cfg(feature = "http")]
+pub(crate) fn without_login(address: &str) -> Result<(url::Url, Option<hyper::header::HeaderValue>), String> {
+    use crate::source::percent_decoded;
+    use base64::Engine as _;
+    let mut url = url::Url::parse(address).map_err(|e| e.to_string())?;
+    let (user, password) = (percent_decoded(url.username()), url.password().map(percent_decoded));
+    if user.is_empty() && password.is_none() {
+        return Ok((url, None));
+    }
+    if url.set_username("").and_then(|()| url.set_password(None)).is_err() {
+        return Err("it has no host".into());
+    }
+    let pair = format!("{user}:{}", password.unwrap_or_default());
+    let text = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
+    let mut value = hyper::header::HeaderValue::try_from(text).map_err(|e| e.to_string())?;
+    value.set_sensitive(true);
+    Ok((url, Some(value)))
+}
+
+/// A request for an address, with the user and the password that are in it.
+#[cfg(feature = "http")]
+pub(crate) fn request(method: hyper::Method, address: &str) -> Result<hyper::http::request::Builder, String> {
+    let (url, login) = without_login(address)?;
+    let request = hyper::Request::builder().method(method).uri(url.as_str());
+    Ok(match login {
+        Some(login) => request.header(hyper::header::AUTHORIZATION, login),
+        None => request,
+    })
 }
 
 /// An answer of which the body is wanted, up to a size and within a time.

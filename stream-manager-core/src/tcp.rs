@@ -78,7 +78,10 @@ pub(crate) fn listen(address: SocketAddr, key: &str) -> Result<TcpListener, Stri
     };
     open().map_err(|e| match e.kind() {
         std::io::ErrorKind::AddrInUse => {
-            format!("the port is in use; stop the other program, or choose another port with {key}{}", if key == "server.listen" { ", --port or STREAM_MANAGER_PORT" } else { "" })
+            format!(
+                "the port is in use; stop the other program, or choose another port with {key}{}",
+                if key == "server.listen" { ", --port or STREAM_MANAGER_PORT" } else { "" }
+            )
         }
         _ => e.to_string(),
     })

@@ -79,7 +79,9 @@ struct Moment {
 
 /// What cannot be read as moments of the week.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is no moment of the week; expected days and a time such as \"daily 03:30\" or \"sat,sun 23:00\"")]
+#[error(
+    "\"{0}\" is no moment of the week; expected days and a time such as \"daily 03:30\" or \"sat,sun 23:00\""
+)]
 pub struct ParseMomentError(String);
 
 impl FromStr for Moment {

@@ -6,7 +6,7 @@
 //! - [`replay`]: a small RTSP server that plays one encoded loop to any number of clients and can lie about
 //!   its clock or send garbage; cheap enough for load benches.
 //! - [`client`]: an RTSP client that says exactly what a test wants.
-//! - [`authority`]: certificates.
+//! - certificates that an [`authority`] of the tests vouches for.
 //! - [`disk`]: a disk that forgets what was not synced, refuses or is slow.
 //! - [`http`]: single requests.
 //! - [`player`]: browser players; [`playlist`], [`mpd`]: the rules of HLS playlists and of MPDs.

@@ -92,7 +92,8 @@ fn rule(operation: &str) -> Option<(&'static str, About)> {
         "getMetrics" => ("metrics", Server),
         "getConfig" | "patchConfig" | "reloadConfig" | "getConfigStatus" | "getLogs" | "listHooks"
         | "testHook" | "listUsers" | "createUser" | "getUser" | "patchUser" | "deleteUser" | "listTokens"
-        | "createToken" | "deleteToken" | "getAudit" => ("admin", Server),
+        | "createToken" | "deleteToken" | "getAudit" | "listBackups" | "beginBackup" | "getBackup"
+        | "deleteBackup" | "getBackupFile" => ("admin", Server),
         other => panic!("{other} has no rule here"),
     })
 }

@@ -76,8 +76,7 @@ fn made_listed_fetched_deleted() {
     std::fs::write(&copy, &file.body).unwrap();
     let sum = Command::new("sha256sum").arg(&copy).output().unwrap();
     assert!(String::from_utf8_lossy(&sum.stdout).starts_with(made["sha256"].as_str().unwrap()));
-    let piece =
-        request("GET", &server.url(&format!("/api/backups/{id}/file")), &[("range", "bytes=10-19")]);
+    let piece = request("GET", &server.url(&format!("/api/backups/{id}/file")), &[("range", "bytes=10-19")]);
     assert_eq!((piece.status, &piece.body[..]), (206, &file.body[10..20]));
     let (code, text) = run(&["restore", "copy.tar.gz", "--dry-run"], folder.path());
     assert!(code == 0 && text.contains("whole, made"), "{text}");
@@ -95,7 +94,10 @@ fn made_listed_fetched_deleted() {
     assert_eq!((&page["items"], &page["next"]), (&json!([made]), &made["id"]));
     for (query, said) in [("?include=everything", "include"), ("?include=", "include"), ("?what=x", "what")] {
         let (status, problem) = server.call("POST", &format!("/api/backups{query}"), None);
-        assert!((400..=422).contains(&status) && problem.to_string().contains(said), "{query}: {status} {problem}");
+        assert!(
+            (400..=422).contains(&status) && problem.to_string().contains(said),
+            "{query}: {status} {problem}"
+        );
     }
     assert_eq!(server.call("DELETE", &format!("/api/backups/{id}"), None).0, 204);
     assert_eq!(server.call("DELETE", &format!("/api/backups/{id}"), None).0, 404);
@@ -114,7 +116,8 @@ fn made_listed_fetched_deleted() {
 fn made_by_itself_and_the_oldest_go() {
     let config = format!("[backup]\nschedule = [\"daily 03:30\"]\nkeep = 2\n{CAM}");
     let (folder, server) = Server::alone(&config);
-    let first = server.wait_until("/api/backups", "the first is due", LIMIT, |list| list["items"][0]["state"] == "done");
+    let first = server
+        .wait_until("/api/backups", "the first is due", LIMIT, |list| list["items"][0]["state"] == "done");
     assert_eq!(first["items"][0]["trigger"], "schedule", "{first}");
     let made: Vec<Value> = (0..3).map(|_| make(&server, "")).collect();
     let (_, list) = server.call("GET", "/api/backups", None);
@@ -168,7 +171,10 @@ fn recordings_are_copied_once_and_brought_back() {
     assert!(deleted["segments"].as_u64() >= Some(count), "{deleted}");
     record(&server, 1);
     let third = make(&server, all);
-    assert_eq!(files(&mirror).len() as u64, before.len() as u64 + third["recordings"]["new_files"].as_u64().unwrap());
+    assert_eq!(
+        files(&mirror).len() as u64,
+        before.len() as u64 + third["recordings"]["new_files"].as_u64().unwrap()
+    );
     let delete = |backup: &Value| {
         let path = format!("/api/backups/{}", backup["id"].as_str().unwrap());
         assert_eq!(server.call("DELETE", &path, None).0, 204);
@@ -200,7 +206,11 @@ fn recordings_are_copied_once_and_brought_back() {
     assert_eq!(brought.len(), before.len());
     for (copy, file) in before.iter().zip(&brought) {
         assert_eq!(std::fs::read(copy).unwrap(), std::fs::read(file).unwrap());
-        let probed = Command::new("ffprobe").args(["-v", "error", "-show_entries", "format=duration"]).arg(file).output().unwrap();
+        let probed = Command::new("ffprobe")
+            .args(["-v", "error", "-show_entries", "format=duration"])
+            .arg(file)
+            .output()
+            .unwrap();
         assert!(probed.status.success() && probed.stderr.is_empty(), "{file:?}: {probed:?}");
     }
     // The server there knows them.
@@ -238,7 +248,17 @@ fn encrypted_ones_are_read_by_who_has_the_key() {
     let shell = format!("age -d -i mine.key '{}' | tar -tzf -", archive.display());
     let listed = Command::new("sh").args(["-c", &shell]).current_dir(folder.path()).output().unwrap();
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-    assert!(listed.lines().eq(["manifest.json", "config.toml", "state.db", "accounts.db", "recordings.db", "recordings.jsonl"]), "{listed}");
+    assert!(
+        listed.lines().eq([
+            "manifest.json",
+            "config.toml",
+            "state.db",
+            "accounts.db",
+            "recordings.db",
+            "recordings.jsonl"
+        ]),
+        "{listed}"
+    );
     let new = tempfile::tempdir().unwrap();
     let restore = |keys: &[&str]| {
         let mut arguments = vec!["restore", archive.to_str().unwrap(), "--config", "config.toml"];
@@ -265,7 +285,10 @@ fn encrypted_ones_are_read_by_who_has_the_key() {
     let secret = std::fs::read_to_string(&mine).unwrap();
     let secret = secret.lines().find(|line| line.starts_with("AGE-SECRET")).unwrap();
     let (code, text) = run(&["backup", "-o", "c.tar.gz", "--recipient", secret], folder.path());
-    assert!(code == 2 && text.contains("a secret key is no recipient") && !text.contains(&secret[20..40]), "{text}");
+    assert!(
+        code == 2 && text.contains("a secret key is no recipient") && !text.contains(&secret[20..40]),
+        "{text}"
+    );
     let (code, text) = run(&["backup", "-o", "c.tar.gz", "--recipient", "age1qqq"], folder.path());
     assert!(code == 2 && text.contains("\"age1qqq\" is no public key"), "{text}");
 }
@@ -284,7 +307,9 @@ fn failing(server: &Server, said: &str) {
     assert!(events[0]["problem"].as_str().unwrap().contains(said), "{events:?}");
     let id = failed["id"].as_str().unwrap();
     assert_eq!(server.call("GET", &format!("/api/backups/{id}/file"), None).0, 409);
-    server.wait_for("cam", "running and recorded", LIMIT, |s| s["state"] == "running" && s["recording"]["state"] == "recording");
+    server.wait_for("cam", "running and recorded", LIMIT, |s| {
+        s["state"] == "running" && s["recording"]["state"] == "recording"
+    });
 }
 
 #[test]
@@ -314,6 +339,48 @@ fn a_target_that_is_full() {
     // It looks for its troubles every 50 ms.
     std::thread::sleep(Duration::from_millis(200));
     failing(&server, "No space left");
-    assert_eq!(names(&disk.root().join("backups")), before, "nothing is left of it, and the one before is there");
+    assert_eq!(
+        names(&disk.root().join("backups")),
+        before,
+        "nothing is left of it, and the one before is there"
+    );
+    server.stop();
+}
+
+/// A clock that is off by a day makes one backup, not many, and disturbs nothing else.
+#[test]
+fn a_clock_that_is_off_by_a_day() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::new(folder.path(), "nothing");
+    let config = format!("[backup]\nschedule = [\"daily 03:30\"]\n{CAM}");
+    let server = Server::start_with(disk.root(), Some(&config), |command| disk.attach(command));
+    let done = |list: &Value| {
+        let items = list["items"].as_array().unwrap();
+        items.iter().filter(|backup| backup["state"] == "done").count()
+    };
+    server.wait_until("/api/backups", "the first is due", LIMIT, |list| done(list) == 1);
+    for (clock, at_most) in [("clock 86400", 2), ("clock 0", 3), ("clock -86400", 4)] {
+        let before = server.stream("cam")["frames"].as_u64().unwrap();
+        disk.trouble(clock);
+        // Several looks at the clock later there is one more, if any, and the stream has gone on.
+        let begun = std::time::Instant::now();
+        server.wait_for("cam", "frames come", LIMIT, |s| {
+            s["frames"].as_u64().unwrap() > before + 100 && begun.elapsed() > Duration::from_secs(11)
+        });
+        let (_, list) = server.call("GET", "/api/backups", None);
+        assert!(done(&list) <= at_most, "{clock}: {list}");
+        assert_eq!(server.stream("cam")["recording"]["state"], "recording", "{clock}");
+        assert_eq!(make(&server, "")["state"], "done", "{clock}");
+        let id = server.call("GET", "/api/backups", None).1["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|backup| backup["trigger"] == "request")
+            .unwrap()["id"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        assert_eq!(server.call("DELETE", &format!("/api/backups/{id}"), None).0, 204);
+    }
     server.stop();
 }

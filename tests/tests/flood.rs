@@ -57,7 +57,8 @@ fn others_are_served(ports: &Ports) {
     let described = curl(&[&format!("rtsp://127.0.0.1:{}/cam", ports.rtsp), "-i", "-X", "OPTIONS"]);
     assert!(described.contains("RTSP/1.0 200"), "{described}");
     // Its handshake and its first answer.
-    let script = format!("(sleep 0.3) | openssl s_client -connect 127.0.0.1:{} -bind 127.0.0.2:0 2>&1", ports.rtsps);
+    let script =
+        format!("(sleep 0.3) | openssl s_client -connect 127.0.0.1:{} -bind 127.0.0.2:0 2>&1", ports.rtsps);
     let output = Command::new("sh").args(["-c", &script]).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).contains("BEGIN CERTIFICATE"), "{output:?}");
     let script = format!(
@@ -111,7 +112,11 @@ fn ten_thousand_connections() {
         std::panic::catch_unwind(|| server.call("GET", "/health/live", None).0 == 200).unwrap_or(false)
     });
     let stream = server.stream("cam");
-    assert_eq!((&stream["state"], &stream["recording"]["lost_frames"]), (&"running".into(), &0.into()), "{stream}");
+    assert_eq!(
+        (&stream["state"], &stream["recording"]["lost_frames"]),
+        (&"running".into(), &0.into()),
+        "{stream}"
+    );
     server.stop();
 }
 
@@ -125,9 +130,13 @@ fn who_says_almost_nothing_is_let_go_of() {
     let rtsp = b"DESCRIBE rtsp://localhost/cam RTSP/1.0\r\nCSeq: 1\r\nX-A: ".as_slice();
     let rtmp = b"\x03\x00\x00\x00".as_slice();
     let mut slow: Vec<(u16, &[u8], usize, TcpStream)> = Vec::new();
-    for (port, text) in
-        [(ports.http, http), (ports.https, hello), (ports.rtsp, rtsp), (ports.rtsps, hello), (ports.rtmp, rtmp)]
-    {
+    for (port, text) in [
+        (ports.http, http),
+        (ports.https, hello),
+        (ports.rtsp, rtsp),
+        (ports.rtsps, hello),
+        (ports.rtmp, rtmp),
+    ] {
         for silent in [true, false].repeat(50) {
             let socket = connect(port).unwrap();
             socket.set_nonblocking(true).unwrap();
@@ -162,6 +171,10 @@ fn who_says_almost_nothing_is_let_go_of() {
         std::thread::sleep(Duration::from_millis(300));
     }
     let stream = server.stream("cam");
-    assert_eq!((&stream["state"], &stream["recording"]["lost_frames"]), (&"running".into(), &0.into()), "{stream}");
+    assert_eq!(
+        (&stream["state"], &stream["recording"]["lost_frames"]),
+        (&"running".into(), &0.into()),
+        "{stream}"
+    );
     server.stop();
 }

@@ -61,7 +61,8 @@ fn sources_forwards_and_questions() {
             let url = format!("{scheme}://{host}:{port}/x");
             number += 1;
             let id = format!("s{number}");
-            let (status, made) = server.call("POST", "/api/streams", Some(&json!({"id": id, "source_url": url})));
+            let (status, made) =
+                server.call("POST", "/api/streams", Some(&json!({"id": id, "source_url": url})));
             if status == 422 {
                 // It is no address of that kind.
                 continue;
@@ -99,9 +100,11 @@ fn sources_forwards_and_questions() {
     for forward in sent["forwards"].as_array().unwrap() {
         assert!(forward["last_error"].as_str().unwrap().contains("outbound.deny"), "{forward}");
     }
-    let (_, probed) = server.call("POST", "/api/probe", Some(&json!({"url": format!("rtsp://127.0.0.1:{port}/x")})));
+    let (_, probed) =
+        server.call("POST", "/api/probe", Some(&json!({"url": format!("rtsp://127.0.0.1:{port}/x")})));
     assert!(probed.to_string().contains("outbound.deny"), "{probed}");
-    let asked = json!({"addresses": [format!("http://127.0.0.1:{port}/onvif/device_service")], "timeout": "2s"});
+    let asked =
+        json!({"addresses": [format!("http://127.0.0.1:{port}/onvif/device_service")], "timeout": "2s"});
     let (_, found) = server.call("POST", "/api/discover", Some(&asked));
     assert!(!found.to_string().contains("profiles"), "{found}");
     assert!(!inside.was_reached(), "somebody inside was reached");
@@ -121,7 +124,9 @@ fn webhooks_and_exceptions_while_it_runs() {
         )
     };
     let (folder, server) = Server::alone(&config(""));
-    server.wait_for("cam", "it is refused", LIMIT, |s| s["last_error"].as_str().unwrap_or_default().contains("outbound.deny"));
+    server.wait_for("cam", "it is refused", LIMIT, |s| {
+        s["last_error"].as_str().unwrap_or_default().contains("outbound.deny")
+    });
     server.wait_until("/api/hooks", "the hook fails", LIMIT, |hooks| {
         hooks["items"][0]["problem"].as_str().unwrap_or_default().contains("outbound.deny")
     });
@@ -138,10 +143,14 @@ fn webhooks_and_exceptions_while_it_runs() {
 #[test]
 fn secrets_of_clouds_are_closed_by_default() {
     let (_folder, server) = Server::alone("[defaults]\nstart_timeout = \"1s\"\n");
-    for (number, url) in
-        ["http://169.254.169.254/latest/meta-data/", "rtsp://[fd00:ec2::254]/x", "http://2852039166/x", "rtsp://[::ffff:a9fe:a9fe]/x"]
-            .iter()
-            .enumerate()
+    for (number, url) in [
+        "http://169.254.169.254/latest/meta-data/",
+        "rtsp://[fd00:ec2::254]/x",
+        "http://2852039166/x",
+        "rtsp://[::ffff:a9fe:a9fe]/x",
+    ]
+    .iter()
+    .enumerate()
     {
         let id = format!("s{number}");
         assert_eq!(server.call("POST", "/api/streams", Some(&json!({"id": id, "source_url": url}))).0, 201);

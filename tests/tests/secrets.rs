@@ -31,7 +31,7 @@ fn sink(status: &'static str) -> (u16, Arc<Mutex<String>>) {
             let _ = socket.write_all(
                 format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").as_bytes(),
             );
-            shared.lock().unwrap().push_str(&String::from_utf8_lossy(&request));
+            shared.lock().unwrap().push_str(&format!("{}\n", String::from_utf8_lossy(&request)));
         }
     });
     (port, taken)
@@ -111,22 +111,41 @@ fn none_is_ever_said() {
         stream["nonsense"] = json!(true);
         call("PUT", &format!("/api/streams/s{n}"), Some(&stream));
     }
-    for wrong in [format!("rtsp://u:{}@", secret()), format!("gopher://u:{}@h/x", secret()), format!("rtsp://u:{}@h:99999/x", secret())] {
+    for wrong in [
+        format!("rtsp://u:{}@", secret()),
+        format!("gopher://u:{}@h/x", secret()),
+        format!("rtsp://u:{}@h:99999/x", secret()),
+    ] {
         call("POST", "/api/streams", Some(&json!({"id": "wrong", "source_url": wrong})));
         call("POST", "/api/probe", Some(&json!({ "url": wrong })));
     }
-    call("POST", "/api/probe", Some(&json!({"url": format!("rtsp://u:{}@127.0.0.1:{refusing}/x", secret())})));
-    call("POST", "/api/discover", Some(&json!({"addresses": [format!("http://127.0.0.1:{refusing}/onvif/device_service")], "user": "u", "password": secret(), "timeout": "1s"})));
+    call(
+        "POST",
+        "/api/probe",
+        Some(&json!({"url": format!("rtsp://u:{}@127.0.0.1:{refusing}/x", secret())})),
+    );
+    call(
+        "POST",
+        "/api/discover",
+        Some(
+            &json!({"addresses": [format!("http://127.0.0.1:{refusing}/onvif/device_service")], "user": "u", "password": secret(), "timeout": "1s"}),
+        ),
+    );
     // Users, tokens and what proves who somebody is.
     let (user, changed) = (secret(), secret());
-    assert_eq!(call("POST", "/api/users", Some(&json!({"name": "ann", "password": user, "role": "viewer"}))).0, 201);
+    assert_eq!(
+        call("POST", "/api/users", Some(&json!({"name": "ann", "password": user, "role": "viewer"}))).0,
+        201
+    );
     assert_eq!(call("PATCH", "/api/users/ann", Some(&json!({"password": changed}))).0, 200);
     call("POST", "/api/users", Some(&json!({"name": "ann", "password": user, "role": "viewer"})));
     call("POST", "/api/login", Some(&json!({"name": "ann", "password": changed})));
     call("POST", "/api/login", Some(&json!({"name": "ann", "password": secret()})));
     call("PATCH", "/api/config", Some(&json!({"auth": {"users": [{"name": "x", "password": secret()}]}})));
     let wrong_token = secret();
-    for header in [basic("ann", &secret()), format!("Bearer {}", secret()), format!("Bearer ann:{}", secret())] {
+    for header in
+        [basic("ann", &secret()), format!("Bearer {}", secret()), format!("Bearer ann:{}", secret())]
+    {
         let (_, answer) = server.call_with("GET", "/api/streams", &[("authorization", &header)], None);
         said.push((header, answer.to_string()));
     }
@@ -139,7 +158,8 @@ fn none_is_ever_said() {
         said.push((path.split('?').next().unwrap().to_owned(), answer.text()));
     }
     let rtsp = server.rtsp_url("file").replace("rtsp://", &format!("rtsp://ann:{}@", secret()));
-    let output = std::process::Command::new("ffprobe").args(["-rtsp_transport", "tcp", &rtsp]).output().unwrap();
+    let output =
+        std::process::Command::new("ffprobe").args(["-rtsp_transport", "tcp", &rtsp]).output().unwrap();
     assert!(!output.status.success());
     let (status, made) = server.call("POST", "/api/tokens", Some(&json!({"name": "t", "user": "ann"})));
     assert_eq!(status, 201, "{made}");
@@ -184,14 +204,24 @@ fn none_is_ever_said() {
     let _ = events.read_to_end(&mut heard);
     assert!(heard.len() > 1000, "{}", String::from_utf8_lossy(&heard));
     said.push(("events".into(), String::from_utf8_lossy(&heard).into_owned()));
-    let toml = stream_manager_tests::http::request("GET", &server.url("/api/config?format=toml"), &[("authorization", &basic("root", &root))]);
+    let toml = stream_manager_tests::http::request(
+        "GET",
+        &server.url("/api/config?format=toml"),
+        &[("authorization", &basic("root", &root))],
+    );
     said.push(("config as TOML".into(), toml.text()));
     // What was sent to the hook: its own address has its own secrets, the rest is nobody's.
     let bodies: String = hooked.lock().unwrap().lines().filter(|line| line.starts_with('{')).collect();
     assert!(bodies.len() > 500, "{bodies}");
     said.push(("webhooks".into(), bodies));
     said.push(("the log".into(), server.stop()));
-    for arguments in [["check"].as_slice(), &["config", "export"], &["user", "list"], &["token", "list"], &["recordings", "list"]] {
+    for arguments in [
+        ["check"].as_slice(),
+        &["config", "export"],
+        &["user", "list"],
+        &["token", "list"],
+        &["recordings", "list"],
+    ] {
         let (_, text) = run(arguments, folder.path());
         said.push((arguments.join(" "), text));
     }
@@ -203,11 +233,18 @@ fn none_is_ever_said() {
     let mut leaks = Vec::new();
     for (place, text) in &said {
         for secret in &secrets {
-            let shown = [secret.clone(), encoded(&format!("u:{secret}")), encoded(&format!("ann:{secret}")), encoded(&format!("root:{secret}"))];
+            let shown = [
+                secret.clone(),
+                encoded(&format!("u:{secret}")),
+                encoded(&format!("ann:{secret}")),
+                encoded(&format!("root:{secret}")),
+            ];
             for form in shown {
                 if let Some(at) = text.find(&form) {
                     let from = (at.saturating_sub(150)..=at).find(|i| text.is_char_boundary(*i)).unwrap();
-                    let to = (at + form.len()..text.len()).find(|i| text.is_char_boundary(*i)).unwrap_or(text.len());
+                    let to = (at + form.len()..text.len())
+                        .find(|i| text.is_char_boundary(*i))
+                        .unwrap_or(text.len());
                     leaks.push(format!("{secret} in {place}: …{}", &text[from..to]));
                 }
             }

@@ -49,7 +49,11 @@ impl Receiver {
 
     /// What has come of a kind.
     fn of(&self, kind: &str) -> Vec<Value> {
-        lines(&self.file).into_iter().filter(|line| line["kind"] == kind).map(|line| line["message"].clone()).collect()
+        lines(&self.file)
+            .into_iter()
+            .filter(|line| line["kind"] == kind)
+            .map(|line| line["message"].clone())
+            .collect()
     }
 
     fn spans(&self) -> Vec<Value> {
@@ -114,7 +118,8 @@ fn one_trace_from_the_request_to_the_recording() {
     let bytes = |text: &str| {
         // Protobuf's JSON has bytes in base64.
         use base64::Engine as _;
-        let raw: Vec<u8> = (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect();
+        let raw: Vec<u8> =
+            (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect();
         base64::engine::general_purpose::STANDARD.encode(raw)
     };
     let names = ["POST /api/streams", "manager.change", "recorder.start", "source.connect"];
@@ -133,7 +138,10 @@ fn one_trace_from_the_request_to_the_recording() {
     assert_eq!(span("source.connect")["parentSpanId"], change["spanId"]);
     assert_eq!(span("recorder.start")["parentSpanId"], change["spanId"]);
     let about = attributes(request);
-    assert_eq!((about["http.route"].as_str(), about["http.response.status_code"].as_str()), ("/api/streams", "201"));
+    assert_eq!(
+        (about["http.route"].as_str(), about["http.response.status_code"].as_str()),
+        ("/api/streams", "201")
+    );
     assert_eq!(attributes(span("source.connect"))["stream"], "cam");
     assert!(attributes(span("recorder.start"))["file"].contains("cam"));
     // A request does not last until the recording has begun.
@@ -143,10 +151,18 @@ fn one_trace_from_the_request_to_the_recording() {
 
     // Lines of the log, with their trace; none about sending.
     wait_until("the line about the change", LIMIT, || {
-        receiver.records().iter().any(|r| r["body"]["stringValue"] == "POST /api/streams" && r["traceId"] == json!(bytes(trace)))
+        receiver
+            .records()
+            .iter()
+            .any(|r| r["body"]["stringValue"] == "POST /api/streams" && r["traceId"] == json!(bytes(trace)))
     });
-    let record = receiver.records().into_iter().find(|r| r["body"]["stringValue"] == "POST /api/streams").unwrap();
-    assert_eq!((&record["severityText"], attributes(&record)["status"].as_str()), (&json!("INFO"), "201"), "{record}");
+    let record =
+        receiver.records().into_iter().find(|r| r["body"]["stringValue"] == "POST /api/streams").unwrap();
+    assert_eq!(
+        (&record["severityText"], attributes(&record)["status"].as_str()),
+        (&json!("INFO"), "201"),
+        "{record}"
+    );
 
     // The same numbers as Prometheus gets.
     wait_until("frames are counted", LIMIT, || {
@@ -157,14 +173,28 @@ fn one_trace_from_the_request_to_the_recording() {
     });
     let metrics = receiver.metrics();
     let text = get(&server.url("/metrics")).text();
-    let named: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("# TYPE ")).map(|l| l.split(' ').next().unwrap()).collect();
+    let named: Vec<&str> = text
+        .lines()
+        .filter_map(|l| l.strip_prefix("# TYPE "))
+        .map(|l| l.split(' ').next().unwrap())
+        .collect();
     assert!(named.len() > 40 && named.iter().all(|name| metrics.contains_key(*name)), "{named:?}");
     let durations = &metrics["stream_manager_http_request_duration_seconds"]["histogram"];
-    let point = list(&durations["dataPoints"]).into_iter().find(|p| attributes(p)["route"] == "/api/streams").unwrap();
-    assert_eq!((&point["count"], list(&point["bucketCounts"]).len(), list(&point["explicitBounds"]).len()), (&json!("1"), 10, 9), "{point}");
+    let point = list(&durations["dataPoints"])
+        .into_iter()
+        .find(|p| attributes(p)["route"] == "/api/streams")
+        .unwrap();
+    assert_eq!(
+        (&point["count"], list(&point["bucketCounts"]).len(), list(&point["explicitBounds"]).len()),
+        (&json!("1"), 10, 9),
+        "{point}"
+    );
     let resource = receiver.of("/v1/metrics").pop().unwrap()["resourceMetrics"][0]["resource"].clone();
     let resource = attributes(&resource);
-    assert_eq!((resource["service.name"].as_str(), resource["service.instance.id"].as_str()), ("stream-manager", "box"));
+    assert_eq!(
+        (resource["service.name"].as_str(), resource["service.instance.id"].as_str()),
+        ("stream-manager", "box")
+    );
 
     // A receiver that takes nothing disturbs nobody, and is said once; what comes after it is back arrives.
     std::fs::write(receiver.file.with_extension("refuse"), "").unwrap();
@@ -180,7 +210,12 @@ fn one_trace_from_the_request_to_the_recording() {
     // What was said last has come, too: it is sent before the end.
     let said = |text: &str| receiver.records().iter().any(|r| r["body"]["stringValue"] == text);
     assert!(said("stopping: finishing recordings") && said("stopped"));
-    assert!(!receiver.records().iter().any(|r| r["body"]["stringValue"].as_str().unwrap_or_default().contains("telemetry")));
+    assert!(
+        !receiver
+            .records()
+            .iter()
+            .any(|r| r["body"]["stringValue"].as_str().unwrap_or_default().contains("telemetry"))
+    );
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 use stream_manager_tests::authority::{authority, certificate};
-use stream_manager_tests::program::{Server, finish, run};
 use stream_manager_tests::player::{self, Playing};
+use stream_manager_tests::program::{Server, finish, run};
 use stream_manager_tests::{free_port, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(40);

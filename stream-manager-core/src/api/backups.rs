@@ -111,7 +111,9 @@ async fn download(
     let _: query::Nothing = query::parse_for_media(&parts.uri)?;
     let backup = state.manager.backup(&id).await.ok_or_else(|| not_found(&id))?;
     if backup.state != BackupState::Done {
-        let detail = backup.problem.unwrap_or_else(|| format!("it is not done yet ({:.0} %)", backup.progress * 100.0));
+        let detail = backup
+            .problem
+            .unwrap_or_else(|| format!("it is not done yet ({:.0} %)", backup.progress * 100.0));
         return Err(Problem::new(StatusCode::CONFLICT, "backup_not_done", detail).into());
     }
     let sent = file::File {

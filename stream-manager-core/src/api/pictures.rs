@@ -20,6 +20,8 @@ use serde::Deserialize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// No row has more pictures.
+const MAX_COLUMNS: usize = 1500;
 /// The widest picture that may be asked for.
 const MAX_WIDTH: u32 = 16_384;
 /// The widest small one.
@@ -185,8 +187,8 @@ async fn strip(state: &ApiState, stream: &str, request: &Parts) -> Result<Respon
         width: width(query.width, MAX_SMALL_WIDTH)?.unwrap_or(160),
         quality: quality(query.quality)?,
     };
-    if options.columns == 0 {
-        return Err(bad("columns and count are at least 1").into());
+    if options.columns == 0 || query.columns.is_some_and(|columns| columns > MAX_COLUMNS) {
+        return Err(bad(format!("columns and count are 1 to {MAX_COLUMNS}")).into());
     }
     let strip = state.manager.strip(stream, range, options).await.map_err(Problem::from)?;
     let found: String = strip.found.iter().map(|found| if *found { '1' } else { '0' }).collect();

@@ -136,7 +136,9 @@ impl Server {
             match accepted {
                 Ok((socket, peer)) => {
                     let limits = (self.limits)(peer.ip().to_canonical());
-                    let Some(place) = places.take_within(peer, limits.all, limits.per_address) else { continue };
+                    let Some(place) = places.take_within(peer, limits.all, limits.per_address) else {
+                        continue;
+                    };
                     let serving =
                         serve(socket, peer, self.certificate.clone(), router.clone(), cancel.clone());
                     connections.spawn(async move {

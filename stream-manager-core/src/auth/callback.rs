@@ -2,7 +2,7 @@
 
 use super::{Access, Action, Credentials, Denied, Grant};
 use crate::error::redact_url;
-use crate::http_client::{Client, client, fetch};
+use crate::http_client::{Client, client, fetch, request};
 use bytes::Bytes;
 use http_body_util::Full;
 use serde_json::json;
@@ -87,7 +87,8 @@ impl Callback {
             tracing::warn!(%url, problem, "the authentication server does not answer");
             Denied::Unavailable { problem: "the authentication server does not answer".into() }
         };
-        let request = hyper::Request::post(self.options.url.as_str())
+        let request = request(hyper::Method::POST, self.options.url.as_str())
+            .map_err(unavailable)?
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(question.to_string())))
             .map_err(|e| unavailable(e.to_string()))?;

@@ -203,8 +203,7 @@ pub fn make_telling(
     };
     let written = (|| {
         let to = options.recipients.writer(Hashing::new(to))?;
-        let (file, bytes, sha256) =
-            archive::write(to, &manifest, &staging.0, &mut told)?.finish()?.end();
+        let (file, bytes, sha256) = archive::write(to, &manifest, &staging.0, &mut told)?.finish()?.end();
         file.sync_all()?;
         Ok((bytes, sha256))
     })();

@@ -373,7 +373,8 @@ pub(super) fn bring(
             continue;
         }
         let Some(target) = to(&entry.directory) else {
-            let problem = format!("the configuration has no folder for recordings named \"{}\"", entry.directory);
+            let problem =
+                format!("the configuration has no folder for recordings named \"{}\"", entry.directory);
             return Err(damaged(archive, &problem));
         };
         let copy = [false, true].into_iter().filter_map(|encrypted| entry.copy(&mirror, encrypted));

@@ -45,7 +45,9 @@ const CONFIG: &str = "config.toml";
 const RECORDINGS: &str = "recordings.jsonl";
 
 /// What a backup is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Include {
     /// The configuration file.
@@ -164,7 +166,9 @@ pub enum BackupError {
         problem: String,
     },
     /// There is too little room.
-    #[error("{path}: there is no room for it: it takes {wanted} bytes, and {free} are free beside what storage.min_free keeps")]
+    #[error(
+        "{path}: there is no room for it: it takes {wanted} bytes, and {free} are free beside what storage.min_free keeps"
+    )]
     NoRoom {
         /// Where.
         path: PathBuf,

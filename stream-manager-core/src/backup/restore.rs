@@ -21,7 +21,13 @@ pub struct RestoreOptions {
 impl RestoreOptions {
     /// The databases of an archive, into a data folder that has none.
     pub fn new(archive: impl Into<PathBuf>, data_dir: impl Into<PathBuf>) -> Self {
-        Self { archive: archive.into(), data_dir: data_dir.into(), config: None, directories: None, overwrite: false }
+        Self {
+            archive: archive.into(),
+            data_dir: data_dir.into(),
+            config: None,
+            directories: None,
+            overwrite: false,
+        }
     }
 
     /// And the recordings, if it has any, from the folder beside the archive into these folders for recordings, by name.

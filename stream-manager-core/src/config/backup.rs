@@ -51,7 +51,8 @@ impl BackupConfig {
         }
         if self.include.is_empty() {
             return Err(
-                "backup.include is empty; expected some of \"config\", \"state\", \"index\", \"recordings\"".into(),
+                "backup.include is empty; expected some of \"config\", \"state\", \"index\", \"recordings\""
+                    .into(),
             );
         }
         Ok(())

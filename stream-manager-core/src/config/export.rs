@@ -26,6 +26,7 @@ impl Config {
                 value["auth"]["users"][index]["password"] = user.password.reveal().into();
             }
             if let Some(otlp) = &self.telemetry.otlp {
+                value["telemetry"]["otlp"]["endpoint"] = otlp.endpoint.reveal().into();
                 for (name, header) in &otlp.headers {
                     value["telemetry"]["otlp"]["headers"][name] = header.reveal().into();
                 }
@@ -34,9 +35,13 @@ impl Config {
                 value["auth"]["callback"]["url"] = callback.url.reveal().into();
             }
             for (index, hook) in self.hooks.webhooks.iter().enumerate() {
+                value["hooks"]["webhooks"][index]["url"] = hook.url.reveal().into();
                 if let Some(secret) = &hook.secret {
                     value["hooks"]["webhooks"][index]["secret"] = secret.reveal().into();
                 }
+            }
+            if let Some(mqtt) = &self.hooks.mqtt {
+                value["hooks"]["mqtt"]["url"] = mqtt.url.reveal().into();
             }
             if let Some(password) = self.hooks.mqtt.as_ref().and_then(|m| m.password.as_ref()) {
                 value["hooks"]["mqtt"]["password"] = password.reveal().into();

@@ -1,7 +1,7 @@
 //! `[defaults.fallback]` and `[streams.fallback]`: what stands in for a source that is silent.
 
-use super::DurationText;
 use super::units::check_duration;
+use super::{Address, DurationText};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ pub struct FallbackConfig {
     pub enabled: Option<bool>,
     /// Another source's address.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub url: Option<String>,
+    pub url: Option<Address>,
     /// An image file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<PathBuf>,
@@ -41,7 +41,7 @@ pub struct FallbackConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub enum FallbackKind {
     /// Another source's address.
-    Url(String),
+    Url(Address),
     /// An image file.
     Image(PathBuf),
     /// A media file.

@@ -1,6 +1,7 @@
 //! `[events]` and `[hooks]`: what is kept of events, and what is done when they happen.
 
 use super::DurationText;
+use super::ServiceAddress;
 use crate::auth::{PathPattern, Secret};
 use crate::event::EventKind;
 use schemars::JsonSchema;
@@ -42,7 +43,7 @@ pub struct WebhookConfig {
     /// Its name, for logs and the API.
     pub name: String,
     /// Where events are sent to: `http://` or `https://`.
-    pub url: String,
+    pub url: ServiceAddress,
     /// What requests are signed with. Not signed if not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<Secret>,
@@ -87,7 +88,7 @@ pub struct CommandConfig {
 #[serde(deny_unknown_fields)]
 pub struct MqttConfig {
     /// The broker: `mqtt://host:1883`.
-    pub url: String,
+    pub url: ServiceAddress,
     /// The user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
@@ -146,10 +147,10 @@ impl HooksConfig {
         for (index, hook) in self.webhooks.iter().enumerate() {
             let key = |key: &str| format!("hooks.webhooks[{index}].{key}");
             check_name(&key("name"), &hook.name, &mut names)?;
-            let right = url::Url::parse(&hook.url)
+            let right = url::Url::parse(hook.url.reveal())
                 .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
             if !right {
-                let shown = crate::error::redact_url(&hook.url);
+                let shown = hook.url.shown();
                 return Err(format!(
                     "{}: \"{shown}\" is no address; expected http:// or https://",
                     key("url")
@@ -172,8 +173,8 @@ impl HooksConfig {
         }
         if let Some(mqtt) = &self.mqtt {
             let key = |key: &str| format!("hooks.mqtt.{key}");
-            if !url::Url::parse(&mqtt.url).is_ok_and(|url| url.scheme() == "mqtt" && url.has_host()) {
-                let shown = crate::error::redact_url(&mqtt.url);
+            if !url::Url::parse(mqtt.url.reveal()).is_ok_and(|url| url.scheme() == "mqtt" && url.has_host()) {
+                let shown = mqtt.url.shown();
                 return Err(format!(
                     "{}: \"{shown}\" is no broker; expected an address such as \"mqtt://host:1883\"",
                     key("url")

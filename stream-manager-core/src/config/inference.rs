@@ -1,6 +1,6 @@
 //! `[inference]`, the description of a model, and what a stream asks of one.
 
-use super::{BytesText, DurationText};
+use super::{Address, BytesText, DurationText};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -522,7 +522,7 @@ pub struct StreamInferenceConfig {
     /// The camera's smaller stream, which is decoded instead of this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^((rtsps?|https?|file|test)://.+|gst:.+)$"))]
-    pub source_url: Option<String>,
+    pub source_url: Option<Address>,
     /// Which of the stream's variants is decoded instead of this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
@@ -583,7 +583,7 @@ pub struct AnalysisSettings {
     /// The classes that count.
     pub classes: Vec<String>,
     /// What is decoded instead.
-    pub source_url: Option<String>,
+    pub source_url: Option<Address>,
     /// Which of the stream's variants is decoded instead.
     pub variant: Option<String>,
     /// How often the same objects become an event again.

@@ -12,6 +12,7 @@
 //! assert_eq!(error, "line 2: server.lissen: unknown key; did you mean \"listen\"?");
 //! ```
 
+mod address;
 mod auth;
 mod backup;
 mod export;
@@ -35,8 +36,9 @@ mod units;
 mod variant;
 mod webrtc;
 
-pub use backup::BackupConfig;
+pub use address::{Address, ServiceAddress};
 pub use auth::{AuthConfig, CallbackConfig, JwtConfig, UserConfig};
+pub use backup::BackupConfig;
 pub use fallback::{FallbackConfig, FallbackKind, FallbackSettings};
 pub use hls::{HlsConfig, HlsSettings, StreamHlsConfig};
 pub use hooks::{CommandConfig, EventsConfig, HooksConfig, MqttConfig, WebhookConfig};
@@ -50,6 +52,7 @@ pub use load::{ConfigError, Overrides};
 pub(crate) use load::{explain, suggest, unknown_kind};
 pub use modes::{ModeName, ModeSettings};
 pub use onvif::{OnvifConfig, OnvifDevice};
+pub use outbound::OutboundConfig;
 pub use policy::{MinFreeText, SyncText};
 pub use rtmp::RtmpConfig;
 pub use schema::json_schema;
@@ -58,11 +61,10 @@ pub use stream::{
     Defaults, ForwardConfig, RecordingConfig, RecordingDefaults, ResolvedRecording, ResolvedStream,
     RetentionConfig, StreamConfig,
 };
+pub use telemetry::{LogFormat, LogLevel, OtlpConfig, TelemetryConfig};
 pub use transcode::{TranscodeCodec, TranscodeConfig};
 pub use units::{BytesText, DurationText};
 pub use variant::{VariantConfig, check_derived};
-pub use outbound::OutboundConfig;
-pub use telemetry::{LogFormat, LogLevel, OtlpConfig, TelemetryConfig};
 pub use webrtc::{IceConfig, IceServerConfig, Transcode, WebRtcConfig};
 
 use crate::auth::Network;

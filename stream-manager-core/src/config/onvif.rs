@@ -1,6 +1,6 @@
 //! What a camera tells of itself by ONVIF.
 
-use super::{Password, ResolvedStream};
+use super::{Address, Password, ResolvedStream};
 use crate::source::percent_decoded;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ pub struct OnvifConfig {
     pub events: Option<bool>,
     /// The address of its ONVIF service; the usual one at the host of `source_url` if not set.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub url: Option<String>,
+    pub url: Option<Address>,
     /// The user there; the stream's if not set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
@@ -51,7 +51,7 @@ impl ResolvedStream {
         let source = url::Url::parse(&self.source_url).ok();
         let host = source.as_ref().and_then(url::Url::host_str).filter(|host| !host.is_empty());
         let address = match (&onvif.url, host) {
-            (Some(url), _) => url.clone(),
+            (Some(url), _) => url.to_string(),
             (None, Some(host)) => host.trim_matches(['[', ']']).to_owned(),
             (None, None) => {
                 return Err(

@@ -1,12 +1,11 @@
 //! What is said of a stream's source beside its address.
 
-use crate::error::redact_url;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
 
-use super::StreamConfig;
+use super::{Address, StreamConfig};
 
 /// `[streams.tls]`: how a camera shows who it is (`rtsps://`). Without any of it, it does not have to.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -66,21 +65,21 @@ impl StreamConfig {
     #[must_use]
     pub fn shown(&self) -> Self {
         let mut shown = self.clone();
-        shown.source_url = redact_url(&self.source_url);
+        shown.source_url = self.source_url.without_secrets();
         if shown.password.is_some() {
             shown.password = Some(Password::new(HIDDEN));
         }
-        shown.inference.source_url = shown.inference.source_url.as_deref().map(redact_url);
-        shown.fallback.url = shown.fallback.url.as_deref().map(redact_url);
-        shown.onvif.url = shown.onvif.url.as_deref().map(redact_url);
+        shown.inference.source_url = shown.inference.source_url.as_ref().map(Address::without_secrets);
+        shown.fallback.url = shown.fallback.url.as_ref().map(Address::without_secrets);
+        shown.onvif.url = shown.onvif.url.as_ref().map(Address::without_secrets);
         if shown.onvif.password.is_some() {
             shown.onvif.password = Some(Password::new(HIDDEN));
         }
         for variant in &mut shown.variants {
-            variant.source_url = redact_url(&variant.source_url);
+            variant.source_url = variant.source_url.without_secrets();
         }
         for forward in &mut shown.forward {
-            forward.url = redact_url(&forward.url);
+            forward.url = forward.url.shown_as_forward().into();
         }
         shown
     }

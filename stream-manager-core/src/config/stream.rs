@@ -1,5 +1,6 @@
 //! A stream's configuration, the defaults behind it, and both together.
 
+use super::Address;
 use super::fallback::{FallbackConfig, FallbackSettings};
 use super::modes::{self, ModeName, ModeSettings};
 use super::onvif::OnvifConfig;
@@ -173,7 +174,7 @@ pub struct StreamConfig {
     #[schemars(regex(
         pattern = r"^((rtsps?|https?|wheps?|file|test|udp|srt|rtmps?|sdp|v4l2)://.+|(gst|exec):.+|publisher)$"
     ))]
-    pub source_url: String,
+    pub source_url: Address,
     /// Whether it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
@@ -263,7 +264,7 @@ pub struct StreamConfig {
 pub struct ForwardConfig {
     /// The other server's address: RTSP, RTMP, SRT, MPEG-TS by UDP, or WHIP by HTTP or HTTPS.
     #[schemars(regex(pattern = r"^(rtsps?|rtmps?|srt|udp|whips?)://.+$"))]
-    pub url: String,
+    pub url: Address,
 }
 
 /// `[streams.recording]`
@@ -332,7 +333,7 @@ pub struct ResolvedStream {
     /// The stream's id.
     pub id: String,
     /// Where it comes from.
-    pub source_url: String,
+    pub source_url: Address,
     /// Whether it runs.
     pub enabled: bool,
     /// Whether a second publisher takes over from the first.
@@ -414,7 +415,7 @@ pub struct ResolvedRecording {
 
 impl StreamConfig {
     /// A stream of which only this is known; everything else is as in the defaults.
-    pub fn new(id: impl Into<String>, source_url: impl Into<String>) -> Self {
+    pub fn new(id: impl Into<String>, source_url: impl Into<Address>) -> Self {
         Self {
             id: id.into(),
             source_url: source_url.into(),

@@ -1,6 +1,6 @@
 //! `[telemetry]`: what is told about the work, and to whom.
 
-use super::DurationText;
+use super::{DurationText, ServiceAddress};
 use crate::auth::Secret;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -72,7 +72,7 @@ pub enum LogLevel {
 #[serde(deny_unknown_fields)]
 pub struct OtlpConfig {
     /// The receiver's address, such as `http://127.0.0.1:4318`.
-    pub endpoint: String,
+    pub endpoint: ServiceAddress,
     /// Headers that go with each request, such as keys.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, Secret>,
@@ -116,8 +116,8 @@ impl TelemetryConfig {
             read.map_err(|e| format!("telemetry.log_streams.\"{pattern}\": {e}"))?;
         }
         let Some(otlp) = &self.otlp else { return Ok(()) };
-        let shown = crate::error::redact_url(&otlp.endpoint);
-        let url = url::Url::parse(&otlp.endpoint)
+        let shown = otlp.endpoint.shown();
+        let url = url::Url::parse(otlp.endpoint.reveal())
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.host_str().is_some());
         if url.is_none() {
@@ -132,10 +132,13 @@ impl TelemetryConfig {
             return Err("telemetry.otlp.interval: expected 1s to 1h".into());
         }
         let token = |name: &str| {
-            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+            !name.is_empty()
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
         };
         if let Some(name) = otlp.headers.keys().find(|name| !token(name)) {
-            return Err(format!("telemetry.otlp.headers: \"{name}\" is no name of a header (RFC 9110, section 5.1)"));
+            return Err(format!(
+                "telemetry.otlp.headers: \"{name}\" is no name of a header (RFC 9110, section 5.1)"
+            ));
         }
         Ok(())
     }

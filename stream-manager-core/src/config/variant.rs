@@ -1,7 +1,7 @@
 //! Other qualities in which a camera sends the same picture.
 
-use super::StreamConfig;
 use super::transcode::TranscodeConfig;
+use super::{Address, StreamConfig};
 use crate::source::SourceTransport;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ pub struct VariantConfig {
     #[schemars(regex(
         pattern = r"^((rtsps?|https?|wheps?|file|test|udp|srt|rtmps?|sdp|v4l2)://.+|(gst|exec):.+)$"
     ))]
-    pub source_url: String,
+    pub source_url: Address,
     /// How RTP travels, if not as for the stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transport: Option<SourceTransport>,

@@ -234,7 +234,7 @@ impl Hooks {
             let context = self.context(&hook.name);
             let webhook = Arc::new(webhook::Webhook::new(hook.clone(), self.client.clone()));
             let task = tokio::spawn(webhook.clone().run(context.clone()));
-            let target = crate::error::redact_url(&hook.url);
+            let target = hook.url.shown();
             let tester = Tester::Webhook(webhook);
             running.insert(hook.name.clone(), Running { kind: "webhook", target, context, tester, task });
         }
@@ -252,7 +252,7 @@ impl Hooks {
             let context = self.context(BROKER);
             let mqtt = Arc::new(mqtt::Mqtt::new(config.clone()));
             let task = tokio::spawn(mqtt.clone().run(context.clone()));
-            let target = crate::error::redact_url(&config.url);
+            let target = config.url.shown();
             let tester = Tester::Mqtt(mqtt);
             running.insert(BROKER.into(), Running { kind: "mqtt", target, context, tester, task });
         }

@@ -50,7 +50,7 @@ impl Mqtt {
     }
 
     fn connect(&self, client_id: &str, with_status: bool) -> (AsyncClient, EventLoop) {
-        let url = url::Url::parse(&self.config.url).ok();
+        let url = url::Url::parse(self.config.url.reveal()).ok();
         let host = url.as_ref().and_then(url::Url::host_str).unwrap_or_default().to_owned();
         let port = url.and_then(|u| u.port()).unwrap_or(1883);
         let mut options = MqttOptions::new(client_id, host.trim_matches(['[', ']']), port);
@@ -134,7 +134,7 @@ impl Mqtt {
     }
 
     fn target(&self) -> String {
-        crate::error::redact_url(&self.config.url)
+        self.config.url.shown()
     }
 
     fn publish(&self, client: &AsyncClient, entry: &JournalEntry) -> Result<(), String> {

@@ -6,14 +6,13 @@
 
 use super::Context;
 use crate::config::WebhookConfig;
-use crate::error::redact_url;
 use crate::frame::WallTime;
-use crate::http_client::Client;
+use crate::http_client::{Client, request};
 use crate::storage::journal::JournalEntry;
 use bytes::Bytes;
 use hmac::{Hmac, Mac};
 use http_body_util::Full;
-use hyper::{Request, StatusCode};
+use hyper::{Method, StatusCode};
 use sha2::Sha256;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -64,7 +63,7 @@ impl Webhook {
                 }
                 Err(error) => error,
             };
-            let problem = format!("{}: {error}", redact_url(&self.config.url));
+            let problem = format!("{}: {error}", self.config.url.shown());
             if matches!(error, SendError::Refused(_)) || started.elapsed() >= self.config.max_age.0 {
                 context.give_up(entry, &problem).await;
                 return true;
@@ -82,7 +81,8 @@ impl Webhook {
     /// One attempt.
     pub(super) async fn send(&self, entry: &JournalEntry) -> Result<(), SendError> {
         let timestamp = WallTime::now().as_unix_nanos() / 1_000_000_000;
-        let mut request = Request::post(&self.config.url)
+        let mut request = request(Method::POST, self.config.url.reveal())
+            .map_err(SendError::Connection)?
             .header("content-type", "application/json")
             .header("user-agent", concat!("stream-manager/", env!("CARGO_PKG_VERSION")))
             .header("stream-manager-event", &*entry.kind)

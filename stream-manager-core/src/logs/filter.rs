@@ -49,7 +49,9 @@ struct Rules {
 
 impl fmt::Debug for LogFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogFilter").field("modules", &self.rules.read().modules.to_string()).finish_non_exhaustive()
+        f.debug_struct("LogFilter")
+            .field("modules", &self.rules.read().modules.to_string())
+            .finish_non_exhaustive()
     }
 }
 
@@ -135,7 +137,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogFilter {
             return self.traces.load(Ordering::Relaxed);
         }
         let rules = self.rules.read();
-        (metadata.is_event() && *metadata.level() <= rules.most) || Layer::<S>::enabled(&rules.modules, metadata, context)
+        (metadata.is_event() && *metadata.level() <= rules.most)
+            || Layer::<S>::enabled(&rules.modules, metadata, context)
     }
 
     fn event_enabled(&self, event: &Event<'_>, context: Context<'_, S>) -> bool {

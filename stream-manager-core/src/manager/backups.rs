@@ -139,11 +139,16 @@ fn read(folder: &Path) -> Vec<BackupInfo> {
         if !is_note {
             continue;
         }
-        let info = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice::<BackupInfo>(&text).ok());
+        let info =
+            std::fs::read(&path).ok().and_then(|text| serde_json::from_slice::<BackupInfo>(&text).ok());
         match info {
             // The note says nothing that leads elsewhere.
-            Some(info) if note_of(folder, &info) == path && folder.join(&info.file).is_file() => found.push(info),
-            _ => tracing::warn!(file = %path.display(), "a note on a backup cannot be read, or its backup is gone"),
+            Some(info) if note_of(folder, &info) == path && folder.join(&info.file).is_file() => {
+                found.push(info)
+            }
+            _ => {
+                tracing::warn!(file = %path.display(), "a note on a backup cannot be read, or its backup is gone")
+            }
         }
     }
     found.sort_by(|a, b| a.id.cmp(&b.id));
@@ -161,7 +166,8 @@ fn tidy(folder: &Path) {
         let age = entry.metadata().ok().and_then(|data| data.modified().ok()?.elapsed().ok());
         if age.is_some_and(|age| age > ABANDONED) {
             let path = entry.path();
-            let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            let removed =
+                if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
             if let Err(error) = removed {
                 tracing::warn!(path = %path.display(), %error, "what is left of a backup cannot be removed");
             }
@@ -189,11 +195,13 @@ impl Plan {
         (info.bytes, info.sha256, info.recordings) = (Some(bytes), Some(sha256), recordings);
         let note = note_of(&self.folder, info);
         let content = serde_json::to_vec_pretty(info).unwrap_or_default();
-        let written = crate::storage::private::make_private(&note).and_then(|()| std::fs::write(&note, content));
+        let written =
+            crate::storage::private::make_private(&note).and_then(|()| std::fs::write(&note, content));
         written.map_err(|error| format!("{}: {error}", note.display()))?;
         let made = read(&self.folder);
         for old in made.iter().take(made.len().saturating_sub(self.keep)) {
-            remove(&self.folder, old).map_err(|problem| format!("an older one cannot be removed: {problem}"))?;
+            remove(&self.folder, old)
+                .map_err(|problem| format!("an older one cannot be removed: {problem}"))?;
         }
         backup::sweep(&self.folder).map_err(text)?;
         Ok(self.info)
@@ -232,7 +240,10 @@ pub(super) async fn keep_making(inner: Weak<Inner>, cancel: CancellationToken) {
 impl StreamManager {
     async fn look_at_backups(&self, folder: PathBuf) {
         let newest = tokio::task::spawn_blocking(move || {
-            read(&folder).last().map(|info| (info.created, info.bytes.unwrap_or_default()))
+            // How old one from the future is cannot be said: the clock was wrong.
+            let (all, now) = (read(&folder), WallTime::now());
+            let newest = all.iter().rev().find(|info| info.created <= now);
+            newest.map(|info| (info.created, info.bytes.unwrap_or_default()))
         });
         self.inner.backups.state.lock().newest = newest.await.ok().flatten();
     }
@@ -263,23 +274,22 @@ impl StreamManager {
         let config = self.config();
         let data_dir = self.inner.storage.index().ok_or(ManagerError::NoIndex)?.data_dir().to_owned();
         let folder = folder_of(&config);
-        let invalid = |pointer: &str, problem: String| ManagerError::Invalid { pointer: pointer.into(), problem };
+        let invalid =
+            |pointer: &str, problem: String| ManagerError::Invalid { pointer: pointer.into(), problem };
         let recipients = config.backup.recipients().map_err(|problem| invalid("/recipients", problem))?;
         let mut include = include.unwrap_or_else(|| config.backup.include.clone());
         include.sort();
         include.dedup();
         if include.is_empty() {
-            let problem = "it is empty; expected some of \"config\", \"state\", \"index\", \"recordings\"".to_owned();
+            let problem =
+                "it is empty; expected some of \"config\", \"state\", \"index\", \"recordings\"".to_owned();
             return Err(invalid("/include", problem));
         }
         let now = WallTime::now();
         // In the order of their names, also within a second.
         let millis = now.as_unix_nanos().rem_euclid(1_000_000_000) / 1_000_000;
-        let id = format!(
-            "{}.{millis:03}Z-{:04x}",
-            now.format_utc("%Y%m%dT%H%M%S"),
-            fastrand::u32(..0x1_0000)
-        );
+        let id =
+            format!("{}.{millis:03}Z-{:04x}", now.format_utc("%Y%m%dT%H%M%S"), fastrand::u32(..0x1_0000));
         let end = if recipients.is_empty() { "tar.gz" } else { "tar.gz.age" };
         let info = BackupInfo {
             file: format!("stream-manager-{id}.{end}"),

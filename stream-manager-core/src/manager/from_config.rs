@@ -274,7 +274,7 @@ fn pointer_of_setting(setting: &str) -> &'static str {
 
 /// Whether what is said of a source beside its address applies to it.
 fn check_source(config: &ResolvedStream) -> Result<(), (&'static str, String)> {
-    let scheme = config.source_url.split_once(':').map_or(config.source_url.as_str(), |(scheme, _)| scheme);
+    let scheme = config.source_url.split_once(':').map_or(&*config.source_url, |(scheme, _)| scheme);
     let rtsp = matches!(scheme, "rtsp" | "rtsps");
     let only = |key, said: bool, applies: bool, to: &str| match said && !applies {
         true => {
@@ -332,7 +332,7 @@ fn fallback_of(
         }
         Some(FallbackKind::Url(url)) => {
             let failed = |problem: String| ("fallback/url", problem);
-            if *url == stream.source_url {
+            if **url == *stream.source_url {
                 let problem = "is the stream's own source; expected another one".to_owned();
                 return Err(failed(problem));
             }

@@ -1,7 +1,7 @@
 //! Patches of a stream's configuration, and what stands in them for something else.
 
 use super::{Definition, ManagerError};
-use crate::config::{Password, StreamConfig};
+use crate::config::{Address, Password, StreamConfig};
 use serde_json::Value;
 
 /// Applies a JSON merge patch, RFC 7396, to a stream's configuration.
@@ -103,7 +103,7 @@ pub(super) fn restore_password(
     old: Option<&Definition>,
 ) -> Result<(), ManagerError> {
     let old = old.map(|old| &old.config);
-    restore_in(&mut config.source_url, old.map(|old| old.source_url.as_str()), "/source_url")?;
+    restore_in(&mut config.source_url, old.map(|old| &*old.source_url), "/source_url")?;
     if config.password.as_ref().is_some_and(Password::is_hidden) {
         // Of the same user at the same camera: else it would go to whoever asks for it.
         let place = |config: &StreamConfig| {
@@ -139,28 +139,29 @@ pub(super) fn restore_password(
         // Its password may also be known as the stream's own.
         let known = old.map(|old| {
             let same = old.variants.iter().find(|known| known.name == variant.name);
-            same.map_or(&old.source_url, |known| &known.source_url).as_str()
+            same.map_or(&old.source_url, |known| &known.source_url).as_ref()
         });
         restore_in(&mut variant.source_url, known, &format!("/variants/{index}/source_url"))?;
     }
     for (index, forward) in config.forward.iter_mut().enumerate() {
-        let same =
-            |known: &&crate::config::ForwardConfig| crate::error::redact_url(&known.url) == forward.url;
-        let known = old.and_then(|old| old.forward.iter().find(same)).map(|known| known.url.as_str());
-        restore_in(&mut forward.url, known, &format!("/forward/{index}/url"))?;
+        let same = |known: &&crate::config::ForwardConfig| known.url.shown_as_forward() == *forward.url;
+        if let Some(known) = old.and_then(|old| old.forward.iter().find(same)) {
+            forward.url.clone_from(&known.url);
+        } else {
+            restore_in(&mut forward.url, None, &format!("/forward/{index}/url"))?;
+        }
     }
     Ok(())
 }
 
-fn restore_in(address: &mut String, old: Option<&str>, pointer: &str) -> Result<(), ManagerError> {
-    const HIDDEN: &str = ":***@";
-    if !address.contains(HIDDEN) {
+fn restore_in(address: &mut Address, old: Option<&str>, pointer: &str) -> Result<(), ManagerError> {
+    if !address.contains("***") {
         return Ok(());
     }
     if let Some(old) = old
-        && crate::error::redact_url(old) == *address
+        && crate::error::redact_url(old) == **address
     {
-        *address = old.to_owned();
+        *address = old.into();
         return Ok(());
     }
     let known = old.and_then(|old| url::Url::parse(old).ok());
@@ -168,7 +169,7 @@ fn restore_in(address: &mut String, old: Option<&str>, pointer: &str) -> Result<
         && (known.host_str(), known.port(), known.username()) == (url.host_str(), url.port(), url.username())
         && url.set_password(known.password()).is_ok()
     {
-        *address = url.into();
+        *address = String::from(url).into();
         return Ok(());
     }
     Err(not_known(pointer))
@@ -236,7 +237,7 @@ mod tests {
         ] {
             let mut config = StreamConfig::new("a", url);
             let result = restore_password(&mut config, Some(&old));
-            assert_eq!(result.is_ok().then_some(config.source_url.as_str()), restored, "{url}");
+            assert_eq!(result.is_ok().then_some(&*config.source_url), restored, "{url}");
         }
         assert!(restore_password(&mut StreamConfig::new("a", "rtsp://u:***@h/"), None).is_err());
     }

@@ -6,7 +6,7 @@ use super::from_config::check_stream;
 use super::patch::{patched, restore_password};
 use super::reconcile::differs_live_only;
 use super::{ManagerError, StreamId, StreamManager};
-use crate::config::{Config, ResolvedStream, StreamConfig};
+use crate::config::{Address, Config, ResolvedStream, StreamConfig};
 use crate::event::EventKind;
 use crate::frame::WallTime;
 use crate::storage::state::StateChange;
@@ -318,7 +318,7 @@ impl<'a> Plan<'a> {
 /// Addresses that read and write any file, or do anything at all, are for who may edit the configuration. Each comes with the key
 /// that it stands at.
 pub(super) fn check_trust<'a>(
-    addresses: impl IntoIterator<Item = (&'static str, Option<&'a String>)>,
+    addresses: impl IntoIterator<Item = (&'static str, Option<&'a Address>)>,
 ) -> Result<(), ManagerError> {
     for (pointer, address) in addresses {
         let address = address.map(|address| address.trim_start()).unwrap_or_default();

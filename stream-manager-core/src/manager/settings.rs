@@ -455,8 +455,11 @@ fn patched(settings: &toml::Table, patch: &Value, old: &Config) -> Result<toml::
     let mut value = serde_json::to_value(settings).unwrap_or_default();
     merge_patch(&mut value, patch);
     for hook in value.pointer_mut("/hooks/webhooks").and_then(Value::as_array_mut).into_iter().flatten() {
+        let known = old.hooks.webhooks.iter().find(|known| hook["name"] == known.name.as_str());
+        if let Some(known) = known.filter(|known| hook["url"] == known.url.shown()) {
+            hook["url"] = known.url.reveal().into();
+        }
         if hook.get("secret").is_some_and(|s| s == "***") {
-            let known = old.hooks.webhooks.iter().find(|known| hook["name"] == known.name.as_str());
             restore(hook, "secret", known.and_then(|k| k.secret.as_ref()))?;
         }
     }

@@ -209,13 +209,13 @@ fn streams(
         });
         let Some((best, others)) = list.split_first() else { continue };
         let id = if number == 1 { base.clone() } else { format!("{base}-{number}") };
-        let mut stream = StreamConfig::new(id, &best.source_url);
+        let mut stream = StreamConfig::new(id, best.source_url.as_str());
         stream.user = device.login.as_ref().map(|login| login.user.clone());
         stream.variants = (1..)
             .zip(others.iter().take(MAX_VARIANTS))
             .map(|(number, profile)| VariantConfig {
                 name: if number == 1 { "sub".into() } else { format!("sub{number}") },
-                source_url: profile.source_url.clone(),
+                source_url: profile.source_url.clone().into(),
                 transport: None,
             })
             .collect();
@@ -223,7 +223,8 @@ fn streams(
             // Where it is not the usual address, it has to be said.
             let usual = OnvifAddress::new(&host).is_ok_and(|usual| usual.url == device.url);
             let url = (!usual).then(|| device.to_string());
-            stream.onvif = OnvifConfig { events: Some(true), url, ..OnvifConfig::default() };
+            stream.onvif =
+                OnvifConfig { events: Some(true), url: url.map(Into::into), ..OnvifConfig::default() };
         }
         streams.push(stream);
     }
@@ -277,7 +278,7 @@ mod tests {
         assert_eq!(ids, ["ipc-hfw-2831-b-192-168-1-20", "ipc-hfw-2831-b-192-168-1-20-2"]);
         assert_eq!(streams[0].source_url, "rtsp://192.168.1.20/main");
         let variants: Vec<(&str, &str)> =
-            streams[0].variants.iter().map(|v| (v.name.as_str(), v.source_url.as_str())).collect();
+            streams[0].variants.iter().map(|v| (v.name.as_str(), &*v.source_url)).collect();
         assert_eq!(variants, [("sub", "rtsp://192.168.1.20/small"), ("sub2", "rtsp://192.168.1.20/jpeg")]);
         assert_eq!((streams[0].user.as_deref(), &streams[0].password), (Some("admin"), &None));
         assert_eq!((streams[0].onvif.events, &streams[0].onvif.url), (Some(true), &None));

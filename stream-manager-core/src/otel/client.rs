@@ -68,7 +68,11 @@ impl Client {
         }
     }
 
-    async fn ask(&self, what: Sent, request: hyper::Request<Bytes>) -> Result<hyper::Response<Bytes>, String> {
+    async fn ask(
+        &self,
+        what: Sent,
+        request: hyper::Request<Bytes>,
+    ) -> Result<hyper::Response<Bytes>, String> {
         let (parts, body) = request.into_parts();
         let request = hyper::Request::from_parts(parts, Full::new(body));
         let client = self.client.clone();

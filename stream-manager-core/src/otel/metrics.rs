@@ -114,7 +114,11 @@ struct Series {
     count: u64,
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts are whole and not negative")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts are whole and not negative"
+)]
 fn histogram(family: &Family, times: &Times) -> Histogram {
     let mut all: BTreeMap<Labels, Series> = BTreeMap::new();
     for (name, labels, value) in &family.samples {
@@ -146,7 +150,12 @@ fn histogram(family: &Family, times: &Times) -> Histogram {
             count: series.count,
             sum: Some(series.sum),
             bucket_counts: counts,
-            explicit_bounds: series.buckets.iter().map(|(bound, _)| *bound).filter(|b| b.is_finite()).collect(),
+            explicit_bounds: series
+                .buckets
+                .iter()
+                .map(|(bound, _)| *bound)
+                .filter(|b| b.is_finite())
+                .collect(),
             ..HistogramDataPoint::default()
         }
     };

@@ -70,7 +70,9 @@ struct Inner {
 
 impl std::fmt::Debug for Otlp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Otlp").field("endpoint", &crate::error::redact_url(&self.inner.url)).finish_non_exhaustive()
+        f.debug_struct("Otlp")
+            .field("endpoint", &crate::error::redact_url(&self.inner.url))
+            .finish_non_exhaustive()
     }
 }
 
@@ -81,9 +83,13 @@ impl Otlp {
     /// If the address or a header cannot be used.
     pub fn start(config: &OtlpConfig) -> Result<Self, String> {
         let handle = tokio::runtime::Handle::try_current().map_err(|e| e.to_string())?;
-        let url = config.endpoint.trim_end_matches('/').to_owned();
-        let headers: HashMap<String, String> =
+        let (url, login) = crate::http_client::without_login(config.endpoint.reveal())?;
+        let url = url.as_str().trim_end_matches('/').to_owned();
+        let mut headers: HashMap<String, String> =
             config.headers.iter().map(|(name, value)| (name.clone(), value.reveal().to_owned())).collect();
+        if let Some(login) = login.and_then(|login| login.to_str().ok().map(str::to_owned)) {
+            headers.insert("authorization".into(), login);
+        }
         let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
         let instance = config.instance.clone().unwrap_or_else(host);
         let resource = Resource::builder()
@@ -126,7 +132,18 @@ impl Otlp {
             None
         };
         let metrics = config.metrics.then_some(config.interval.0);
-        Ok(Self { inner: Arc::new(Inner { traces, logs, metrics, client, url, headers, instance, started: SystemTime::now() }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                traces,
+                logs,
+                metrics,
+                client,
+                url,
+                headers,
+                instance,
+                started: SystemTime::now(),
+            }),
+        })
     }
 
     /// Whether traces are sent, so that their spans have to be let through.
@@ -141,10 +158,13 @@ impl Otlp {
     {
         let mut layers: Vec<Box<dyn Layer<S> + Send + Sync>> = Vec::new();
         if let Some(traces) = &self.inner.traces {
-            let layer = tracing_opentelemetry::layer().with_tracer(traces.tracer(SERVICE)).with_location(false);
+            let layer =
+                tracing_opentelemetry::layer().with_tracer(traces.tracer(SERVICE)).with_location(false);
             // Threads change with every step of a task, and say nothing.
             let layer = layer.with_threads(false).with_tracked_inactivity(false);
-            layers.push(layer.with_filter(filter_fn(|metadata| metadata.is_event() || is_trace(metadata))).boxed());
+            layers.push(
+                layer.with_filter(filter_fn(|metadata| metadata.is_event() || is_trace(metadata))).boxed(),
+            );
         }
         if let Some(logs) = &self.inner.logs {
             layers.push(Others(OpenTelemetryTracingBridge::new(logs)).boxed());

@@ -39,7 +39,8 @@ impl Shared {
 
     /// It is to record from here on, because of that.
     pub(super) fn opening(&self, origin: &Origin) {
-        let span = trace_span!(apart "recorder.start", stream = self.ledger.stream(), file = tracing::field::Empty);
+        let span =
+            trace_span!(apart "recorder.start", stream = self.ledger.stream(), file = tracing::field::Empty);
         *self.opening.lock() = (!span.is_disabled()).then(|| origin.adopt(span));
     }
 

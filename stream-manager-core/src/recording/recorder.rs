@@ -155,7 +155,10 @@ impl RecorderHandle {
     async fn ask(&self, asked: Asked) -> Result<Option<Segment>, RecordError> {
         let (answer, wait) = oneshot::channel();
         let exchange = async {
-            self.commands.send(Command { asked, origin: Origin::current(), answer }).await.map_err(|_| RecordError::Ended)?;
+            self.commands
+                .send(Command { asked, origin: Origin::current(), answer })
+                .await
+                .map_err(|_| RecordError::Ended)?;
             wait.await.map_err(|_| RecordError::Ended)?
         };
         tokio::time::timeout(COMMAND_TIMEOUT, exchange).await.map_err(|_| RecordError::Stalled)?

@@ -73,10 +73,16 @@ fn serve(server: Server, router: Router, manager: &StreamManager, scheme: &str) 
 }
 
 impl HttpListener {
-    pub(super) fn start(bound: Bound, router: Router, manager: StreamManager, ports: ServedPorts) -> Arc<Self> {
+    pub(super) fn start(
+        bound: Bound,
+        router: Router,
+        manager: StreamManager,
+        ports: ServedPorts,
+    ) -> Arc<Self> {
         ports.set("http", Some(bound.plain.address().port()));
         let running = Mutex::new(serve(bound.plain, router.clone(), &manager, "http"));
-        let listener = Self { router, manager, ports, running, secure: Mutex::default(), left: Mutex::default() };
+        let listener =
+            Self { router, manager, ports, running, secure: Mutex::default(), left: Mutex::default() };
         listener.set_secure(bound.secure);
         Arc::new(listener)
     }

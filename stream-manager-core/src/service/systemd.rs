@@ -35,7 +35,9 @@ pub(super) fn take_listeners() {
                 taken.push((name, listener));
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!(name, %error, "a socket of systemd's is no TCP listener, and is not used"),
+            Err(error) => {
+                tracing::warn!(name, %error, "a socket of systemd's is no TCP listener, and is not used")
+            }
         }
     }
     crate::tcp::inherit(taken);

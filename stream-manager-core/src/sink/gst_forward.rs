@@ -5,7 +5,7 @@
 
 use super::forward::{Forward, ForwardHandle, ForwardState, keep_sending};
 use super::{Sink, SinkError};
-use crate::error::redact_url;
+use crate::error::{redact_publish_url, redact_url};
 use crate::frame::{AudioCodec, Codec, MediaKind, MediaTime, Track, TrackId, VideoCodec};
 use crate::hub::{Hub, HubItem, HubReader, ReaderOptions};
 use crate::pipeline::caps::caps_for;
@@ -13,13 +13,13 @@ use crate::pipeline::{
     self, ManagedPipeline, PipelineError, PipelineMessage, buffer_of, make_element, parse_pipeline,
 };
 use crate::source::AddressError;
+use crate::source::connect::check_outbound;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use crate::source::connect::check_outbound;
 use url::Url;
 
 /// How long connecting may take.
@@ -81,17 +81,6 @@ pub struct GstForward {
     handle: ForwardHandle,
 }
 
-/// For people. What stands last in an RTMP address is the key by which one publishes.
-fn shown(url: &Url, way: Way) -> String {
-    let mut url = url.clone();
-    if way == Way::Rtmp
-        && let Ok(mut parts) = url.path_segments_mut()
-    {
-        parts.pop().push("***");
-    }
-    redact_url(url.as_str())
-}
-
 impl GstForward {
     /// To an address.
     ///
@@ -122,7 +111,7 @@ impl GstForward {
                 expected: "a port behind the host, such as :5000".into(),
             });
         }
-        let handle = ForwardHandle::new(shown(&url, way));
+        let handle = ForwardHandle::new(redact_publish_url(url.as_str()));
         Ok(Self { url, way, handle })
     }
 

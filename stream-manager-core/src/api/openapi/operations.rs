@@ -344,7 +344,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
             START_NEEDED,
             END_NEEDED,
             query("count", r#"{"type":"integer","minimum":1,"maximum":1500,"default":24}"#, "How many"),
-            query("columns", r#"{"type":"integer","minimum":1,"default":10}"#, "How many in a row"),
+            query(
+                "columns",
+                r#"{"type":"integer","minimum":1,"maximum":1500,"default":10}"#,
+                "How many in a row",
+            ),
             query(
                 "width",
                 r#"{"type":"integer","minimum":8,"maximum":1024,"default":160}"#,
