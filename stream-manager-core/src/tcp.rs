@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
 /// After this long without a packet the system asks whether the client is still there.
+#[cfg(any(feature = "rtmp", feature = "rtsp"))]
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// Listeners that the process was started with.
@@ -102,6 +103,7 @@ pub(crate) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 }
 
 /// Sets a connection that carries media.
+#[cfg(any(feature = "rtmp", feature = "rtsp"))]
 pub(crate) fn prepare(socket: &TcpStream) {
     // A frame is one write: nothing is gained by waiting for more.
     let _ = socket.set_nodelay(true);
@@ -110,10 +112,9 @@ pub(crate) fn prepare(socket: &TcpStream) {
     let _ = socket2::SockRef::from(socket).set_tcp_keepalive(&keepalive);
 }
 
-/// How many may be connected, in all and from one address.
+/// Who is connected, in all and from each address.
+#[derive(Default)]
 pub(crate) struct Places {
-    limit: usize,
-    limit_per_address: usize,
     taken: Arc<Mutex<Taken>>,
 }
 
@@ -131,22 +132,8 @@ pub(crate) struct Place {
 }
 
 impl Places {
-    pub(crate) fn new(limit: usize, limit_per_address: usize) -> Self {
-        Self { limit, limit_per_address, taken: Arc::default() }
-    }
-
-    /// None if there is none left.
-    pub(crate) fn take(&self, peer: SocketAddr) -> Option<Place> {
-        self.take_within(peer, self.limit, self.limit_per_address)
-    }
-
-    /// The same by other limits than before.
-    pub(crate) fn take_within(
-        &self,
-        peer: SocketAddr,
-        limit: usize,
-        limit_per_address: usize,
-    ) -> Option<Place> {
+    /// A place among so many in all and from one address; none if there is none left.
+    pub(crate) fn take(&self, peer: SocketAddr, limit: usize, limit_per_address: usize) -> Option<Place> {
         let address = peer.ip().to_canonical();
         let mut taken = self.taken.lock();
         if taken.all >= limit {
@@ -183,16 +170,16 @@ mod tests {
 
     #[test]
     fn places_are_counted_and_given_back() {
-        let places = Places::new(3, 2);
+        let places = Places::default();
         let (a, b): (SocketAddr, SocketAddr) =
             ("10.0.0.1:1".parse().unwrap(), "[::ffff:10.0.0.1]:2".parse().unwrap());
         let other: SocketAddr = "10.0.0.2:1".parse().unwrap();
-        let (first, second) = (places.take(a).unwrap(), places.take(b).unwrap());
-        assert!(places.take(a).is_none());
-        let third = places.take(other).unwrap();
-        assert!(places.take(other).is_none());
+        let (first, second) = (places.take(a, 3, 2).unwrap(), places.take(b, 3, 2).unwrap());
+        assert!(places.take(a, 3, 2).is_none());
+        let third = places.take(other, 3, 2).unwrap();
+        assert!(places.take(other, 3, 2).is_none());
         drop((first, second));
-        assert!(places.take(a).is_some());
+        assert!(places.take(a, 3, 2).is_some());
         drop(third);
         let taken = places.taken.lock();
         assert_eq!((taken.all, taken.addresses.len()), (0, 0));

@@ -4,7 +4,7 @@
 //! one that takes nothing, by the kernel; the number of connections is limited.
 
 use super::accounts::ByTls;
-use crate::tcp::Places;
+use crate::tcp::{self, Places};
 use crate::tls::{Certificate, TlsFiles};
 use axum::Router;
 use axum::extract::ConnectInfo;
@@ -91,7 +91,7 @@ impl Server {
     /// The same for a key of the configuration.
     pub(crate) fn bind_for(address: SocketAddr, key: &str) -> Result<Self, ServeError> {
         let failed = |problem: String| ServeError::Listen { address, problem };
-        let listener = crate::tcp::listen(address, key).map_err(failed)?;
+        let listener = tcp::listen(address, key).map_err(failed)?;
         let address = listener.local_addr().map_err(|e| failed(e.to_string()))?;
         Ok(Self { listener, address, certificate: None, limits: Arc::new(|_| ConnectionLimits::default()) })
     }
@@ -125,33 +125,20 @@ impl Server {
     /// None at the moment: what goes wrong with a connection ends that connection.
     pub async fn run(self, router: Router, cancel: CancellationToken) -> Result<(), ServeError> {
         let mut connections = JoinSet::new();
-        let ConnectionLimits { all, per_address } = ConnectionLimits::default();
-        let places = Places::new(all, per_address);
+        let places = Places::default();
         loop {
-            let accepted = tokio::select! {
+            let (socket, peer) = tokio::select! {
                 () = cancel.cancelled() => break,
                 Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-                accepted = self.listener.accept() => accepted,
+                accepted = tcp::accept(&self.listener) => accepted,
             };
-            match accepted {
-                Ok((socket, peer)) => {
-                    let limits = (self.limits)(peer.ip().to_canonical());
-                    let Some(place) = places.take_within(peer, limits.all, limits.per_address) else {
-                        continue;
-                    };
-                    let serving =
-                        serve(socket, peer, self.certificate.clone(), router.clone(), cancel.clone());
-                    connections.spawn(async move {
-                        let _place = place;
-                        serving.await;
-                    });
-                }
-                Err(error) => {
-                    // Out of file descriptors, or the client has left already.
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
+            let limits = (self.limits)(peer.ip().to_canonical());
+            let Some(place) = places.take(peer, limits.all, limits.per_address) else { continue };
+            let serving = serve(socket, peer, self.certificate.clone(), router.clone(), cancel.clone());
+            connections.spawn(async move {
+                let _place = place;
+                serving.await;
+            });
         }
         // Nobody else is to be let in.
         drop(self.listener);

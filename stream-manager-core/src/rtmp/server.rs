@@ -104,7 +104,8 @@ impl RtmpServer {
         cancel: CancellationToken,
     ) {
         let shared = Arc::new(Shared { streams, authorizer, sessions, cancel: cancel.clone() });
-        let places = Places::new(self.options.max_connections, self.options.max_connections_per_address);
+        let places = Places::default();
+        let (all, per_address) = (self.options.max_connections, self.options.max_connections_per_address);
         let mut connections = JoinSet::new();
         loop {
             let (socket, peer) = tokio::select! {
@@ -112,7 +113,7 @@ impl RtmpServer {
                 Some(_) = connections.join_next(), if !connections.is_empty() => continue,
                 accepted = tcp::accept(&self.listener) => accepted,
             };
-            let Some(place) = places.take(peer) else { continue };
+            let Some(place) = places.take(peer, all, per_address) else { continue };
             connections.spawn(session::run(shared.clone(), socket, peer, place));
         }
         // Each connection has seen the token.

@@ -245,7 +245,9 @@ impl RtspServer {
             cancel: cancel.clone(),
         });
         let mut connections = JoinSet::new();
-        let places = Places::new(shared.options.max_connections, shared.options.max_connections_per_address);
+        let places = Places::default();
+        let options = &shared.options;
+        let (all, per_address) = (options.max_connections, options.max_connections_per_address);
         let datagrams = shared.udp.clone().map(|pair| tokio::spawn(pair.receive()));
         let (plain, tls) = (self.listener, self.tls);
         loop {
@@ -257,7 +259,7 @@ impl RtspServer {
                     (socket, peer, tls.as_ref().map(|(_, certificate)| certificate.clone()))
                 }
             };
-            let Some(place) = places.take(peer) else { continue };
+            let Some(place) = places.take(peer, all, per_address) else { continue };
             connections.spawn(serve(shared.clone(), socket, peer, certificate, place));
         }
         // Each connection has seen the token.
