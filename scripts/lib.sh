@@ -61,7 +61,7 @@ install_tools() {
 # Browser players that HLS and DASH are tested with, in a folder of their own. Without them their tests are skipped.
 install_players() {
   local players="${XDG_CACHE_HOME:-$HOME/.cache}/stream-manager/players"
-  local wanted="hls.js@1.7.4 shaka-player@5.2.12 dashjs@5.2.1 playwright-core@1.65.1 puppeteer-core@25.16.0"
+  local wanted="hls.js@1.7.4 shaka-player@5.2.12 dashjs@5.2.1 playwright-core@1.65.1 puppeteer-core@25.16.0 typescript@7.0.2 axe-core@4.14.1"
   if [ "$(cat "$players/installed" 2>/dev/null)" = "$wanted" ]; then return 0; fi
   say "installing $wanted"
   rm -rf "$players"

@@ -61,7 +61,7 @@ impl Played {
 }
 
 /// The folder with the players, if they are installed.
-fn modules() -> Option<PathBuf> {
+pub fn modules() -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
     let folder = cache.join("stream-manager/players");

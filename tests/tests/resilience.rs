@@ -88,13 +88,17 @@ async fn a_camera_that_falls_silent_is_connected_anew() {
     until_frames(&handle, 30).await;
     camera.stall(true);
     assert!(handle.wait_for(StreamState::Backoff, LIMIT).await);
-    let mut reasons = Vec::new();
-    while let Ok(event) = events.try_recv() {
-        if let EventKind::StreamState { state: StreamState::Backoff, reason } = event.kind.clone() {
-            reasons.push(reason);
+    // The event follows the state.
+    let said = tokio::time::timeout(LIMIT, async {
+        loop {
+            let event = events.recv().await.unwrap();
+            if let EventKind::StreamState { state: StreamState::Backoff, reason } = &event.kind {
+                return reason.clone();
+            }
         }
-    }
-    assert!(reasons.iter().any(|r| r.contains("connected, but no frame for")), "{reasons:?}");
+    });
+    let reason = said.await.unwrap();
+    assert!(reason.contains("connected, but no frame for"), "{reason}");
     camera.stall(false);
     assert!(handle.wait_for(StreamState::Running, LIMIT).await);
     until_frames(&handle, 30).await;

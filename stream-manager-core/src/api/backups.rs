@@ -3,8 +3,8 @@
 use super::access::Refused;
 use super::file;
 use super::problem::Problem;
-use super::{ApiState, json, query};
-use crate::backup::Include;
+use super::query::{self, PageQuery};
+use super::{ApiState, json};
 use crate::manager::{BackupInfo, BackupState, BackupTrigger};
 use axum::Router;
 use axum::extract::{Path, Request, State};
@@ -37,45 +37,27 @@ pub(super) struct BackupPage {
     next: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct BackupsQuery {
-    limit: Option<usize>,
-    after: Option<String>,
-}
-
 fn not_found(id: &str) -> Problem {
     let shown: String = id.chars().take(60).collect();
     Problem::new(StatusCode::NOT_FOUND, "backup_not_found", format!("there is no backup \"{shown}\""))
 }
 
 async fn all(State(state): State<Arc<ApiState>>, uri: Uri) -> Result<Response, Problem> {
-    let query: BackupsQuery = query::parse(&uri)?;
-    let limit = query::limit(query.limit)?;
-    let after = query.after.as_deref().unwrap_or_default();
-    let mut items = state.manager.backups().await;
-    items.retain(|backup| *backup.id > *after);
-    let more = items.len() > limit;
-    items.truncate(limit);
-    let next = items.last().filter(|_| more).map(|backup| backup.id.clone());
+    let query: PageQuery = query::parse(&uri)?;
+    let (items, next) = query.page(state.manager.backups().await, |backup| &backup.id)?;
     Ok(json(StatusCode::OK, &BackupPage { items, next }))
 }
 
 async fn begin(State(state): State<Arc<ApiState>>, uri: Uri) -> Result<Response, Problem> {
     let query: NewQuery = query::parse(&uri)?;
-    let include = query.include.as_deref().map(|text| text.split(',').map(include_of).collect());
-    let begun = state.manager.begin_backup(include.transpose()?, BackupTrigger::Request).await?;
+    let text = query.include.as_deref();
+    let include = query::values("include", text)?;
+    let begun = state.manager.begin_backup(text.map(|_| include), BackupTrigger::Request).await?;
     let mut response = json(StatusCode::ACCEPTED, &begun);
     if let Ok(location) = HeaderValue::try_from(format!("/api/backups/{}", begun.id)) {
         response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(response)
-}
-
-fn include_of(name: &str) -> Result<Include, Problem> {
-    use serde::de::IntoDeserializer as _;
-    let name: serde::de::value::StrDeserializer<'_, serde::de::value::Error> = name.into_deserializer();
-    Include::deserialize(name).map_err(|error| query::bad(format!("include: {error}")))
 }
 
 async fn one(

@@ -4,7 +4,7 @@ use super::access::Refused;
 use super::body::{self, Media};
 use super::file;
 use super::problem::Problem;
-use super::query;
+use super::query::{self, PageQuery};
 use super::{ApiState, json};
 use crate::auth::{Action, Grant};
 use crate::config::DurationText;
@@ -67,13 +67,6 @@ pub(super) struct ExportPage {
     next: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct ExportsQuery {
-    limit: Option<usize>,
-    after: Option<String>,
-}
-
 fn not_found(id: &str) -> Problem {
     let shown: String = id.chars().take(60).collect();
     Problem::new(StatusCode::NOT_FOUND, "export_not_found", format!("there is no export \"{shown}\""))
@@ -94,13 +87,8 @@ pub(super) async fn of_stream(state: &ApiState, stream: &str, uri: &Uri) -> Resu
     page(state.manager.exports_of(stream).await?, &query)
 }
 
-fn page(mut items: Vec<ExportInfo>, query: &ExportsQuery) -> Result<Response, Problem> {
-    let limit = query::limit(query.limit)?;
-    let after = query.after.as_deref().unwrap_or_default();
-    items.retain(|export| *export.id > *after);
-    let more = items.len() > limit;
-    items.truncate(limit);
-    let next = items.last().filter(|_| more).map(|export| export.id.clone());
+fn page(items: Vec<ExportInfo>, query: &PageQuery) -> Result<Response, Problem> {
+    let (items, next) = query.page(items, |export| &export.id)?;
     Ok(json(StatusCode::OK, &ExportPage { items, next }))
 }
 

@@ -42,7 +42,7 @@ pub(super) fn need(method: &Method, path: &str, stream_of: impl Fn(Thing<'_>) ->
     let looks = looks(method);
     let by_method = if looks { Action::ApiRead } else { Action::ApiWrite };
     match path {
-        "/health/live" | "/health/ready" | "/api/openapi.json" | "/api/docs" => return Need::Nothing,
+        "/" | "/health/live" | "/health/ready" | "/api/openapi.json" | "/api/docs" => return Need::Nothing,
         // Each looks at who asks in its own way.
         "/api/setup" | "/api/login" | "/api/logout" | "/api/me" => return Need::Handler,
         "/metrics" => return Need::Server(Action::Metrics),
@@ -52,6 +52,10 @@ pub(super) fn need(method: &Method, path: &str, stream_of: impl Fn(Thing<'_>) ->
         "/api/storage" | "/api/system" | "/api/infer" => return Need::Server(Action::ApiRead),
         "/api/probe" | "/api/discover" => return Need::Server(Action::ApiWrite),
         _ => {}
+    }
+    // What is built in, and says nothing.
+    if path.starts_with("/page/") && looks {
+        return Need::Nothing;
     }
     if path.starts_with("/api/streams/") || path.starts_with("/health/streams/") {
         return Need::Handler;
@@ -252,7 +256,7 @@ mod tests {
     #[test]
     fn what_is_not_known_is_closed() {
         for path in [
-            "/",
+            "/page",
             "/api",
             "/api/",
             "/api/new",

@@ -18,6 +18,7 @@
 //! | `POST /webrtc/{id}/whep`, `GET /webrtc/{id}` | WebRTC, and a page that plays by it (feature `webrtc`) |
 //! | `GET /health/live`, `GET /health/ready` | for supervisors and load balancers |
 //! | `GET /metrics` | for Prometheus |
+//! | `GET /` | the page for people |
 //!
 //! Errors are problem details (RFC 9457) with a stable `code`. An id may contain `/`. What is there stays: later versions
 //! only add calls, optional parameters, fields and codes.
@@ -51,6 +52,7 @@ mod logs;
 mod marks;
 mod metrics;
 pub mod openapi;
+mod page;
 mod pictures;
 mod playback;
 #[cfg(feature = "hls")]
@@ -186,6 +188,7 @@ pub fn router(manager: StreamManager, options: ApiOptions) -> Router {
         .route("/api/events", get(events::events))
         .route("/metrics", get(metrics::metrics))
         .merge(health::routes())
+        .merge(page::routes())
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::disable())

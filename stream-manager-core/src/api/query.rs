@@ -3,6 +3,7 @@
 use super::problem::Problem;
 use crate::manager::ChangeOptions;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 /// Items on a page if the caller does not say.
@@ -77,6 +78,31 @@ pub(super) fn values<T: DeserializeOwned>(name: &str, text: Option<&str>) -> Res
             })
         })
         .collect()
+}
+
+/// Which page of a list, whose order is that of ids.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct PageQuery {
+    limit: Option<usize>,
+    after: Option<String>,
+}
+
+impl PageQuery {
+    /// What stands on it, and what `after` has to be for the next one, if there is one.
+    pub(super) fn page<T>(
+        &self,
+        mut items: Vec<T>,
+        id: impl Fn(&T) -> &str,
+    ) -> Result<(Vec<T>, Option<String>), Problem> {
+        let limit = limit(self.limit)?;
+        let after = self.after.as_deref().unwrap_or_default();
+        items.retain(|item| *id(item) > *after);
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next = items.last().filter(|_| more).map(|item| id(item).to_owned());
+        Ok((items, next))
+    }
 }
 
 /// `If-Match` and `If-None-Match`, RFC 9110 section 13.1.

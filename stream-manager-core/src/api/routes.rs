@@ -4,7 +4,8 @@ use super::target::Target;
 
 /// The route of a path.
 pub(super) fn route(path: &str) -> &'static str {
-    const FIXED: [&str; 26] = [
+    const FIXED: [&str; 27] = [
+        "/",
         "/api/audit",
         "/api/config",
         "/api/config/reload",
@@ -32,7 +33,8 @@ pub(super) fn route(path: &str) -> &'static str {
         "/api/system",
         "/metrics",
     ];
-    const BEGINNINGS: [(&str, &str); 11] = [
+    const BEGINNINGS: [(&str, &str); 12] = [
+        ("/page/", "/page/{name}"),
         ("/hls/", "/hls/{file}"),
         ("/dash/", "/dash/{file}"),
         ("/webrtc/", "/webrtc/{id}"),

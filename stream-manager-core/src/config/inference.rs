@@ -1,6 +1,6 @@
 //! `[inference]`, the description of a model, and what a stream asks of one.
 
-use super::{Address, BytesText, DurationText};
+use super::{Address, BytesText, DurationText, units};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -514,7 +514,8 @@ pub struct StreamInferenceConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<Priority>,
     /// The lowest score that counts, if not the model's.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "units::optional_part")]
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub threshold: Option<f32>,
     /// The classes that count; the model's if empty.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -540,6 +541,37 @@ impl StreamInferenceConfig {
     }
 }
 
+/// Part of the picture: x0, y0, x1, y1, each 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Mask(pub [f32; 4]);
+
+impl<'de> Deserialize<'de> for Mask {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let corners = <[f32; 4]>::deserialize(deserializer)?;
+        match corners.iter().find(|corner| !units::is_part(**corner)) {
+            Some(corner) => Err(serde::de::Error::custom(format!("it is {corner}; expected 0 to 1"))),
+            None => Ok(Self(corners)),
+        }
+    }
+}
+
+impl JsonSchema for Mask {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Mask".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "array",
+            "description": "Part of the picture: x0, y0, x1, y1, each 0 to 1",
+            "items": {"type": "number", "minimum": 0.0, "maximum": 1.0},
+            "minItems": 4,
+            "maxItems": 4
+        })
+    }
+}
+
 /// `[streams.inference.motion]`: pictures in which nothing has moved are not analysed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -548,7 +580,8 @@ pub struct MotionConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
     /// How much of the picture has to change, 0 to 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "units::optional_part")]
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub area: Option<f32>,
     /// By how much a place has to change, 0 to 255.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -558,7 +591,7 @@ pub struct MotionConfig {
     pub hold: Option<DurationText>,
     /// Parts of the picture that do not count: x0, y0, x1, y1, each 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub mask: Option<Vec<[f32; 4]>>,
+    pub mask: Option<Vec<Mask>>,
 }
 
 impl MotionConfig {
@@ -641,7 +674,12 @@ impl StreamInferenceConfig {
                 area: own.area.or(common.area).unwrap_or(standard.area),
                 contrast: own.contrast.or(common.contrast).unwrap_or(standard.contrast),
                 hold: pick(own.hold, common.hold, standard.hold),
-                mask: own.mask.clone().or_else(|| common.mask.clone()).unwrap_or_default(),
+                mask: own
+                    .mask
+                    .as_ref()
+                    .or(common.mask.as_ref())
+                    .map(|all| all.iter().map(|m| m.0).collect())
+                    .unwrap_or_default(),
             }),
         }
     }

@@ -16,6 +16,22 @@ pub struct DurationText(pub Duration);
 pub struct BytesText(pub u64);
 
 /// Whether a key's length of time is one that it may have.
+/// Whether a number is part of a whole.
+pub(super) fn is_part(number: f32) -> bool {
+    (0.0..=1.0).contains(&number)
+}
+
+/// A number from 0 to 1: one that is too large for its type would be none any more.
+pub(super) fn optional_part<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<f32>, D::Error> {
+    let number = Option::<f32>::deserialize(deserializer)?;
+    match number.filter(|number| !is_part(*number)) {
+        Some(number) => Err(serde::de::Error::custom(format!("it is {number}; expected 0 to 1"))),
+        None => Ok(number),
+    }
+}
+
 pub(super) fn check_duration(
     key: &'static str,
     value: Duration,

@@ -1,0 +1,107 @@
+// Elements from data: text is text wherever it comes from, so nothing in a stream's name is ever markup.
+
+/** @typedef {Node | string | number | null | undefined | false} Child */
+
+/**
+ * An element. Properties that begin with "on" are listeners, "class", "role", "for" and those with a "-" are attributes, the rest is set as it is.
+ * @template {keyof HTMLElementTagNameMap} K
+ * @param {K} name
+ * @param {Record<string, any>} [properties]
+ * @param {...(Child | Child[])} children
+ * @returns {HTMLElementTagNameMap[K]}
+ */
+export function h(name, properties = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(properties)) {
+    if (value === undefined || value === null) continue;
+    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    else if (key === "class" || key === "role" || key === "for" || key.includes("-")) {
+      if (value !== false) element.setAttribute(key, value === true ? "" : String(value));
+    } else /** @type {any} */ (element)[key] = value;
+  }
+  fill(element, ...children);
+  return element;
+}
+
+/**
+ * Replaces what an element holds.
+ * @param {Element} element
+ * @param {...(Child | Child[])} children
+ */
+export function fill(element, ...children) {
+  const wanted = children.flat().filter((child) => child !== null && child !== undefined && child !== false);
+  element.replaceChildren(...wanted.map((child) => (typeof child === "object" ? child : String(child))));
+}
+
+/**
+ * A button that shows that it is at work for as long as its action takes, and what came of it if that went wrong.
+ * @param {string} text
+ * @param {() => unknown} action
+ * @param {Record<string, any>} [properties]
+ */
+export function button(text, action, properties = {}) {
+  const made = h("button", { type: "button", ...properties }, text);
+  made.addEventListener("click", async () => {
+    if (made.getAttribute("aria-busy") === "true") return;
+    made.setAttribute("aria-busy", "true");
+    try {
+      await action();
+    } catch (error) {
+      say(error instanceof Error ? error.message : String(error));
+    } finally {
+      made.removeAttribute("aria-busy");
+    }
+  });
+  return made;
+}
+
+/**
+ * Says something for a few seconds, aloud as well.
+ * @param {string} text
+ */
+export function say(text) {
+  let area = document.getElementById("said");
+  if (!area) {
+    area = h("div", { id: "said", role: "status", "aria-live": "polite" });
+    document.body.append(area);
+  }
+  const line = h("p", {}, text);
+  area.append(line);
+  setTimeout(() => line.remove(), 6000);
+}
+
+/**
+ * Bytes as people say them.
+ * @param {number} bytes
+ */
+export function size(bytes) {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  let at = 0;
+  while (bytes >= 999.5 && at < units.length - 1) {
+    bytes /= 1000;
+    at += 1;
+  }
+  return `${bytes < 10 && at > 0 ? bytes.toFixed(1) : Math.round(bytes)} ${units[at]}`;
+}
+
+/**
+ * Bits per second as people say them.
+ * @param {number | null | undefined} bits
+ */
+export function rate(bits) {
+  if (!bits) return "–";
+  return bits < 1e6 ? `${Math.round(bits / 1000)} kbit/s` : `${(bits / 1e6).toFixed(1)} Mbit/s`;
+}
+
+/**
+ * How long ago, in words.
+ * @param {string | null | undefined} time
+ */
+export function since(time) {
+  if (!time) return "";
+  const seconds = Math.max(0, (Date.now() - Date.parse(time)) / 1000);
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 129600) return `${Math.round(seconds / 3600)} h`;
+  return `${Math.round(seconds / 86400)} days`;
+}
