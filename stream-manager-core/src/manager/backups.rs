@@ -420,13 +420,14 @@ impl StreamManager {
             let failed = state.failed.take_if(|info| info.id == id).is_some();
             (running, failed)
         };
+        let was_running = running.is_some();
         if let Some((cancel, ended)) = running {
             cancel.cancel();
             if tokio::time::timeout(STOP, ended.cancelled()).await.is_err() {
                 tracing::warn!(backup = id, "a backup does not end");
             }
+            // It may have been done before it saw that.
             self.inner.backups.state.lock().failed.take_if(|info| info.id == id);
-            return Ok(true);
         }
         let folder = folder_of(&self.config());
         let id = id.to_owned();
@@ -439,7 +440,7 @@ impl StreamManager {
         });
         let removed = removing.await.map_err(|_| ManagerError::ShutDown)?.map_err(ManagerError::Backup)?;
         self.look_at_backups(folder).await;
-        Ok(removed || failed)
+        Ok(removed || failed || was_running)
     }
 
     /// How backups go.

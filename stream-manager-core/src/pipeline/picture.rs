@@ -263,9 +263,15 @@ mod tests {
         writer.begin_session();
         let run = source.run(&writer, cancel.clone());
         tokio::pin!(run);
+        // The first frame may be of sound.
+        let keyframe = async {
+            while hub.stats().keyframes == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
         tokio::select! {
             _ = &mut run => panic!("the source ended"),
-            () = hub.session_frame() => {}
+            () = keyframe => {}
         }
         cancel.cancel();
         let _ = run.await;
