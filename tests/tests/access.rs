@@ -135,7 +135,7 @@ fn every_call_takes_what_it_says() {
     }
     assert!(checked.len() > 70, "{}", checked.len());
     // What nobody has described is closed.
-    for path in ["/", "/api", "/api/new", "/metrics/", "/api/%75sers"] {
+    for path in ["/page", "/api", "/api/new", "/metrics/", "/api/%75sers"] {
         assert_eq!(status(&server, "GET", path, None), 401, "{path}");
         assert_eq!(status(&server, "GET", path, Some("operator")), 403, "{path}");
         assert!(matches!(status(&server, "GET", path, Some("admin")), 404 | 405), "{path}");
