@@ -45,7 +45,7 @@ pub struct FoundDevice {
 /// # async fn example() {
 /// let found = Discovery::new().address("192.168.1.20").credentials("admin", "secret").run().await.unwrap();
 /// for stream in found.iter().flat_map(|device| &device.report).flat_map(|report| &report.streams) {
-///     println!("{}: {}", stream.id, stream.source_url);
+///     println!("{}: {}", stream.id, stream.source_url.shown());
 /// }
 /// # }
 /// ```
