@@ -298,8 +298,8 @@ fn the_journal_gets_fields() {
         .unwrap();
     wait_until("it fails", LIMIT, || lines(&file).iter().any(|e| e["MESSAGE"] == "source failed"));
     // The program itself, which has a parent that only waits for it.
-    let inner = Command::new("pgrep").args(["-P", &child.id().to_string()]).output().unwrap();
-    let pid = String::from_utf8_lossy(&inner.stdout).trim().to_owned();
+    let inner = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
+    let pid = inner.trim().to_owned();
     Command::new("kill").args(["-TERM", &pid]).status().unwrap();
     wait(&mut child, LIMIT);
     let entries = lines(&file);

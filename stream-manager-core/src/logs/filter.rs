@@ -35,6 +35,7 @@ use tracing_subscriber::registry::LookupSpan;
 /// ```
 #[derive(Clone)]
 pub struct LogFilter {
+    /// Read recursively: what is formatted for a line may log itself.
     rules: Arc<RwLock<Rules>>,
     /// Spans of traces pass, whatever the rules say.
     traces: Arc<AtomicBool>,
@@ -50,7 +51,7 @@ struct Rules {
 impl fmt::Debug for LogFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LogFilter")
-            .field("modules", &self.rules.read().modules.to_string())
+            .field("modules", &self.rules.read_recursive().modules.to_string())
             .finish_non_exhaustive()
     }
 }
@@ -125,7 +126,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogFilter {
         if is_trace(metadata) {
             return if self.traces.load(Ordering::Relaxed) { Interest::always() } else { Interest::never() };
         }
-        let rules = self.rules.read();
+        let rules = self.rules.read_recursive();
         if metadata.is_event() && !rules.streams.is_empty() && *metadata.level() <= rules.most {
             return Interest::sometimes();
         }
@@ -136,13 +137,13 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogFilter {
         if is_trace(metadata) {
             return self.traces.load(Ordering::Relaxed);
         }
-        let rules = self.rules.read();
+        let rules = self.rules.read_recursive();
         (metadata.is_event() && *metadata.level() <= rules.most)
             || Layer::<S>::enabled(&rules.modules, metadata, context)
     }
 
     fn event_enabled(&self, event: &Event<'_>, context: Context<'_, S>) -> bool {
-        let rules = self.rules.read();
+        let rules = self.rules.read_recursive();
         if rules.streams.is_empty() {
             return true;
         }
@@ -158,7 +159,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogFilter {
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        let rules = self.rules.read();
+        let rules = self.rules.read_recursive();
         let traces = if self.traces.load(Ordering::Relaxed) { LevelFilter::INFO } else { LevelFilter::OFF };
         Some(Layer::<S>::max_level_hint(&rules.modules)?.max(rules.most).max(traces))
     }
