@@ -198,12 +198,16 @@ impl Plan {
         let written =
             crate::storage::private::make_private(&note).and_then(|()| std::fs::write(&note, content));
         written.map_err(|error| format!("{}: {error}", note.display()))?;
+        // It is there, whatever becomes of older ones: those are tried again with the next.
         let made = read(&self.folder);
         for old in made.iter().take(made.len().saturating_sub(self.keep)) {
-            remove(&self.folder, old)
-                .map_err(|problem| format!("an older one cannot be removed: {problem}"))?;
+            if let Err(problem) = remove(&self.folder, old) {
+                tracing::warn!(backup = old.id, problem, "an older backup cannot be removed");
+            }
         }
-        backup::sweep(&self.folder).map_err(text)?;
+        if let Err(error) = backup::sweep(&self.folder) {
+            tracing::warn!(%error, "what backups that came to nothing have left cannot be removed");
+        }
         Ok(self.info)
     }
 }
