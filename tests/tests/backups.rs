@@ -384,3 +384,32 @@ fn a_clock_that_is_off_by_a_day() {
     }
     server.stop();
 }
+
+/// One that is being made counts on what others have: they stay until it is done.
+#[test]
+fn none_is_deleted_while_another_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::new(folder.path(), "backups");
+    let backups = disk.root().join("backups");
+    std::fs::create_dir(&backups).unwrap();
+    let config = format!("[backup]\nfolder = \"{}\"\n{CAM}", backups.display());
+    let server = Server::start_with(disk.root(), Some(&config), |command| disk.attach(command));
+    record(&server, 2);
+    let first = make(&server, "?include=index,recordings");
+    assert_eq!(first["state"], "done", "{first}");
+    disk.trouble("slow");
+    // It looks for its troubles every 50 ms.
+    std::thread::sleep(Duration::from_millis(200));
+    let (status, second) = server.call("POST", "/api/backups?include=index,recordings", None);
+    assert_eq!(status, 202, "{second}");
+    let path = |backup: &Value| format!("/api/backups/{}", backup["id"].as_str().unwrap());
+    let (status, problem) = server.call("DELETE", &path(&first), None);
+    assert_eq!((status, &problem["code"]), (409, &json!("backup_running")), "{problem}");
+    disk.trouble("");
+    let second = server.wait_until(&path(&second), "it is made", LIMIT, |backup| backup["state"] == "done");
+    assert_eq!(server.call("DELETE", &path(&first), None).0, 204);
+    let copies = files(&backups.join("recordings")).len() as u64;
+    assert_eq!(second["recordings"]["files"], copies, "{second}");
+    assert!(copies >= 2);
+    server.stop();
+}

@@ -117,6 +117,8 @@ pub struct BackupStatus {
 #[derive(Default)]
 pub(super) struct Backups {
     state: Mutex<State>,
+    /// Held by whoever writes or removes files: one that is being made counts on copies of recordings that others have.
+    files: Arc<tokio::sync::Mutex<()>>,
 }
 
 fn folder_of(config: &Config) -> PathBuf {
@@ -331,6 +333,7 @@ impl StreamManager {
         let (manager, keeper) = (self.clone(), self.inner.storage.keeper().cloned());
         self.inner.control.tasks.spawn(async move {
             let _ended = ended.drop_guard();
+            let _files = manager.inner.backups.files.clone().lock_owned().await;
             let inner = Arc::downgrade(&manager.inner);
             let told = move |progress: Progress| {
                 let Some(inner) = inner.upgrade() else { return false };
@@ -415,7 +418,7 @@ impl StreamManager {
     /// this name.
     ///
     /// # Errors
-    /// If a file cannot be deleted.
+    /// If a file cannot be deleted, or another backup is being made, which may count on the same copies.
     pub async fn delete_backup(&self, id: &str) -> Result<bool, ManagerError> {
         let (running, failed) = {
             let mut state = self.inner.backups.state.lock();
@@ -433,6 +436,14 @@ impl StreamManager {
             // It may have been done before it saw that.
             self.inner.backups.state.lock().failed.take_if(|info| info.id == id);
         }
+        let lock = self.inner.backups.files.clone().lock_owned();
+        let another = || self.inner.backups.state.lock().running.as_ref().map(|job| job.info.id.clone());
+        if let Some(another) = another() {
+            return Err(ManagerError::BackupRunning(another));
+        }
+        let Ok(_files) = tokio::time::timeout(STOP, lock).await else {
+            return Err(ManagerError::BackupRunning(another().unwrap_or_default()));
+        };
         let folder = folder_of(&self.config());
         let id = id.to_owned();
         let removing = tokio::task::spawn_blocking({
