@@ -10,10 +10,16 @@
 use crate::auth::Network;
 use parking_lot::RwLock;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::LazyLock;
 
 /// Addresses under which clouds tell machines their secrets: AWS, Azure, Google and others; AWS (containers, IPv6); Alibaba; Azure's agent.
 pub const METADATA_SERVICES: [&str; 5] =
     ["169.254.169.254", "169.254.170.2", "fd00:ec2::254", "100.100.100.200", "168.63.129.16"];
+
+/// They as networks.
+pub(crate) fn metadata_services() -> Vec<Network> {
+    METADATA_SERVICES.iter().filter_map(|address| address.parse().ok()).collect()
+}
 
 /// What may be connected to.
 ///
@@ -33,8 +39,7 @@ pub struct Rules {
 
 impl Default for Rules {
     fn default() -> Self {
-        let denied = METADATA_SERVICES.iter().filter_map(|address| address.parse().ok()).collect();
-        Self { denied, allowed: Vec::new() }
+        Self { denied: metadata_services(), allowed: Vec::new() }
     }
 }
 
@@ -42,10 +47,6 @@ impl Rules {
     /// Everything may be connected to but what is denied and not allowed.
     pub fn new(denied: Vec<Network>, allowed: Vec<Network>) -> Self {
         Self { denied, allowed }
-    }
-
-    const fn none() -> Self {
-        Self { denied: Vec::new(), allowed: Vec::new() }
     }
 
     /// Whether an address may be connected to.
@@ -76,27 +77,16 @@ fn by_name(host: &str, address: IpAddr) -> String {
     if is_name { format!("{host} leads to an address that is closed: ") } else { String::new() }
 }
 
-static RULES: RwLock<Option<Rules>> = RwLock::new(None);
+static RULES: LazyLock<RwLock<Rules>> = LazyLock::new(RwLock::default);
 
 /// Sets the rules of this process.
 pub fn set_rules(rules: Rules) {
-    *RULES.write() = Some(rules);
+    *RULES.write() = rules;
 }
 
 /// Looks at where a name leads. One address that is denied is enough: it is the one that would be tried in the end.
 pub(crate) fn check(host: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Result<(), Denied> {
     let rules = RULES.read();
-    let usual;
-    let rules = match &*rules {
-        Some(rules) => rules,
-        None => {
-            usual = Rules::default();
-            &usual
-        }
-    };
-    if *rules == Rules::none() {
-        return Ok(());
-    }
     match addresses.into_iter().find(|address| !rules.allows(*address)) {
         Some(address) => Err(Denied { host: host.to_owned(), address }),
         None => Ok(()),
@@ -129,7 +119,7 @@ mod tests {
         ] {
             assert_eq!(rules.allows(address.parse().unwrap()), allowed, "{address}");
         }
-        assert!(Rules::none().allows("127.0.0.1".parse().unwrap()));
+        assert!(Rules::new(Vec::new(), Vec::new()).allows("127.0.0.1".parse().unwrap()));
     }
 
     #[test]

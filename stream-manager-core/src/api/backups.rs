@@ -4,11 +4,11 @@ use super::access::Refused;
 use super::file;
 use super::problem::Problem;
 use super::query::{self, PageQuery};
-use super::{ApiState, json};
+use super::{ApiState, accepted, json};
 use crate::manager::{BackupInfo, BackupState, BackupTrigger};
 use axum::Router;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use schemars::JsonSchema;
@@ -53,11 +53,7 @@ async fn begin(State(state): State<Arc<ApiState>>, uri: Uri) -> Result<Response,
     let text = query.include.as_deref();
     let include = query::values("include", text)?;
     let begun = state.manager.begin_backup(text.map(|_| include), BackupTrigger::Request).await?;
-    let mut response = json(StatusCode::ACCEPTED, &begun);
-    if let Ok(location) = HeaderValue::try_from(format!("/api/backups/{}", begun.id)) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    Ok(response)
+    Ok(accepted(&begun, &format!("/api/backups/{}", begun.id)))
 }
 
 async fn one(

@@ -5,7 +5,7 @@ use super::body::{self, Media};
 use super::file;
 use super::problem::Problem;
 use super::query::{self, PageQuery};
-use super::{ApiState, json};
+use super::{ApiState, accepted, json};
 use crate::auth::{Action, Grant};
 use crate::config::DurationText;
 use crate::frame::WallTime;
@@ -14,7 +14,7 @@ use crate::playback::{ExportFormat, ExportOptions, Gaps, TimeZoneName};
 use crate::storage::index::TimeRange;
 use axum::Router;
 use axum::extract::{Extension, Path, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
@@ -138,11 +138,7 @@ pub(super) async fn begin(
         overwrite: false,
     };
     let begun = state.manager.begin_export(stream, range, new.gaps, options).await?;
-    let mut response = json(StatusCode::ACCEPTED, &begun);
-    if let Ok(location) = HeaderValue::try_from(format!("/api/exports/{}", begun.id)) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    Ok(response)
+    Ok(accepted(&begun, &format!("/api/exports/{}", begun.id)))
 }
 
 /// The file itself, whole or in pieces.

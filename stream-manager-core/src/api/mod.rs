@@ -226,6 +226,15 @@ pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     }
 }
 
+/// What has been begun, and where it can be watched.
+fn accepted(begun: &impl Serialize, location: &str) -> Response {
+    let mut response = json(StatusCode::ACCEPTED, begun);
+    if let Ok(location) = HeaderValue::try_from(location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
 async fn no_route(uri: Uri) -> Problem {
     let path: String = uri.path().chars().take(200).collect();
     Problem::new(StatusCode::NOT_FOUND, "no_such_path", format!("there is nothing at {path}"))

@@ -5,7 +5,7 @@
 //! million of files take no memory.
 
 use super::archive::{self, Telling};
-use super::{BackupError, Identities, Recipients, check_room};
+use super::{BackupError, Identities, Recipients, check_room, folder_of, with_end};
 use rusqlite::{Connection, OpenFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -14,9 +14,9 @@ use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
 use std::path::{Component, Path, PathBuf};
 
 /// The folder's name.
-pub const MIRROR: &str = "recordings";
+const MIRROR: &str = "recordings";
 /// How the names of lists beside archives end.
-pub const LIST_END: &str = ".recordings.jsonl";
+const LIST_END: &str = ".recordings.jsonl";
 /// A line of a list is not longer.
 const MAX_LINE_BYTES: u64 = 64 << 10;
 /// How often it is looked whether there is room.
@@ -24,19 +24,17 @@ const LOOK_EVERY_BYTES: u64 = 64 << 20;
 
 /// Where the list of an archive is.
 pub(super) fn list_of(archive: &Path) -> PathBuf {
-    let mut name = archive.as_os_str().to_owned();
-    name.push(LIST_END);
-    name.into()
+    with_end(archive, LIST_END)
 }
 
 /// A file of a recording, by its place in its folder for recordings.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Entry {
-    pub(super) directory: String,
-    pub(super) folder: String,
-    pub(super) name: String,
-    pub(super) bytes: u64,
-    pub(super) sha256: String,
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    directory: String,
+    folder: String,
+    name: String,
+    bytes: u64,
+    sha256: String,
 }
 
 impl Entry {
@@ -46,7 +44,7 @@ impl Entry {
     }
 
     /// Its place below the folder's; none if it leads elsewhere.
-    pub(super) fn place(&self) -> Option<PathBuf> {
+    fn place(&self) -> Option<PathBuf> {
         let normal = |path: &Path| path.components().all(|part| matches!(part, Component::Normal(_)));
         let path = Path::new(&self.folder).join(&self.name);
         (normal(Path::new(&self.directory)) && normal(&path) && !self.name.is_empty()).then_some(path)
@@ -54,26 +52,24 @@ impl Entry {
 
     /// Its copy in a mirror.
     fn copy(&self, mirror: &Path, encrypted: bool) -> Option<PathBuf> {
-        let mut path = mirror.join(&self.directory).join(self.place()?).into_os_string();
-        if encrypted {
-            path.push(".age");
-        }
-        Some(path.into())
+        let path = mirror.join(&self.directory).join(self.place()?);
+        Some(if encrypted { with_end(&path, ".age") } else { path })
     }
 }
 
 /// Reads a list, line by line.
-pub(super) struct List<R> {
-    from: BufReader<R>,
+struct List {
+    from: BufReader<File>,
     path: PathBuf,
 }
 
-impl<R: std::io::Read> List<R> {
-    pub(super) fn new(from: R, path: &Path) -> Self {
-        Self { from: BufReader::new(from), path: path.to_owned() }
+impl List {
+    fn open(path: &Path) -> Result<Self, BackupError> {
+        let file = File::open(path).map_err(BackupError::io(path))?;
+        Ok(Self { from: BufReader::new(file), path: path.to_owned() })
     }
 
-    pub(super) fn next(&mut self) -> Result<Option<Entry>, BackupError> {
+    fn next(&mut self) -> Result<Option<Entry>, BackupError> {
         let mut line = String::new();
         let read = std::io::Read::take(&mut self.from, MAX_LINE_BYTES).read_line(&mut line);
         read.map_err(BackupError::io(&self.path))?;
@@ -89,17 +85,13 @@ impl<R: std::io::Read> List<R> {
     }
 }
 
-fn open(path: &Path) -> Result<List<File>, BackupError> {
-    Ok(List::new(File::open(path).map_err(BackupError::io(path))?, path))
-}
-
 /// Several lists, read beside each other.
-struct Lists(Vec<(List<File>, Option<Entry>)>);
+struct Lists(Vec<(List, Option<Entry>)>);
 
 impl Lists {
     fn open(paths: impl IntoIterator<Item = PathBuf>) -> Result<Self, BackupError> {
         let read = |path: PathBuf| -> Result<_, BackupError> {
-            let mut list = open(&path)?;
+            let mut list = List::open(&path)?;
             let first = list.next()?;
             Ok((list, first))
         };
@@ -290,12 +282,6 @@ fn each(
     Ok(())
 }
 
-fn with_end(path: &Path, end: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(end);
-    name.into()
-}
-
 /// The lists of a folder, by name: those of older backups first.
 fn lists(folder: &Path) -> Result<Vec<PathBuf>, BackupError> {
     let mut lists = Vec::new();
@@ -337,10 +323,10 @@ pub fn forget(archive: &Path) -> Result<(), BackupError> {
     if !own.exists() {
         return Ok(());
     }
-    let folder = archive.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(archive);
     let mirror = folder.join(MIRROR);
     let mut others = Lists::open(lists(folder)?.into_iter().filter(|path| *path != own))?;
-    let mut list = open(&own)?;
+    let mut list = List::open(&own)?;
     while let Some(entry) = list.next()? {
         if others.find(&entry)?.is_none() {
             for copy in [false, true].into_iter().filter_map(|encrypted| entry.copy(&mirror, encrypted)) {
@@ -359,9 +345,8 @@ pub(super) fn bring(
     to: impl Fn(&str) -> Option<PathBuf>,
     is_there: impl Fn(&str, &Path) -> bool,
 ) -> Result<Vec<(String, PathBuf)>, BackupError> {
-    let folder = archive.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mirror = folder.join(MIRROR);
-    let mut list = open(list)?;
+    let mirror = folder_of(archive).join(MIRROR);
+    let mut list = List::open(list)?;
     let mut brought = Vec::new();
     while let Some(entry) = list.next()? {
         let damaged = |path: &Path, problem: &str| BackupError::Damaged {

@@ -25,13 +25,13 @@ mod restore;
 pub use archive::{config_of, verify};
 pub use crypt::{Identities, Recipients};
 pub use make::{BackupOptions, Made, Progress, make, make_telling};
-pub use mirror::{Copied, LIST_END, MIRROR, forget, sweep};
+pub use mirror::{Copied, forget, sweep};
 pub use restore::{RestoreOptions, RestoreReport, restore};
 
 use crate::frame::WallTime;
 use crate::storage::index::FILE_NAME as INDEX;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What an archive calls itself.
 const KIND: &str = "stream-manager-backup";
@@ -200,9 +200,20 @@ impl BackupError {
     }
 }
 
+/// A path with something behind its last name.
+fn with_end(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
+}
+
+/// The folder that a file lies in.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Whether there is room for so much in a folder, beside what is to be kept free.
-fn check_room(folder: &std::path::Path, wanted: u64, keep_free_bytes: u64) -> Result<(), BackupError> {
-    let folder = if folder.as_os_str().is_empty() { std::path::Path::new(".") } else { folder };
+fn check_room(folder: &Path, wanted: u64, keep_free_bytes: u64) -> Result<(), BackupError> {
     let space = crate::storage::space::space(folder)?;
     let free = space.free_bytes.saturating_sub(keep_free_bytes);
     if free > 0 && free >= wanted {
@@ -215,7 +226,7 @@ fn check_room(folder: &std::path::Path, wanted: u64, keep_free_bytes: u64) -> Re
 struct Staging(PathBuf);
 
 impl Staging {
-    fn new(beside: &std::path::Path) -> Result<Self, BackupError> {
+    fn new(beside: &Path) -> Result<Self, BackupError> {
         use std::os::unix::fs::DirBuilderExt as _;
         let path = beside.join(format!(".staging-{}", crate::auth::random_text::<12>()));
         std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(BackupError::io(&path))?;

@@ -1,6 +1,8 @@
 //! Back from a backup.
 
-use super::{BackupError, CONFIG, Identities, Manifest, RECORDINGS, Staging, archive, known, mirror};
+use super::{
+    BackupError, CONFIG, Identities, Manifest, RECORDINGS, Staging, archive, known, mirror, with_end,
+};
 use crate::frame::WallTime;
 use crate::storage::DataLock;
 use rusqlite::{Connection, OpenFlags};
@@ -182,12 +184,6 @@ impl<'a> Recordings<'a> {
         }
         Ok(())
     }
-}
-
-fn with_end(path: &Path, end: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(end);
-    name.into()
 }
 
 /// Whether a database is whole, and of a version that is known.

@@ -409,8 +409,7 @@ impl ModelSpec {
     /// What is wrong with it: the key, and what would be right. The file itself is not looked at.
     pub fn check(&self) -> Result<(), String> {
         let unit = |key: &str, value: f32| {
-            let ok = (0.0..=1.0).contains(&value);
-            if ok { Ok(()) } else { Err(format!("{key}: it is {value}; expected 0 to 1")) }
+            if units::is_part(value) { Ok(()) } else { Err(format!("{key}: it is {value}; expected 0 to 1")) }
         };
         if self.path.as_os_str().is_empty() {
             return Err("path: it is empty; expected an ONNX file".into());
@@ -694,15 +693,14 @@ impl AnalysisSettings {
                 format!("it is {}; expected more than 0, up to 1000", self.max_fps),
             ));
         }
-        let unit = |v: f32| (0.0..=1.0).contains(&v);
-        if let Some(threshold) = self.threshold.filter(|t| !unit(*t)) {
+        if let Some(threshold) = self.threshold.filter(|t| !units::is_part(*t)) {
             return Err(("inference/threshold", format!("it is {threshold}; expected 0 to 1")));
         }
         let Some(motion) = &self.motion else { return Ok(()) };
-        if !unit(motion.area) {
+        if !units::is_part(motion.area) {
             return Err(("inference/motion/area", format!("it is {}; expected 0 to 1", motion.area)));
         }
-        let wrong = |m: &&[f32; 4]| !m.iter().all(|v| unit(*v)) || m[0] >= m[2] || m[1] >= m[3];
+        let wrong = |m: &&[f32; 4]| !m.iter().all(|v| units::is_part(*v)) || m[0] >= m[2] || m[1] >= m[3];
         match motion.mask.iter().find(wrong) {
             Some(mask) => Err((
                 "inference/motion/mask",

@@ -1,7 +1,7 @@
 //! `[outbound]`: where this server connects to, and where not.
 
 use crate::auth::Network;
-use crate::outbound::{METADATA_SERVICES, Rules};
+use crate::outbound::{Rules, metadata_services};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -17,8 +17,7 @@ pub struct OutboundConfig {
 
 impl Default for OutboundConfig {
     fn default() -> Self {
-        let deny = METADATA_SERVICES.iter().filter_map(|address| address.parse().ok()).collect();
-        Self { deny, allow: Vec::new() }
+        Self { deny: metadata_services(), allow: Vec::new() }
     }
 }
 

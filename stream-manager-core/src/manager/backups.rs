@@ -350,7 +350,7 @@ impl StreamManager {
                     .ok()
                     .zip(keeper)
                     .map_or(0, |(space, keeper)| keeper.policy().min_free.bytes(space.total_bytes));
-                let options = plan.options.clone().keep_free_bytes(least);
+                let options = plan.options.keep_free_bytes(least);
                 Plan { options, ..plan }.carry_out(&mut told)
             });
             let made = work.await.unwrap_or_else(|_| Err("it came to an unexpected end".into()));

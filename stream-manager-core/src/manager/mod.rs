@@ -330,7 +330,7 @@ impl StreamManager {
                         state,
                         on_demand: stream.on_demand,
                         cancel: cancel.clone(),
-                        origin: None,
+                        origin: crate::trace::Origin::default(),
                     };
                     substream = Some(tokio::spawn(supervisor.run()));
                     small
@@ -369,7 +369,7 @@ impl StreamManager {
             state: sender,
             on_demand: stream.on_demand,
             cancel: cancel.clone(),
-            origin: Some(crate::trace::Origin::current()),
+            origin: crate::trace::Origin::current(),
         };
         let supervisor = tokio::spawn(supervisor.run());
         let tasks = Mutex::new(Some(Tasks { supervisor, sinks, substream }));

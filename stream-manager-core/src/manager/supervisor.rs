@@ -78,7 +78,7 @@ pub(super) struct Supervisor {
     pub(super) on_demand: Option<Duration>,
     pub(super) cancel: CancellationToken,
     /// What it was begun by: the first connection belongs to that.
-    pub(super) origin: Option<Origin>,
+    pub(super) origin: Origin,
 }
 
 enum Outcome {
@@ -232,7 +232,7 @@ impl Supervisor {
             url = self.source.address(),
             error = tracing::field::Empty
         );
-        let mut connecting = Some(self.origin.take().unwrap_or_default().adopt(connecting));
+        let mut connecting = Some(std::mem::take(&mut self.origin).adopt(connecting));
         let writer = self.hub.writer();
         writer.begin_session();
         let cancel = self.cancel.child_token();

@@ -31,16 +31,14 @@ impl Counted {
 /// Sends them again and again, until `cancel`, and once more then.
 pub(super) async fn keep_sending(otlp: Otlp, counted: Counted, cancel: CancellationToken) {
     let Some(interval) = otlp.metrics_interval() else { return };
-    while cancel.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
-        if let Some(text) = counted.text().await {
-            otlp.send_metrics(&text).await;
-        }
-    }
-    let last = async {
+    let send = || async {
         if let Some(text) = counted.text().await {
             otlp.send_metrics(&text).await;
         }
     };
-    // Who does not take them in time does not get them.
-    let _ = tokio::time::timeout(END, last).await;
+    while cancel.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
+        send().await;
+    }
+    // Who does not take the last ones in time does not get them.
+    let _ = tokio::time::timeout(END, send()).await;
 }

@@ -116,7 +116,6 @@ export class Live {
         else this.tell(state, detail);
       },
     });
-    this.player = player;
     this.end = () => {
       clearTimeout(limit);
       player.stop();
