@@ -59,6 +59,12 @@ pub(crate) fn zone(name: Option<&str>) -> Result<TimeZone, String> {
     }
 }
 
+/// What the machine's own time zone is called, if it has a name.
+#[cfg(feature = "http")]
+pub(crate) fn zone_name() -> Option<String> {
+    TimeZone::system().iana_name().map(str::to_owned)
+}
+
 /// What a clock on the wall says.
 pub(crate) fn civil(at: WallTime, zone: &TimeZone) -> Option<DateTime> {
     let timestamp = jiff::Timestamp::from_nanosecond(i128::from(at.as_unix_nanos())).ok()?;

@@ -167,6 +167,8 @@ pub(super) struct Me {
     user: Option<String>,
     /// What may be done; none if that is everything.
     permissions: Option<Vec<Permission>>,
+    /// The time zone that the server is in, such as Europe/Berlin; none if the machine has none with a name.
+    time_zone: Option<String>,
 }
 
 async fn log_in(State(state): Shared, request: Request) -> Result<Response, Refused> {
@@ -240,7 +242,8 @@ async fn me(State(state): Shared, request: Request) -> Result<Response, Refused>
         match authorize_for(&state, &parts, Subject::Streams, action, "http").await {
             Ok(grant) => {
                 let permissions = grant.permissions().map(<[Permission]>::to_vec);
-                return Ok(json(StatusCode::OK, &Me { user: grant.user, permissions }));
+                let time_zone = crate::week::zone_name();
+                return Ok(json(StatusCode::OK, &Me { user: grant.user, permissions, time_zone }));
             }
             Err(denied) => {
                 // A wrong password is wrong for all, and counted once.

@@ -8,7 +8,7 @@ use super::query::{self, bad};
 use crate::auth::Action;
 use crate::config::DurationText;
 use crate::frame::WallTime;
-use crate::manager::ManagerError;
+use crate::manager::{ManagerError, MarkGroup};
 use crate::playback::{
     Container, Follower, Gaps, PlainPlan, PlainReader, Plan, PlanReader, PlaybackRequest, Remux,
 };
@@ -371,6 +371,8 @@ pub(super) struct TimelineView {
     gaps: Vec<GapView>,
     /// What happened.
     marks: Vec<MarkView>,
+    /// What no retention deletes.
+    protected: Vec<SpanView>,
     /// Where it breaks off, if there is more than can be told at once.
     next: Option<i64>,
 }
@@ -394,6 +396,8 @@ struct MarkView {
     time: i64,
     kind: String,
     text: String,
+    /// How many of this kind there are, closer to each other than the resolution; this is the first.
+    count: u64,
 }
 
 fn millis(time: WallTime) -> i64 {
@@ -416,7 +420,17 @@ pub(super) async fn timeline(
         marks: found
             .marks
             .into_iter()
-            .map(|mark| MarkView { time: millis(mark.time), kind: mark.kind, text: mark.text })
+            .map(|MarkGroup { first, count }| MarkView {
+                time: millis(first.time),
+                kind: first.kind,
+                text: first.text,
+                count,
+            })
+            .collect(),
+        protected: found
+            .protected
+            .into_iter()
+            .map(|range| SpanView { start: millis(range.start), end: millis(range.end) })
             .collect(),
         next: found.next.map(millis),
     };

@@ -84,7 +84,7 @@ pub use job::{JobError, JobReport, Progress, RecordJob};
 pub use open::{OpenError, export_config};
 #[cfg(feature = "http")]
 pub(crate) use patch::{NO_ARRAY, find_array, pointer_of};
-pub use playback::Timeline;
+pub use playback::{MarkGroup, Timeline};
 #[cfg(feature = "http")]
 pub(crate) use probe::probe_with;
 pub use probe::{ProbeReport, ProbeTrack, probe};

@@ -4,7 +4,9 @@ use super::{ManagerError, StreamManager};
 use crate::event::RecordingState;
 use crate::frame::WallTime;
 use crate::playback::{Archive, Follower, Plan, PlanFrames, PlaybackRequest};
-use crate::storage::index::{Mark, RecordingItem, TimeRange};
+use crate::storage::index::{Mark, MarkFilter, MarkRow, RecordingItem, TimeRange};
+use std::collections::HashMap;
+use std::time::Duration;
 
 /// Spans and gaps, and marks, of a timeline at most.
 const MAX_ITEMS: usize = 20_000;
@@ -16,10 +18,21 @@ const PAGE: usize = 2000;
 pub struct Timeline {
     /// Spans and gaps, in order.
     pub items: Vec<RecordingItem>,
-    /// What happened.
-    pub marks: Vec<Mark>,
+    /// What happened, in order.
+    pub marks: Vec<MarkGroup>,
+    /// What no retention deletes, in order.
+    pub protected: Vec<TimeRange>,
     /// Where it breaks off, if there is more than can be told at once.
     pub next: Option<WallTime>,
+}
+
+/// Marks of one kind that are too close to each other to be drawn beside each other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MarkGroup {
+    /// The first of them.
+    pub first: Mark,
+    /// How many there are.
+    pub count: u64,
 }
 
 impl StreamManager {
@@ -70,7 +83,8 @@ impl StreamManager {
         Ok(PlanFrames::new(plan, follower)?)
     }
 
-    /// Spans, gaps and marks of a stream in a range. Gaps shorter than `resolution` are not told, and what they part becomes one.
+    /// Spans, gaps and marks of a stream in a range. Gaps shorter than `resolution` are not told, and what they part becomes one; so
+    /// do marks of a kind that are closer to each other.
     ///
     /// # Errors
     /// As [`recordings`](Self::recordings).
@@ -78,7 +92,7 @@ impl StreamManager {
         &self,
         id: &str,
         range: TimeRange,
-        resolution: std::time::Duration,
+        resolution: Duration,
     ) -> Result<Timeline, ManagerError> {
         let mut timeline = Timeline::default();
         let mut from = range;
@@ -95,14 +109,77 @@ impl StreamManager {
         }
         let until = TimeRange { end: timeline.next.unwrap_or(range.end), ..range };
         if until.start < until.end {
-            timeline.marks = self.marks(id, until, MAX_ITEMS).await?;
+            let index = self.need_index()?;
+            let name = self.recorded_id(id).await?;
+            timeline.protected =
+                index.read(move |catalog| catalog.protected_ranges(&name, until, resolution, MAX_ITEMS)).await?;
+            self.group_marks(id, until, resolution, &mut timeline).await?;
         }
         Ok(timeline)
+    }
+
+    async fn group_marks(
+        &self,
+        id: &str,
+        range: TimeRange,
+        resolution: Duration,
+        timeline: &mut Timeline,
+    ) -> Result<(), ManagerError> {
+        let mut filter = MarkFilter { stream: Some(id.to_owned()), range, ..MarkFilter::default() };
+        let mut groups = Groups::default();
+        loop {
+            let rows = self.find_marks(filter.clone(), PAGE).await?;
+            let Some(last) = rows.last() else { break };
+            filter.after = Some((last.mark.time, last.id));
+            let whole = rows.len() < PAGE;
+            rows.into_iter().for_each(|MarkRow { mark, .. }| groups.add(mark, resolution));
+            if groups.all.len() >= MAX_ITEMS {
+                // What comes after is for the next time, spans as well.
+                let end = groups.all.last().map_or(range.end, |group| group.first.time);
+                groups.all.retain(|group| group.first.time < end);
+                timeline.items.retain(|item| begins(item) < end);
+                timeline.next = Some(end);
+                break;
+            }
+            if whole {
+                break;
+            }
+        }
+        timeline.marks = groups.all;
+        Ok(())
+    }
+}
+
+fn begins(item: &RecordingItem) -> WallTime {
+    match item {
+        RecordingItem::Span { start, .. } | RecordingItem::Gap { start, .. } => *start,
+    }
+}
+
+/// Marks, of which those close to each other are one.
+#[derive(Default)]
+struct Groups {
+    all: Vec<MarkGroup>,
+    /// Where the newest of a kind is.
+    newest: HashMap<String, usize>,
+}
+
+impl Groups {
+    fn add(&mut self, mark: Mark, resolution: Duration) {
+        let at = self.newest.get(&mark.kind).copied();
+        if let Some(group) = at.and_then(|at| self.all.get_mut(at))
+            && mark.time.saturating_since(group.first.time) < resolution
+        {
+            group.count += 1;
+            return;
+        }
+        self.newest.insert(mark.kind.clone(), self.all.len());
+        self.all.push(MarkGroup { first: mark, count: 1 });
     }
 }
 
 /// Adds an item to those before it.
-fn join(items: &mut Vec<RecordingItem>, item: RecordingItem, resolution: std::time::Duration) {
+fn join(items: &mut Vec<RecordingItem>, item: RecordingItem, resolution: Duration) {
     if let RecordingItem::Gap { start, end: Some(end), .. } = &item
         && end.saturating_since(*start) < resolution
     {
@@ -133,7 +210,6 @@ fn join(items: &mut Vec<RecordingItem>, item: RecordingItem, resolution: std::ti
 mod tests {
     use super::*;
     use crate::storage::index::GapReason;
-    use std::time::Duration;
 
     fn time(seconds: i64) -> WallTime {
         WallTime::from_unix_nanos(seconds * 1_000_000_000)
@@ -163,5 +239,26 @@ mod tests {
         let RecordingItem::Span { end, bytes, segments, .. } = drawn(5)[0].clone() else { panic!("no span") };
         assert_eq!((drawn(5).len(), end, bytes, segments), (4, time(20), 2, 2));
         assert_eq!(drawn(60).len(), 2);
+    }
+
+    #[test]
+    fn marks_that_are_close_are_one() {
+        let mark = |at, kind: &str| Mark {
+            time: time(at),
+            kind: kind.into(),
+            text: String::new(),
+            data: serde_json::Value::Null,
+        };
+        let counts = |resolution| {
+            let mut groups = Groups::default();
+            for (at, kind) in [(0, "a"), (1, "b"), (4, "a"), (9, "a"), (11, "a"), (30, "b")] {
+                groups.add(mark(at, kind), Duration::from_secs(resolution));
+            }
+            groups.all.iter().map(|group| (group.first.kind.clone(), group.count)).collect::<Vec<_>>()
+        };
+        assert_eq!(counts(0).len(), 6);
+        let pair = |kind: &str, count| (kind.to_owned(), count);
+        assert_eq!(counts(10), [pair("a", 3), pair("b", 1), pair("a", 1), pair("b", 1)]);
+        assert_eq!(counts(100), [pair("a", 4), pair("b", 2)]);
     }
 }

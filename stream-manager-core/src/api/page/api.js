@@ -7,11 +7,11 @@
  *   id: string, state: string, reason: string, since: string | null, enabled: boolean, source_url: string, tracks: Track[],
  *   bitrate_bps: number | null, frame_rate: number | null, packets_lost: number, readers: Record<string, number>,
  *   recording: Recording, last_error: string | null, addresses: Record<string, string>, origin: string,
- *   config: {variants?: {name: string}[], on_demand?: boolean} | null, fallback: {active: boolean} | null,
+ *   config: {variants?: {name: string}[], on_demand?: boolean} | null, fallback: {active: boolean} | null, inference?: {state: string} | null,
  * }} Stream
  * @typedef {{id?: number, kind: string, stream?: string, time: string, [more: string]: any}} Happening
  * @typedef {{actions: string[], streams?: string[]}} Permission
- * @typedef {{user: string | null, permissions: Permission[] | null}} Me
+ * @typedef {{user: string | null, permissions: Permission[] | null, time_zone?: string | null}} Me
  */
 
 /** Where the API is: beside the page. */
@@ -50,6 +50,21 @@ export class Offline extends Error {
 export const bus = new EventTarget();
 let offline = false;
 
+/** How far the server's clock is ahead of this machine's, which may be wrong. */
+let ahead = 0;
+
+/** The time, as the server has it. */
+export function now() {
+  return Date.now() + ahead;
+}
+
+/** @param {Response} response */
+function setClock({ headers }) {
+  // Full seconds; what differs by less is the way and the rounding.
+  const difference = Date.parse(headers.get("date") ?? "") + 500 - Date.now();
+  if (Number.isFinite(difference)) ahead = Math.abs(difference) < 3000 ? 0 : Math.abs(difference - ahead) < 3000 ? ahead : difference;
+}
+
 /** @param {boolean} now */
 function online(now) {
   if (offline === !now) return;
@@ -82,6 +97,7 @@ export async function ask(method, path, body) {
     throw new Offline();
   }
   online(true);
+  setClock(response);
   const type = response.headers.get("content-type") ?? "";
   const answer = type.includes("json") ? await response.json().catch(() => ({})) : {};
   if (response.ok) return answer;
@@ -184,4 +200,14 @@ export function may(me, action, stream) {
 export function fits(pattern, id) {
   const parts = pattern.split("*").map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
   return new RegExp(`^${parts.join(".*")}$`).test(id);
+}
+
+/**
+ * Whether somebody may do something that is not about one stream.
+ * @param {Me} me
+ * @param {string} action
+ */
+export function mayAll(me, action) {
+  if (me.permissions === null) return true;
+  return me.permissions.some(({ actions, streams }) => (actions.includes(action) || actions.includes("admin")) && (streams === undefined || streams.includes("*")));
 }

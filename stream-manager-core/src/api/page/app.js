@@ -1,7 +1,10 @@
 // The control room: who one is, where one is, and whether the server answers.
 
-import { ask, bus, patiently, Refused } from "./api.js";
+import { add } from "./add.js";
+import { ask, bus, may, patiently, Refused } from "./api.js";
 import { button, fill, h } from "./dom.js";
+import { recordings } from "./recordings.js";
+import { hasSettings, settings } from "./settings.js";
 import { signin } from "./signin.js";
 import { streamPage } from "./stream.js";
 import { wall } from "./wall.js";
@@ -12,15 +15,24 @@ const THEME = "stream-manager.theme";
 const main = h("main", { id: "main", tabIndex: -1 });
 const banner = h("p", { class: "banner", role: "alert", hidden: true }, "The server does not answer. Trying again …");
 const who = h("span", { class: "who" });
+const nav = h("nav", { "aria-label": "Pages" });
 const header = h(
   "header",
   { class: "top" },
   h("a", { class: "skip", href: "#main", onclick: (/** @type {Event} */ event) => (event.preventDefault(), main.focus()) }, "Skip to the content"),
   h("a", { class: "brand", href: "#/" }, h("span", { "aria-hidden": "true" }, "◉"), " Stream Manager"),
+  nav,
   h("span", { class: "space" }),
   who,
   button("◐", theme, { class: "quiet", "aria-label": "Light or dark", title: "Light or dark" }),
 );
+/** @type {{name: string, path: string, may: (me: Me) => boolean, open: (place: HTMLElement, me: Me, id: string) => () => void}[]} */
+const PAGES = [
+  { name: "Live", path: "", may: () => true, open: wall },
+  { name: "Recordings", path: "recordings", may: (me) => may(me, "playback"), open: recordings },
+  { name: "Add", path: "add", may: (me) => may(me, "api.write"), open: add },
+  { name: "Settings", path: "settings", may: hasSettings, open: settings },
+];
 /** @type {(() => void) | null} */
 let leave = null;
 /** @type {Me | null} */
@@ -44,8 +56,13 @@ function show() {
   leave = null;
   if (!me) return;
   const { page, id } = place();
-  document.title = page === "stream" && id ? `${id} · Stream Manager` : "Stream Manager";
-  leave = page === "stream" && id ? streamPage(main, me, id) : wall(main, me);
+  const pages = PAGES.filter((one) => one.may(/** @type {Me} */ (me)));
+  fill(nav, pages.map(({ name, path }) => h("a", { href: `#/${path}`, "aria-current": path === page ? "page" : undefined }, name)));
+  const title = (page === "stream" && id) || pages.find(({ path }) => path && path === page)?.name;
+  document.title = title ? `${title} · Stream Manager` : "Stream Manager";
+  for (const open of document.querySelectorAll("dialog")) open.close();
+  if (page === "stream" && id) leave = streamPage(main, me, id);
+  else leave = (pages.find(({ path }) => path === page) ?? pages[0]).open(main, me, id);
 }
 
 async function begin() {
@@ -57,6 +74,7 @@ async function begin() {
   } catch (error) {
     me = null;
     fill(who);
+    fill(nav);
     // Who may do nothing at all without saying who they are is asked for that.
     if (error instanceof Refused && (error.status === 401 || error.status === 403)) {
       await signin(main, begin);

@@ -1,5 +1,7 @@
 // Elements from data: text is text wherever it comes from, so nothing in a stream's name is ever markup.
 
+import { now } from "./api.js";
+
 /** @typedef {Node | string | number | null | undefined | false} Child */
 
 /**
@@ -71,6 +73,49 @@ export function say(text) {
 }
 
 /**
+ * Asks for something in a dialog, and does it; it stays open with what went wrong, if something did.
+ * @param {string} title
+ * @param {(Child | Child[])[]} content
+ * @param {string} yes
+ * @param {() => unknown} action
+ * @param {string} [looks]
+ */
+export function dialog(title, content, yes, action, looks = "go") {
+  const problem = h("p", { class: "problem", role: "alert" });
+  const go = h("button", { type: "submit", class: looks }, yes);
+  const close = () => box.close();
+  const form = h(
+    "form",
+    {
+      method: "dialog",
+      onsubmit: async (/** @type {Event} */ event) => {
+        event.preventDefault();
+        if (go.getAttribute("aria-busy") === "true") return;
+        go.setAttribute("aria-busy", "true");
+        fill(problem);
+        try {
+          await action();
+          close();
+        } catch (error) {
+          fill(problem, error instanceof Error ? error.message : String(error));
+        } finally {
+          go.removeAttribute("aria-busy");
+        }
+      },
+    },
+    h("h2", {}, title),
+    content.flat(),
+    problem,
+    h("div", { class: "row" }, h("button", { type: "button", onclick: close }, "Cancel"), go),
+  );
+  const box = h("dialog", { "aria-label": title, onclose: () => box.remove() }, form);
+  document.body.append(box);
+  box.showModal();
+  // Who leaves the page leaves it as well.
+  addEventListener("hashchange", close, { once: true });
+}
+
+/**
  * Bytes as people say them.
  * @param {number} bytes
  */
@@ -99,7 +144,7 @@ export function rate(bits) {
  */
 export function since(time) {
   if (!time) return "";
-  const seconds = Math.max(0, (Date.now() - Date.parse(time)) / 1000);
+  const seconds = Math.max(0, (now() - Date.parse(time)) / 1000);
   if (seconds < 90) return `${Math.round(seconds)} s`;
   if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
   if (seconds < 129600) return `${Math.round(seconds / 3600)} h`;

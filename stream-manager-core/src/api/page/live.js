@@ -18,6 +18,9 @@ const AGAIN_MS = 2000;
 /** Whether the server has WebRTC is found out once. */
 let webrtc = true;
 
+/** Streams that do not come by WebRTC, for what they are made of. @type {Set<string>} */
+const otherwise = new Set();
+
 /** Shows a stream in an element, from start() to stop(). */
 export class Live {
   /**
@@ -35,11 +38,31 @@ export class Live {
     this.end = null;
     this.attempt = 0;
     this.muted = true;
+    /** @type {any} */
+    this.player = null;
   }
 
   start() {
     if (this.end) return;
-    this.#begin(webrtc ? "webrtc" : "mse");
+    this.#begin(this.#first());
+  }
+
+  /** @returns {Way} */
+  #first() {
+    return webrtc && !otherwise.has(this.id) ? "webrtc" : "mse";
+  }
+
+  /** How far what is shown is behind what is sent, in milliseconds, as far as that is known here. @returns {Promise<number | null>} */
+  async delay() {
+    if (this.way === "webrtc" && this.player) {
+      const { bufferMs, roundTripMs } = await this.player.statistics();
+      return bufferMs === undefined ? null : bufferMs + (roundTripMs ?? 0) / 2;
+    }
+    if (this.way === "mse" && this.shown instanceof HTMLVideoElement) {
+      const { buffered, currentTime } = this.shown;
+      return buffered.length ? (buffered.end(buffered.length - 1) - currentTime) * 1000 : null;
+    }
+    return null;
   }
 
   stop() {
@@ -76,13 +99,12 @@ export class Live {
       if (attempt !== this.attempt) return;
       if (answers) return this.#begin(other);
       this.tell("waiting", "the server does not answer");
-      const again = setTimeout(() => next(way === "pictures" ? first() : way), AGAIN_MS);
+      const again = setTimeout(() => next(way === "pictures" ? this.#first() : way), AGAIN_MS);
       this.end = () => clearTimeout(again);
     };
-    const first = () => /** @type {Way} */ (webrtc ? "webrtc" : "mse");
     if (way === "webrtc") this.#webrtc(attempt, next);
     else if (way === "mse") this.#mse(attempt, next);
-    else this.#pictures(attempt, () => next(first()));
+    else this.#pictures(attempt, () => next(this.#first()));
   }
 
   #video() {
@@ -110,15 +132,19 @@ export class Live {
     // What does not come this way may come another: a firewall, or a codec that the browser has only elsewhere.
     const limit = setTimeout(() => video.readyState < 2 && next("mse"), WEBRTC_LIMIT_MS);
     const player = new module.WhepPlayer(video, where, {
-      onstate: (/** @type {string} */ state, /** @type {string} */ detail) => {
+      onstate: (/** @type {string} */ state, /** @type {string} */ detail, /** @type {number} */ status) => {
         if (attempt !== this.attempt) return;
-        if (/406|415|codec/i.test(detail)) next("mse");
-        else this.tell(state, detail);
+        if (status === 406) {
+          otherwise.add(this.id);
+          next("mse");
+        } else this.tell(state, detail);
       },
     });
+    this.player = player;
     this.end = () => {
       clearTimeout(limit);
       player.stop();
+      this.player = null;
     };
     player.start();
   }
@@ -188,7 +214,7 @@ export class Live {
         if (attempt !== this.attempt) return;
         if (!heard) return next("pictures");
         this.tell("waiting", reason || "the connection has ended");
-        again = window.setTimeout(() => this.#begin(webrtc ? "webrtc" : "mse"), 2000);
+        again = window.setTimeout(() => this.#begin(this.#first()), 2000);
       };
     };
     media.addEventListener("sourceopen", open, { once: true });

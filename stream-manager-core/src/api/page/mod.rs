@@ -19,26 +19,36 @@ use std::io::Write as _;
 use std::sync::{Arc, OnceLock};
 
 /// Scripts and styles of our own alone; nothing that a stream's name holds is ever run.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; media-src 'self' blob: mediastream:; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob: mediastream:; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// The page's parts: name, media type, content.
-const PARTS: [(&str, &str, &str); 12] = [
+const PARTS: [(&str, &str, &str); 22] = [
     ("index.html", HTML, include_str!("index.html")),
     ("style.css", "text/css; charset=utf-8", include_str!("style.css")),
     ("icon.svg", "image/svg+xml", include_str!("icon.svg")),
-    ("app.js", SCRIPT, include_str!("app.js")),
+    ("accounts.js", SCRIPT, include_str!("accounts.js")),
+    ("add.js", SCRIPT, include_str!("add.js")),
     ("api.js", SCRIPT, include_str!("api.js")),
+    ("app.js", SCRIPT, include_str!("app.js")),
     ("chart.js", SCRIPT, include_str!("chart.js")),
     ("dom.js", SCRIPT, include_str!("dom.js")),
+    ("exports.js", SCRIPT, include_str!("exports.js")),
     ("live.js", SCRIPT, include_str!("live.js")),
+    ("overlay.js", SCRIPT, include_str!("overlay.js")),
+    ("qr.js", SCRIPT, include_str!("qr.js")),
+    ("recordings.js", SCRIPT, include_str!("recordings.js")),
+    ("replay.js", SCRIPT, include_str!("replay.js")),
+    ("settings.js", SCRIPT, include_str!("settings.js")),
     ("signin.js", SCRIPT, include_str!("signin.js")),
     ("stream.js", SCRIPT, include_str!("stream.js")),
     ("tile.js", SCRIPT, include_str!("tile.js")),
+    ("timeline.js", SCRIPT, include_str!("timeline.js")),
     ("wall.js", SCRIPT, include_str!("wall.js")),
+    ("zone.js", SCRIPT, include_str!("zone.js")),
 ];
 
 pub(super) fn routes() -> Router<Arc<ApiState>> {

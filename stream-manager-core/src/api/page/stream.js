@@ -2,14 +2,17 @@
 
 import { address, all, ask, listen, may, ofStream, Offline, playable, Refused } from "./api.js";
 import { chart } from "./chart.js";
-import { button, fill, h, rate, say, since, size } from "./dom.js";
+import { button, dialog, fill, h, rate, say, since, size } from "./dom.js";
 import { Live } from "./live.js";
+import { Overlay } from "./overlay.js";
+import { qrPicture } from "./qr.js";
 import { condition } from "./tile.js";
 
 /** @typedef {import("./api.js").Stream} Stream */
 
 const REFRESH_MS = 5000;
 const MAX_EVENTS = 50;
+const MAX_DELAYS = 60;
 const KINDS = [
   "stream_state", "recording_state", "stream_changed", "recording_gap", "segment_started", "session_opened", "session_closed", "consumer_lagged",
   "packets_lost", "forward_state", "fallback_state", "camera_event", "inference_state", "export_finished", "export_failed",
@@ -50,6 +53,7 @@ export function streamPage(place, me, id) {
       if (stream?.state === "running") fill(why, name === "playing" ? "" : detail);
     },
   });
+  const overlay = new Overlay(box, id);
   const state = h("span", { class: "state" });
   const facts = h("dl", { class: "facts" });
   const actions = h("div", { class: "actions" });
@@ -67,13 +71,25 @@ export function streamPage(place, me, id) {
     rate: chart("Bit rate", rate),
     frames: chart("Pictures a second", (value) => value.toFixed(1)),
     lost: chart("Packets lost", (value) => String(value)),
+    delay: chart("Delay here", (value) => `${Math.round(value)} ms`),
   };
+  /** @type {number[]} */
+  const delays = [];
   const sound = button("Sound on", () => {
     live.mute(!live.muted);
     sound.textContent = live.muted ? "Sound on" : "Sound off";
   });
   const full = button("Full screen", () => (document.fullscreenElement ? document.exitFullscreen() : player.requestFullscreen()));
   const snapshot = h("a", { class: "button", href: address(ofStream(id, "/snapshot.jpg")).href, download: `${id.replaceAll("/", "_")}.jpg` }, "Picture");
+
+  const removing = button("Remove …", () => {
+    const also = h("input", { type: "checkbox" });
+    return dialog("Remove the stream", [h("p", {}, `${id} is no longer taken in.`), h("label", { class: "check" }, also, h("span", {}, "and all of its recordings are deleted"))], "Remove", async () => {
+      await ask("DELETE", ofStream(id, also.checked ? "?recordings=all" : ""));
+      say(`${id} is removed.`);
+      location.hash = "#/";
+    }, "danger");
+  });
 
   /** @param {string} path @param {string} done */
   const act = async (path, done) => {
@@ -119,6 +135,9 @@ export function streamPage(place, me, id) {
     }
   };
 
+  /** @param {string} name @param {string} text */
+  const showQr = (name, text) => dialog(name, [h("div", { class: "qr" }, qrPicture(text) ?? h("p", {}, "The address is too long for a QR code.")), h("p", {}, h("code", {}, text))], "Copy", () => copy(text));
+
   const draw = () => {
     if (!stream) return;
     const { word, kind, why: reason } = condition(stream);
@@ -127,8 +146,11 @@ export function streamPage(place, me, id) {
     fill(state, word);
     if (!watched) fill(why, "You may not watch this stream.");
     else if (stream.state !== "running") fill(why, reason);
-    if (watched && playable(stream) && !document.hidden) live.start();
+    const playing = watched && playable(stream) && !document.hidden;
+    if (playing) live.start();
     else live.stop();
+    if (playing && stream.inference?.state === "running") overlay.start();
+    else overlay.stop();
     const picture = stream.tracks.find((track) => track.kind === "video");
     const sounds = stream.tracks.find((track) => track.kind === "audio");
     const { recording } = stream;
@@ -147,7 +169,7 @@ export function streamPage(place, me, id) {
       addresses,
       known.map(([key, name]) => {
         const text = stream?.addresses[key] ?? "";
-        return h("li", {}, h("span", {}, name), h("code", {}, text), button("Copy", () => copy(text), { "aria-label": `Copy the address for ${name}` }));
+        return h("li", {}, h("span", {}, name), h("code", {}, text), h("span", { class: "row" }, button("Copy", () => copy(text), { "aria-label": `Copy the address for ${name}` }), button("QR", () => showQr(name, text), { "aria-label": `The address for ${name} as a QR code` })));
       }),
     );
     drawActions();
@@ -198,6 +220,10 @@ export function streamPage(place, me, id) {
       charts.rate.show(samples.map((sample) => sample.bitrate_bps));
       charts.frames.show(samples.map((sample) => sample.frame_rate));
       charts.lost.show(samples.map((sample) => sample.packets_lost));
+      const delay = await live.delay();
+      if (delay !== null) delays.push(delay);
+      if (delays.length > MAX_DELAYS) delays.shift();
+      charts.delay.show(delays);
       await drawSessions();
     } catch (error) {
       if (error instanceof Refused && error.status === 404) {
@@ -212,11 +238,11 @@ export function streamPage(place, me, id) {
 
   fill(
     place,
-    h("div", { class: "bar" }, h("a", { class: "button", href: "#/", "aria-label": "Back to the wall" }, "‹"), h("h1", {}, id), state),
+    h("div", { class: "bar" }, h("a", { class: "button", href: "#/", "aria-label": "Back to the wall" }, "‹"), h("h1", {}, id), state, h("span", { class: "space" }), may(me, "playback", id) && h("a", { class: "button", href: `#/recordings/${encodeURIComponent(id)}` }, "Recordings"), may(me, "api.write", id) && removing),
     h(
       "div",
       { class: "stream" },
-      h("div", { class: "main" }, player, actions, h("dl", { class: "charts" }, charts.rate.element, charts.frames.element, charts.lost.element)),
+      h("div", { class: "main" }, player, actions, h("dl", { class: "charts" }, charts.rate.element, charts.frames.element, charts.lost.element, charts.delay.element)),
       h(
         "div",
         { class: "side" },
@@ -254,6 +280,7 @@ export function streamPage(place, me, id) {
     clearTimeout(soon);
     silence();
     live.stop();
+    overlay.stop();
     document.removeEventListener("visibilitychange", awake);
   };
   refresh();

@@ -3,6 +3,7 @@
 import { may, playable } from "./api.js";
 import { fill, h } from "./dom.js";
 import { Live } from "./live.js";
+import { Overlay } from "./overlay.js";
 
 /** @typedef {import("./api.js").Stream} Stream */
 
@@ -51,6 +52,7 @@ export class Tile {
         h("footer", {}, this.light, h("h2", { title: stream.id }, stream.id), this.state),
       ),
     );
+    this.overlay = new Overlay(this.box, stream.id);
     /** @type {Live | null} */
     this.live = null;
     this.visible = false;
@@ -96,6 +98,8 @@ export class Tile {
       this.live = null;
       this.element.dataset.playing = "false";
     }
+    if (wanted && this.stream.inference?.state === "running") this.overlay.start();
+    else this.overlay.stop();
   }
 
   /** The camera's own smaller stream for a small tile: nothing is encoded for that. */

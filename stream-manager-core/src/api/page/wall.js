@@ -86,7 +86,7 @@ export function wall(place, me) {
     const none = tiles.size
       ? "No stream fits."
       : may(me, "api.write")
-        ? "There are no streams yet. Add one with POST /api/streams, or in the configuration file."
+        ? h("span", {}, "There are no streams yet. ", h("a", { href: "#/add" }, "Add a camera"), ".")
         : "There are no streams that you may see.";
     fill(status, loaded && ids.length === 0 ? none : loaded ? "" : "Loading …");
     status.hidden = loaded && ids.length > 0;

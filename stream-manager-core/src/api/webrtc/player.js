@@ -8,7 +8,7 @@
 //   publisher.start();
 //
 // Both connect again by themselves, with growing pauses, until stop() is called. Options: `token`, sent as a bearer
-// token; `onstate(state, detail)` with "connecting", "playing" or "publishing", "waiting" (and why) or "stopped";
+// token; `onstate(state, detail)` with "connecting", "playing" or "publishing", "waiting" (and why, and the HTTP status if there is one) or "stopped";
 // `connection`, more for the RTCPeerConnection, such as {iceTransportPolicy: "relay"}.
 
 const FIRST_PAUSE_MS = 500;
@@ -81,8 +81,8 @@ class Session {
     this.#tell("stopped");
   }
 
-  #tell(state, detail = "") {
-    this.#options.onstate?.(state, detail);
+  #tell(state, detail = "", status = 0) {
+    this.#options.onstate?.(state, detail, status);
   }
 
   #headers(more = {}) {
@@ -100,11 +100,11 @@ class Session {
     }
   }
 
-  #again(attempt, why) {
+  #again(attempt, why, status) {
     if (attempt !== this.#attempt) return;
     this.#attempt += 1;
     this.#leave();
-    this.#tell("waiting", why);
+    this.#tell("waiting", why, status);
     // Not everybody at the same moment.
     this.#timer = setTimeout(() => this.#connect(), this.#pause * (0.75 + Math.random() / 2));
     this.#pause = Math.min(this.#pause * 2, LONGEST_PAUSE_MS);
@@ -148,13 +148,13 @@ class Session {
         try {
           why = JSON.parse(text).detail ?? why;
         } catch {}
-        throw new Error(why);
+        throw Object.assign(new Error(why), { status: answer.status });
       }
       if (session) this.#session = new URL(session, this.#url);
       await peer.setRemoteDescription({ type: "answer", sdp: text });
       this.#timer = setTimeout(() => this.#again(attempt, "no connection could be made"), CONNECT_LIMIT_MS);
     } catch (error) {
-      this.#again(attempt, error.message);
+      this.#again(attempt, error.message, error.status);
     }
   }
 }

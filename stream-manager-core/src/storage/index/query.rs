@@ -177,6 +177,54 @@ impl Catalog {
         Ok(items)
     }
 
+    /// Where a stream's recordings are protected in a range. Ranges with less than `resolution` between them are one.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn protected_ranges(
+        &self,
+        stream: &str,
+        range: TimeRange,
+        resolution: Duration,
+        limit: usize,
+    ) -> Result<Vec<TimeRange>, IndexError> {
+        self.try_protected_ranges(stream, range, resolution, limit).map_err(self.failed())
+    }
+
+    fn try_protected_ranges(
+        &self,
+        stream: &str,
+        range: TimeRange,
+        resolution: Duration,
+        limit: usize,
+    ) -> rusqlite::Result<Vec<TimeRange>> {
+        let Some(stream) = self.stream_number(stream)? else { return Ok(Vec::new()) };
+        let mut statement = self.connection.prepare_cached(
+            "SELECT start, end FROM segments \
+             WHERE stream = ?1 AND start >= ?2 AND start < ?3 AND state < 2 AND protected = 1 ORDER BY start, id",
+        )?;
+        let (from, to) = (range.start, range.end);
+        let mut rows =
+            statement.query(params![stream, self.read_from(stream, range)?, to.as_unix_nanos()])?;
+        let mut ranges: Vec<TimeRange> = Vec::new();
+        while let Some(row) = rows.next()? {
+            let start = WallTime::from_unix_nanos(row.get(0)?).max(from);
+            let end = WallTime::from_unix_nanos(row.get(1)?).min(to);
+            // Segments that follow on each other may be a few nanoseconds apart.
+            let near = resolution.max(Duration::from_millis(1));
+            if let Some(last) = ranges.last_mut()
+                && start.saturating_since(last.end) < near
+            {
+                last.end = last.end.max(end);
+            } else if ranges.len() >= limit {
+                break;
+            } else if end > start {
+                ranges.push(TimeRange { start, end });
+            }
+        }
+        Ok(ranges)
+    }
+
     fn gaps(&self, stream: i64, range: TimeRange, limit: usize) -> rusqlite::Result<Vec<RecordingItem>> {
         let (from, to) = (range.start.as_unix_nanos(), range.end.as_unix_nanos());
         let mut statement = self.connection.prepare_cached(

@@ -119,6 +119,12 @@ fn protected_segments_are_not_doomed_and_the_oldest_of_all_go_first() {
     assert_eq!(catalog.protect("a", range(25, 26), true).unwrap(), 1);
     assert_eq!(catalog.protect("a", range(25, 26), true).unwrap(), 0, "nothing changes twice");
     assert_eq!(catalog.totals().unwrap()[0].protected_bytes, 1000);
+    let shown = |range, resolution| {
+        catalog.protected_ranges("a", range, std::time::Duration::from_secs(resolution), 9).unwrap()
+    };
+    assert_eq!(shown(range(0, 100), 0), [range(20, 30)]);
+    assert_eq!(shown(range(25, 100), 0), [range(25, 30)]);
+    assert!(shown(range(30, 100), 0).is_empty());
     let ids = |doomed: Vec<Doomed>| doomed.into_iter().map(|d| d.id.0).collect::<Vec<_>>();
     assert_eq!(ids(catalog.doom(&Selection::Oldest, false, 2).unwrap()), [2, 4]);
     // Being deleted, they are gone for whoever asks, but not forgotten.
