@@ -22,7 +22,9 @@ const wait = async (what) => {
 };
 const LIMIT = { timeout: 30000 };
 
-async function open(size = { width: 1440, height: 900 }) {
+const SIZES = { desktop: { width: 1440, height: 900 }, phone: { width: 390, height: 844 }, '4k': { width: 3840, height: 2160 } };
+
+async function open(size = SIZES.desktop) {
   // axe is no part of the page.
   const context = await browser.newContext({ viewport: size, bypassCSP: true, reducedMotion: 'reduce' });
   const page = await context.newPage();
@@ -45,6 +47,18 @@ async function look(page, name) {
   if (pictures) await page.screenshot({ path: path.join(pictures, `${name}.png`) });
 }
 
+/** The same at each size. */
+async function lookAll(page, name) {
+  for (const [size, pixels] of Object.entries(SIZES)) {
+    await page.setViewportSize(pixels);
+    await page.waitForTimeout(300);
+    await look(page, `${name}-${size}`);
+  }
+  await page.setViewportSize(SIZES.desktop);
+}
+
+const button = (page, name) => page.getByRole('button', { name, exact: true });
+const inDialog = (page, name) => page.getByRole('dialog').getByRole('button', { name, exact: true });
 const tiles = (page) => page.$$eval('.tile', (all) => all.map((tile) => tile.dataset.id));
 const plays = (page, id) => page.waitForSelector(`.tile[data-id="${id}"][data-playing="true"]`, LIMIT);
 const signIn = async (page, name, password) => {
@@ -55,8 +69,8 @@ const signIn = async (page, name, password) => {
 
 const flows = {
   async wall() {
-    for (const [name, width, height] of [['desktop', 1440, 900], ['phone', 390, 844], ['4k', 3840, 2160]]) {
-      const page = await open({ width, height });
+    for (const [name, pixels] of Object.entries(SIZES)) {
+      const page = await open(pixels);
       let bytes = 0;
       page.on('response', async (response) => {
         if (/\/(page\/.*)?$/.test(response.url())) bytes += Number((await response.allHeaders())['content-length'] ?? 0);
@@ -133,7 +147,7 @@ const flows = {
     await page.getByText('Name or password is wrong.').waitFor(LIMIT);
     await signIn(page, 'vic', 'of vic');
     await plays(page, 'yard/a');
-    tell({ tiles: await tiles(page), who: await page.textContent('.who') });
+    tell({ tiles: await tiles(page), who: await page.textContent('.who'), pages: await page.$$eval('header nav a', (all) => all.map((a) => a.textContent)) });
     await page.click('.tile[data-id="yard/a"]');
     await page.waitForSelector('.player[data-playing="true"]', LIMIT);
     tell({ buttons: await page.$$eval('.actions > *', (all) => all.map((b) => b.textContent)) });
@@ -174,6 +188,319 @@ const flows = {
     await page.waitForFunction(() => (document.querySelector('video')?.currentTime ?? 0) > 0, null, LIMIT);
   },
 
+  // Yesterday's event is found, watched, stepped through, exported, protected, deleted.
+  async recordings() {
+    const page = await open();
+    await page.goto(base);
+    await page.getByRole('link', { name: 'Recordings' }).click();
+    const videos = () => page.$$eval('.replay video', (all) => all.map((video) => ({ at: video.currentTime, ready: video.readyState, rate: video.playbackRate, paused: video.paused })));
+    const shown = () => page.waitForFunction(() => [...document.querySelectorAll('.replay video')].every((video) => video.readyState >= 2 && !video.seeking), null, LIMIT);
+    const cursor = () => page.$eval('canvas.timeline', (canvas) => Number(canvas.getAttribute('aria-valuenow')));
+    await shown();
+    await page.click('button[aria-label="Before"]');
+    await page.fill('input[aria-label="Search what happened"]', 'LEFT AT');
+    await page.getByRole('button', { name: /parcel.*left/ }).click();
+    await page.waitForFunction(() => document.querySelectorAll('.happened li').length === 1, null, LIMIT);
+    await shown();
+    tell({ found: await page.textContent('.happened li'), at: await cursor(), players: await page.$$eval('.replay', (all) => all.map((one) => one.dataset.id)) });
+    await lookAll(page, 'recordings');
+    // One picture on and back.
+    const before = (await videos())[0].at;
+    await page.keyboard.press('.');
+    await page.waitForFunction((at) => document.querySelector('.replay video').currentTime > at, before, LIMIT);
+    const on = (await videos())[0].at;
+    await page.keyboard.press('.');
+    await page.waitForFunction((at) => document.querySelector('.replay video').currentTime > at, on, LIMIT);
+    const further = (await videos())[0].at;
+    await page.keyboard.press(',');
+    await page.waitForFunction((at) => document.querySelector('.replay video').currentTime < at, further, LIMIT);
+    tell({ step: further - on, back: further - (await videos())[0].at });
+    // Together, at several speeds. What is recorded is short, so each begins where the mark is.
+    for (const rate of ['0.25', '1', '4']) {
+      await page.getByRole('button', { name: /parcel.*left/ }).click();
+      await shown();
+      const from = (await videos()).map(({ at }) => at);
+      await page.selectOption('select[aria-label="Speed"]', rate);
+      await button(page, 'Play').click();
+      await page.waitForFunction((at) => document.querySelector('.replay video').currentTime > at + 0.4, from[0], LIMIT);
+      const [one, other] = await videos();
+      tell({ rate: Number(rate), rates: [one.rate, other.rate].map((r) => Math.abs(r / Number(rate) - 1) <= 0.2), apart: Math.abs(one.at - from[0] - (other.at - from[1])) });
+      await button(page, 'Pause').click();
+    }
+    // Over a picture of a gap, and of what there is.
+    for (let at = 0; at < 12; at++) await page.keyboard.press('+');
+    await page.waitForTimeout(1000);
+    const box = await page.locator('canvas.timeline').boundingBox();
+    await page.mouse.move(box.x + box.width / 2, box.y + 50);
+    await page.waitForSelector('.hover img:not([hidden])', LIMIT);
+    tell({ hover: await page.textContent('.hover figcaption') });
+    await look(page, 'recordings-hover');
+    await page.mouse.move(5, 5);
+    // Marked by hand.
+    await page.keyboard.press('m');
+    await page.getByRole('dialog').getByLabel('Text').fill('<b onclick=alert(1)>here</b>');
+    await look(page, 'recordings-mark');
+    await inDialog(page, 'Mark').click();
+    await page.fill('input[aria-label="Search what happened"]', '');
+    await page.getByText('<b onclick=alert(1)>here</b>').waitFor(LIMIT);
+    // A span, by dragging on the ruler.
+    await page.mouse.move(box.x + box.width * 0.45, box.y + 10);
+    await page.mouse.down();
+    await page.mouse.move(box.x + box.width * 0.6, box.y + 10, { steps: 4 });
+    await page.mouse.up();
+    await button(page, 'Export …').click();
+    await look(page, 'recordings-export');
+    await inDialog(page, 'Export').click();
+    const link = page.getByRole('link', { name: 'Download' });
+    await link.waitFor(LIMIT);
+    const [download] = await Promise.all([page.waitForEvent('download', LIMIT), link.click()]);
+    tell({ exported: await download.path() });
+    await button(page, 'Protect').click();
+    await page.getByText(/protected\.$/).waitFor(LIMIT);
+    await wait('protected');
+    await button(page, 'Protect no longer').click();
+    await page.getByText(/protected no longer/).waitFor(LIMIT);
+    await button(page, 'Delete …').click();
+    await inDialog(page, 'Cancel').click();
+    await wait('nothing is deleted');
+    await button(page, 'Clear').click();
+    for (let at = 0; at < 8; at++) await page.keyboard.press('-');
+    await page.mouse.move(box.x + 3, box.y + 10);
+    await page.mouse.down();
+    await page.mouse.move(box.x + box.width - 3, box.y + 10, { steps: 4 });
+    await page.mouse.up();
+    await button(page, 'Delete …').click();
+    await inDialog(page, 'Delete').click();
+    await page.getByText(/are deleted\.$/).waitFor(LIMIT);
+    await wait('deleted');
+    // Whose clock is wrong sees the server's days all the same.
+    const wrong = await open();
+    await wrong.addInitScript(() => {
+      const real = Date.now;
+      Date.now = () => real() + 3 * 86400000;
+    });
+    await wrong.goto(`${base}#/recordings`);
+    await wrong.waitForFunction(() => [...document.querySelectorAll('.replay video')].some((video) => video.readyState >= 2), null, LIMIT);
+    tell({ wrongClock: await wrong.$eval('canvas.timeline', (canvas) => Number(canvas.getAttribute('aria-valuenow'))) });
+    // Days of 23 and 25 hours, and a midnight that does not exist.
+    tell(await wrong.evaluate(async () => {
+      const { dayOf, instant, ticks, full } = await import('./page/zone.js');
+      const zone = 'Europe/Berlin';
+      const hours = (year, month, day) => (instant(zone, year, month, day + 1) - instant(zone, year, month, day)) / 3600000;
+      const lines = (month, day) => ticks(instant(zone, 2026, month, day), instant(zone, 2026, month, day + 1) - 1, zone, 3600000).map(({ text }) => text);
+      const twice = instant(zone, 2026, 10, 25, 2, 30);
+      return {
+        hours: [hours(2026, 3, 29), hours(2026, 10, 25), hours(2026, 7, 1)],
+        spring: lines(3, 29).slice(0, 4),
+        autumn: lines(10, 25).slice(0, 5),
+        twice: [full(twice, zone), full(twice + 3600000, zone)],
+        beirut: new Date(dayOf(Date.UTC(2026, 2, 29, 12), 'Asia/Beirut')).toISOString(),
+      };
+    }));
+  },
+
+  // A week with 50,000 marks.
+  async week() {
+    const page = await open();
+    await page.goto(`${base}#/recordings`);
+    const counted = page.waitForResponse((response) => /timeline\?/.test(response.url()), LIMIT);
+    await button(page, 'Week').click();
+    await counted;
+    // Each of them, as none is left out.
+    tell(await page.evaluate(async () => {
+      const { Timeline } = await import('./page/timeline.js');
+      const week = 7 * 86400000;
+      const marks = Array.from({ length: 50000 }, (_, at) => ({ time: (at * week) / 50000, kind: ['person', 'car', 'note'][at % 3], text: '' }));
+      const spans = Array.from({ length: 2000 }, (_, at) => ({ start: (at * week) / 2000, end: ((at + 0.9) * week) / 2000 }));
+      const timeline = new Timeline({ zone: () => 'Europe/Berlin', now: () => week, onseek() {}, onmove() {}, onselect() {}, onhover() {} });
+      document.body.append(timeline.element);
+      timeline.rows = [{ id: 'x', data: { spans, gaps: [], marks, protected: [] } }];
+      timeline.show(0, week);
+      const begun = performance.now();
+      timeline.paint();
+      const drawn = performance.now() - begun;
+      timeline.stop();
+      timeline.element.remove();
+      return { drawnMs: drawn };
+    }));
+    await page.waitForTimeout(500);
+    await look(page, 'week-desktop');
+  },
+
+  // A camera is looked at, added, recorded; others are found, or come by a list.
+  async add() {
+    const page = await open();
+    await page.goto(base);
+    await page.getByRole('link', { name: 'Add a camera' }).waitFor(LIMIT);
+    await look(page, 'empty-desktop');
+    await page.getByRole('link', { name: 'Add a camera' }).click();
+    const [camera, device, nobody] = (await lines.next()).value.split(' ');
+    await page.getByLabel('Address', { exact: true }).fill(nobody);
+    await button(page, 'Look at it').click();
+    await page.locator('.probe .problem').waitFor(LIMIT);
+    tell({ problem: await page.textContent('.probe .problem') });
+    await page.getByLabel('Address', { exact: true }).fill(camera);
+    await button(page, 'Look at it').click();
+    await page.locator('.probe img').waitFor(LIMIT);
+    tell({ seen: await page.textContent('.probe'), picture: await page.$eval('.probe img', (image) => image.decode().then(() => image.naturalWidth)) });
+    await page.getByLabel('Name', { exact: true }).fill('yard/new');
+    await page.getByLabel('Kept for days').first().fill('7');
+    await lookAll(page, 'add');
+    await button(page, 'Add the camera').click();
+    await page.waitForSelector('.player[data-playing="true"]', LIMIT);
+    tell({ added: await page.textContent('h1') });
+    await page.getByRole('link', { name: 'Add' }).click();
+    // The same name again is refused in words, where one is.
+    await page.getByLabel('Address', { exact: true }).fill(camera);
+    await page.getByLabel('Name', { exact: true }).fill('yard/new');
+    await button(page, 'Add the camera').click();
+    await page.locator('form .problem:not(:empty)').waitFor(LIMIT);
+    tell({ refused: await page.textContent('form .problem') });
+    await page.getByLabel('Hosts').fill(device);
+    await button(page, 'Discover').click();
+    await page.locator('.devices button').first().waitFor(LIMIT);
+    tell({ found: await page.$$eval('.devices button', (all) => all.map((one) => one.textContent)) });
+    await page.locator('.devices button').first().click();
+    await page.locator('.probe img').waitFor(LIMIT);
+    tell({ chosen: await page.inputValue('input[inputmode=url]') });
+    // By a list, of which one line is wrong.
+    await page.getByLabel(/A line each/).fill(`many/1 ${camera}\n# a remark\nwhat is this\nmany/2 ${camera}`);
+    await button(page, 'Check').click();
+    await page.getByText(/Line 3/).waitFor(LIMIT);
+    await page.getByLabel(/A line each/).fill(`many/1 ${camera}\nyard/new ${camera}\n${camera}`);
+    await button(page, 'Check').click();
+    await page.getByText('2 can be added, 1 cannot.').waitFor(LIMIT);
+    await look(page, 'add-many');
+    await button(page, 'Add all').click();
+    await page.getByText('2 are added, 1 are not.').waitFor(LIMIT);
+    tell({ results: await page.$$eval('.results li', (all) => all.map((one) => one.textContent)) });
+    // It goes again.
+    await page.goto(`${base}#/stream/${encodeURIComponent('yard/new')}`);
+    await button(page, 'Remove …').click();
+    await inDialog(page, 'Remove').click();
+    await plays(page, 'many/1');
+    await wait('removed');
+  },
+
+  async settings() {
+    const page = await open();
+    await page.goto(`${base}#/settings`);
+    await page.locator('.room').first().waitFor(LIMIT);
+    const tabs = await page.$$eval('.tabs a', (all) => all.map((a) => a.textContent));
+    tell({ tabs });
+    for (const name of tabs) {
+      await page.locator('.tabs').getByRole('link', { name }).click();
+      await page.locator('.settings > :not(.loading)').first().waitFor(LIMIT);
+      await page.waitForTimeout(500);
+      await lookAll(page, `settings-${name.toLowerCase()}`);
+    }
+    // Checked before it is applied.
+    await page.locator('.tabs').getByRole('link', { name: 'Configuration' }).click();
+    const text = page.getByLabel('Configuration as JSON');
+    await page.waitForFunction(() => document.querySelector('textarea').value.includes('min_free'), null, LIMIT);
+    const before = await text.inputValue();
+    const free = before.match(/"min_free": "[^"]*"/)[0];
+    tell({ applyAtFirst: await button(page, 'Apply').isDisabled() });
+    await text.fill(before.replace(free, '"min_free": "much"'));
+    await button(page, 'Check').click();
+    await page.locator('.settings .problem').filter({ hasText: 'min_free' }).waitFor(LIMIT);
+    tell({ applyWrong: await button(page, 'Apply').isDisabled() });
+    await text.fill('{');
+    await button(page, 'Check').click();
+    await page.getByText(/This is not JSON/).waitFor(LIMIT);
+    await text.fill(before.replace(free, '"min_free": "1%"'));
+    await button(page, 'Check').click();
+    await page.getByText('This can be applied.').waitFor(LIMIT);
+    await text.press('End');
+    await text.press('Space');
+    tell({ applyAfterAnotherKey: await button(page, 'Apply').isDisabled() });
+    await button(page, 'Check').click();
+    await page.waitForFunction(() => ![...document.querySelectorAll('button')].find((one) => one.textContent === 'Apply').disabled, null, LIMIT);
+    await button(page, 'Apply').click();
+    await page.getByText('This is applied.').waitFor(LIMIT);
+    await wait('applied');
+    // Users: the first one has to be made before others can sign in.
+    await page.locator('.tabs').getByRole('link', { name: 'Users' }).click();
+    await button(page, 'New user …').click();
+    await page.getByRole('dialog').getByLabel('Name').fill('vic');
+    await page.getByRole('dialog').getByLabel('Password').fill('a good password');
+    await page.getByRole('dialog').getByLabel(/Only these/).fill('yard/*');
+    await look(page, 'settings-new-user');
+    await inDialog(page, 'Add').click();
+    await page.getByRole('cell', { name: 'vic' }).waitFor(LIMIT);
+    tell({ user: await page.textContent('tbody tr:last-child') });
+    await button(page, 'New token …').click();
+    await page.getByRole('dialog').getByLabel('Name').fill('script');
+    await page.getByRole('dialog').getByLabel('Days').fill('30');
+    await inDialog(page, 'Make').click();
+    await page.locator('.secret code').waitFor(LIMIT);
+    tell({ token: await page.textContent('.secret code') });
+    await page.getByRole('row', { name: /vic/ }).getByRole('button', { name: 'Disable' }).click();
+    await page.getByRole('row', { name: /vic/ }).getByText('disabled').waitFor(LIMIT);
+    await page.getByRole('row', { name: /vic/ }).getByRole('button', { name: 'Remove …' }).click();
+    await inDialog(page, 'Remove').click();
+    await page.getByRole('row', { name: /vic/ }).waitFor({ state: 'detached', ...LIMIT });
+    await page.locator('.tabs').getByRole('link', { name: 'Backups' }).click();
+    await button(page, 'Make one now').click();
+    const link = page.getByRole('link', { name: 'Download' });
+    await link.waitFor(LIMIT);
+    const [download] = await Promise.all([page.waitForEvent('download', LIMIT), link.click()]);
+    tell({ backup: await download.path() });
+    await button(page, 'Delete …').click();
+    await inDialog(page, 'Delete').click();
+    await page.getByText('There is none yet.').waitFor(LIMIT);
+    await page.locator('.tabs').getByRole('link', { name: 'Log' }).click();
+    await page.locator('.log li').filter({ hasText: '/api/backups' }).first().waitFor(LIMIT);
+  },
+
+  // What is seen, drawn over the picture.
+  async seen() {
+    const page = await open();
+    const drawn = (where) => page.waitForFunction((selector) => Number(document.querySelector(`${selector} .overlay`)?.dataset.count ?? 0) > 0, where, LIMIT);
+    await page.goto(base);
+    await plays(page, 'persons');
+    await drawn('.tile');
+    await look(page, 'seen-wall');
+    await page.click('.tile[data-id="persons"]');
+    await page.waitForSelector('.player[data-playing="true"]', LIMIT);
+    await drawn('.player');
+    await page.waitForFunction(() => document.querySelector('.player .unseen')?.textContent.includes('person'), null, LIMIT);
+    // Something is painted there, not only counted.
+    tell({
+      painted: await page.$eval('.player .overlay', (canvas) => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some((byte) => byte > 0)),
+      words: await page.textContent('.player .unseen'),
+    });
+    await look(page, 'seen-stream');
+    await button(page, 'The address for RTSP as a QR code').click();
+    await look(page, 'seen-qr');
+    const { modules, address } = await page.evaluate(async () => {
+      const { qr } = await import('./page/qr.js');
+      const address = document.querySelector('dialog code').textContent;
+      return { address, modules: qr(address).map((row) => row.map((dark) => (dark ? '1' : '0')).join('')) };
+    });
+    tell({ modules, address });
+  },
+
+  // A slow network: pictures come, and what is asked for says that it is being done.
+  async slow() {
+    const page = await open();
+    const session = await page.context().newCDPSession(page);
+    await session.send('Network.enable');
+    await session.send('Network.emulateNetworkConditions', { offline: false, latency: 400, downloadThroughput: 50_000, uploadThroughput: 50_000 });
+    await page.goto(base);
+    await page.getByText('Loading …').first().waitFor(LIMIT);
+    await plays(page, 'ball');
+    await page.click('.tile[data-id="ball"]');
+    await page.waitForSelector('.player[data-playing="true"]', LIMIT);
+    await button(page, 'Pause recording').click();
+    // Whoever has pressed it sees at once that something is being done.
+    const busy = await page.$eval('.actions [aria-busy=true]', (one) => one.textContent).catch(() => '');
+    await button(page, 'Resume recording').waitFor(LIMIT);
+    tell({ busy });
+    await page.goto(`${base}#/recordings`);
+    await page.waitForFunction(() => [...document.querySelectorAll('.replay video')].some((video) => video.readyState >= 2), null, LIMIT);
+  },
+
   // 500 streams and names as long as they may be.
   async many() {
     const page = await open();
@@ -199,6 +526,8 @@ try {
   await flows[flow]();
 } catch (error) {
   errors.push(String(error?.stack ?? error));
+  const pages = pictures ? browser.contexts().flatMap((context) => context.pages()) : [];
+  for (const [at, page] of pages.entries()) await page.screenshot({ path: path.join(pictures, `${flow}-failed-${at}.png`) });
 }
 await browser.close();
 tell({ done: true, errors });

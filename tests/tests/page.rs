@@ -7,9 +7,11 @@ use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
+use stream_manager_core::frame::WallTime;
+use stream_manager_core::storage::index::{Catalog, Change, Mark};
 use stream_manager_tests::player::{missing, modules};
-use stream_manager_tests::program::{Server, signal, stream_manager, wait};
-use stream_manager_tests::{free_port, wait_until};
+use stream_manager_tests::program::{Server, finish, signal, stream_manager, tool, wait};
+use stream_manager_tests::{assets, free_port, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(40);
 const BALL: &str = "[[streams]]\nid = \"ball\"\nsource_url = \"test://ball?width=320&height=180&gop=25\"\nrecording = { enabled = true }\n";
@@ -54,7 +56,12 @@ impl Flow {
     }
 
     fn go_on(&mut self) {
-        self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        self.tell("");
+    }
+
+    /// A line for it.
+    fn tell(&mut self, line: &str) {
+        self.child.stdin.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
     }
 
     /// Nothing was wrong.
@@ -174,6 +181,7 @@ fn somebody_who_may_see_two_cameras() {
     let said = flow.next();
     assert_eq!(said["tiles"], json!(["yard/a", "yard/b"]));
     assert!(said["who"].as_str().unwrap().starts_with("vic"), "{said}");
+    assert_eq!(said["pages"], json!(["Live", "Recordings"]));
     assert_eq!(
         flow.next(),
         json!({"buttons": ["Sound on", "Full screen", "Picture"]}),
@@ -238,6 +246,290 @@ fn five_hundred_streams() {
     let (_folder, server) = Server::alone(&config);
     let Some(mut flow) = Flow::start("many", &server.url("/")) else { return };
     println!("{}", flow.next());
+    flow.end();
+    server.stop();
+}
+
+const DAY_MS: i64 = 86_400_000;
+
+/// Moves what was recorded to the day before: the files' names are what counts, and the index is made from them.
+fn a_day_earlier(recordings: &Path) {
+    for file in std::fs::read_dir(recordings).unwrap().map(|entry| entry.unwrap().path()) {
+        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+        let (day, rest) = name.split_at(10);
+        let Ok(midnight) = format!("{day}T00:00:00Z").parse::<WallTime>() else { continue };
+        let before = WallTime::from_unix_nanos(midnight.as_unix_nanos() - DAY_MS * 1_000_000).to_string();
+        std::fs::rename(&file, file.with_file_name(format!("{}{rest}", &before[..10]))).unwrap();
+    }
+}
+
+fn spans(server: &Server, id: &str) -> Vec<(i64, i64)> {
+    let (_, timeline) = server.call("GET", &format!("/api/streams/{id}/timeline?resolution=500ms"), None);
+    let number = |value: &Value| value.as_i64().unwrap();
+    let spans = timeline["spans"].as_array().unwrap().iter();
+    spans.map(|span| (number(&span["start"]), number(&span["end"]))).collect()
+}
+
+#[test]
+fn yesterdays_event() {
+    let stream = |id: &str| {
+        format!(
+            "[[streams]]\nid = \"{id}\"\nsource_url = \"test://ball?width=320&height=180&gop=25\"\nrecording = {{ enabled = true, segment_duration = \"4s\" }}\n"
+        )
+    };
+    let config = format!("{}{}", stream("door"), stream("yard"));
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), Some(&config));
+    for id in ["door", "yard"] {
+        wait_until("some is recorded", LIMIT, || {
+            spans(&server, id).first().is_some_and(|(start, end)| end - start > 12_000)
+        });
+    }
+    server.stop();
+    for id in ["door", "yard"] {
+        a_day_earlier(&folder.path().join("data/recordings").join(id));
+    }
+    let server = Server::start(folder.path(), Some(&config));
+    wait_until("yesterday is known", LIMIT, || {
+        let now = WallTime::now().as_unix_nanos() / 1_000_000;
+        ["door", "yard"].iter().all(|id| {
+            spans(&server, id).first().is_some_and(|(_, end)| now - end > DAY_MS / 2)
+                && spans(&server, id).len() > 1
+        })
+    });
+    let yesterday = spans(&server, "door")[0];
+    let at = WallTime::from_unix_nanos((yesterday.0 + 5000) * 1_000_000);
+    let mark = json!({"kind": "parcel", "text": "left at the door", "time": at.to_string()});
+    assert_eq!(server.call("POST", "/api/streams/door/marks", Some(&mark)).0, 201);
+    let Some(mut flow) = Flow::start("recordings", &server.url("/")) else { return };
+    let said = flow.next();
+    assert!(said["found"].as_str().unwrap().contains("left at the door"), "{said}");
+    assert_eq!(said["players"], json!(["door", "yard"]));
+    assert!((said["at"].as_i64().unwrap() - (yesterday.0 + 5000) / 1000).abs() <= 1, "{said}");
+    let said = flow.next();
+    // 25 pictures a second.
+    for key in ["step", "back"] {
+        assert!((said[key].as_f64().unwrap() - 0.04).abs() < 0.005, "{said}");
+    }
+    for rate in [0.25, 1.0, 4.0] {
+        let said = flow.next();
+        assert_eq!((said["rate"].as_f64(), &said["rates"]), (Some(rate), &json!([true, true])));
+        assert!(said["apart"].as_f64().unwrap() < 1.0, "{said}");
+    }
+    let said = flow.next();
+    assert!(said["hover"].as_str().unwrap().contains("parcel: left at the door"), "{said}");
+    let said = flow.next();
+    let mut ffprobe = Command::new("ffprobe");
+    ffprobe.args(["-v", "error", "-show_entries", "stream=codec_name", "-of", "csv=p=0"]);
+    ffprobe.arg(said["exported"].as_str().unwrap());
+    let output = finish(ffprobe, LIMIT);
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout).split_whitespace().collect::<Vec<_>>(),
+        ["h264", "aac"]
+    );
+    let protected = || {
+        let (_, timeline) = server.call("GET", "/api/streams/yard/timeline", None);
+        timeline["protected"].as_array().unwrap().len()
+    };
+    flow.waits_for("protected");
+    assert_eq!(protected(), 1);
+    flow.go_on();
+    flow.waits_for("nothing is deleted");
+    assert_eq!((protected(), spans(&server, "door")[0]), (0, yesterday));
+    flow.go_on();
+    flow.waits_for("deleted");
+    let left = spans(&server, "door");
+    assert!(left.is_empty() || left[0].0 > yesterday.1, "{left:?} {yesterday:?}");
+    assert!(!spans(&server, "yard").is_empty(), "the other one is as it was");
+    flow.go_on();
+    let said = flow.next();
+    let now = WallTime::now().as_unix_nanos() / 1_000_000_000;
+    assert!((said["wrongClock"].as_i64().unwrap() - now).abs() < 600, "{said} {now}");
+    let said = flow.next();
+    assert_eq!(said["hours"], json!([23, 25, 24]));
+    assert_eq!(said["spring"], json!(["Sun 29 Mar", "01:00", "03:00", "04:00"]));
+    assert_eq!(said["autumn"], json!(["Sun 25 Oct", "01:00", "02:00", "02:00", "03:00"]));
+    assert_eq!(said["twice"], json!(["Sun 25 Oct 2026, 02:30:00 CEST", "Sun 25 Oct 2026, 02:30:00 CET"]));
+    assert_eq!(said["beirut"], "2026-03-28T22:00:00.000Z");
+    flow.end();
+    server.stop();
+}
+
+#[test]
+fn a_week_with_many_marks() {
+    const MARKS: i64 = 50_000;
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), Some(BALL));
+    server.wait_for("ball", "recording", LIMIT, |s| s["recording"]["state"] == "recording");
+    server.stop();
+    let now = WallTime::now().as_unix_nanos();
+    let week = 7 * DAY_MS * 1_000_000;
+    let mark = |number: i64| Mark {
+        time: WallTime::from_unix_nanos(now - week + number * (week / MARKS)),
+        kind: ["person", "car", "note"][usize::try_from(number % 3).unwrap()].into(),
+        text: format!("number {number}"),
+        data: Value::Null,
+    };
+    let mut catalog = Catalog::open(&folder.path().join("data")).unwrap();
+    let changes: Vec<Change> = (0..MARKS).map(|number| Change::Mark("ball".into(), mark(number))).collect();
+    catalog.apply(&changes).unwrap();
+    drop(catalog);
+    let server = Server::start(folder.path(), Some(BALL));
+    let count = |resolution: &str| {
+        let begun = std::time::Instant::now();
+        let (status, timeline) =
+            server.call("GET", &format!("/api/streams/ball/timeline?resolution={resolution}"), None);
+        assert_eq!(status, 200, "{timeline}");
+        let marks = timeline["marks"].as_array().unwrap();
+        println!("{} marks at {resolution} in {:?}", marks.len(), begun.elapsed());
+        (marks.len(), marks.iter().map(|mark| mark["count"].as_i64().unwrap()).sum::<i64>(), timeline)
+    };
+    // A pixel of a week: none is left out, and few are sent.
+    let (few, all, timeline) = count("10m");
+    assert_eq!((all, &timeline["next"]), (MARKS, &Value::Null));
+    assert!(few < 3100, "{few}");
+    // As they are they are too many for one answer, which says where the rest is.
+    let (some, same, timeline) = count("0s");
+    assert_eq!(i64::try_from(some).unwrap(), same);
+    assert!((10_000..=20_000).contains(&some) && timeline["next"].is_i64(), "{some} {}", timeline["next"]);
+    if let Some(mut flow) = Flow::start("week", &server.url("/")) {
+        println!("{}", flow.next());
+        flow.end();
+    }
+    server.stop();
+}
+
+#[test]
+fn a_camera_is_added() {
+    let (_sources, source) = Server::alone(BALL);
+    source.wait_for("ball", "running", LIMIT, |s| s["state"] == "running");
+    let (_folder, server) = Server::alone("");
+    let camera = source.rtsp_url("ball");
+    let settings = json!({"profiles": [
+        {"token": "main", "source": "eye", "codec": "H264", "width": 320, "height": 180, "uri": camera},
+    ]});
+    let mut device = Command::new("python3")
+        .args([
+            &format!("{}/players/onvif_device.py", env!("CARGO_MANIFEST_DIR")),
+            "127.0.0.1",
+            &settings.to_string(),
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let port = BufReader::new(device.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+    if let Some(mut flow) = Flow::start("add", &server.url("/")) {
+        flow.tell(&format!(
+            "{camera} http://127.0.0.1:{port}/onvif/device_service rtsp://127.0.0.1:{}/x",
+            free_port()
+        ));
+        let said = flow.next();
+        assert!(said["problem"].as_str().unwrap().contains("connect"), "{said}");
+        let said = flow.next();
+        assert!(said["seen"].as_str().unwrap().contains("320 × 180"), "{said}");
+        assert!(said["picture"].as_i64().unwrap() > 0, "{said}");
+        assert_eq!(flow.next(), json!({"added": "yard/new"}));
+        let config = &server.stream("yard%2Fnew")["config"];
+        assert_eq!(config["recording"]["retention"]["max_age"], "7days", "{config}");
+        server.wait_for("yard%2Fnew", "recording", LIMIT, |s| s["recording"]["state"] == "recording");
+        let said = flow.next();
+        assert!(said["refused"].as_str().unwrap().contains("yard/new"), "{said}");
+        let said = flow.next();
+        assert!(said["found"][0].as_str().unwrap().contains("H264 320 × 180"), "{said}");
+        let said = flow.next();
+        assert!(said["chosen"].as_str().unwrap().ends_with("/ball"), "{said}");
+        let said = flow.next();
+        let results = said["results"].as_array().unwrap();
+        assert_eq!((results.len(), &results[1]), (4, &json!("many/1")), "{said}");
+        assert!(results[2].as_str().unwrap().starts_with("yard/new: "), "{said}");
+        flow.waits_for("removed");
+        assert_eq!(server.call("GET", "/api/streams/yard%2Fnew", None).0, 404);
+        flow.go_on();
+        flow.end();
+    }
+    signal(&device, "TERM");
+    let _ = device.wait();
+    server.stop();
+    source.stop();
+}
+
+#[test]
+fn settings_are_checked_before_they_are_applied() {
+    let (_folder, server) = Server::alone(BALL);
+    let Some(mut flow) = Flow::start("settings", &server.url("/")) else { return };
+    let said = flow.next();
+    let tabs = ["Storage", "Users", "Configuration", "Backups", "Log", "Health", "Models"];
+    assert_eq!(said["tabs"], json!(tabs));
+    assert_eq!(flow.next(), json!({"applyAtFirst": true}));
+    assert_eq!(flow.next(), json!({"applyWrong": true}));
+    assert_eq!(flow.next(), json!({"applyAfterAnotherKey": true}));
+    flow.waits_for("applied");
+    let (_, config) = server.call("GET", "/api/config", None);
+    assert_eq!(config["storage"]["min_free"], "1%");
+    flow.go_on();
+    let said = flow.next();
+    assert!(said["user"].as_str().unwrap().contains("of yard/*"), "{said}");
+    let said = flow.next();
+    assert!(said["token"].as_str().unwrap().len() > 20, "{said}");
+    let said = flow.next();
+    assert!(std::fs::metadata(said["backup"].as_str().unwrap()).unwrap().len() > 1000);
+    flow.end();
+    server.stop();
+}
+
+#[test]
+fn what_is_seen_is_drawn() {
+    let Some(assets) = assets() else {
+        println!("SKIPPED: the assets are not there");
+        return;
+    };
+    let config = format!(
+        "[[inference.models]]\nname = \"yolox\"\npath = \"{0}/yolox_nano.onnx\"\nkind = \"detector\"\nlabels = \"{0}/coco_classes.txt\"\n\
+         [[streams]]\nid = \"persons\"\nsource_url = \"file://{0}/one-by-one-person-detection.mp4?loop=true\"\ninference = {{ enabled = true, model = \"yolox\" }}\n",
+        assets.display()
+    );
+    let (folder, server) = Server::alone(&config);
+    wait_until("the model is there, or cannot be", LIMIT, || {
+        let state = server.call("GET", "/api/models/yolox", None).1["state"].clone();
+        state == "ready" || state == "failed"
+    });
+    let (_, model) = server.call("GET", "/api/models/yolox", None);
+    if model["state"] != "ready" {
+        println!("SKIPPED: {}", model["reason"]);
+        return;
+    }
+    let Some(mut flow) = Flow::start("seen", &server.url("/")) else { return };
+    let said = flow.next();
+    assert_eq!(said["painted"], true);
+    assert!(said["words"].as_str().unwrap().contains("person"), "{said}");
+    // What the code says, somebody else's program reads.
+    let said = flow.next();
+    if let Some(python) = tool("python") {
+        let rows: Vec<&str> =
+            said["modules"].as_array().unwrap().iter().map(|row| row.as_str().unwrap()).collect();
+        let script = "import sys, cv2, numpy as np\n\
+                      rows = sys.argv[1].split(',')\n\
+                      a = np.array([[0 if c == '1' else 255 for c in row] for row in rows], dtype=np.uint8)\n\
+                      a = np.kron(np.pad(a, 4, constant_values=255), np.ones((8, 8), dtype=np.uint8))\n\
+                      print(cv2.QRCodeDetector().detectAndDecode(a)[0])\n";
+        let mut command = Command::new(python);
+        command.args(["-c", script, &rows.join(",")]);
+        let output = finish(command, LIMIT);
+        assert_eq!(json!(String::from_utf8_lossy(&output.stdout).trim()), said["address"]);
+    } else {
+        println!("SKIPPED: nothing here reads QR codes");
+    }
+    flow.end();
+    server.stop();
+    drop(folder);
+}
+
+#[test]
+fn a_slow_network() {
+    let (_folder, server) = Server::alone(BALL);
+    let Some(mut flow) = Flow::start("slow", &server.url("/")) else { return };
+    assert_eq!(flow.next(), json!({"busy": "Pause recording"}));
     flow.end();
     server.stop();
 }

@@ -111,8 +111,9 @@ impl StreamManager {
         if until.start < until.end {
             let index = self.need_index()?;
             let name = self.recorded_id(id).await?;
-            timeline.protected =
-                index.read(move |catalog| catalog.protected_ranges(&name, until, resolution, MAX_ITEMS)).await?;
+            timeline.protected = index
+                .read(move |catalog| catalog.protected_ranges(&name, until, resolution, MAX_ITEMS))
+                .await?;
             self.group_marks(id, until, resolution, &mut timeline).await?;
         }
         Ok(timeline)

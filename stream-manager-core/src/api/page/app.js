@@ -1,10 +1,7 @@
 // The control room: who one is, where one is, and whether the server answers.
 
-import { add } from "./add.js";
-import { ask, bus, may, patiently, Refused } from "./api.js";
+import { ask, bus, may, mayAll, patiently, Refused } from "./api.js";
 import { button, fill, h } from "./dom.js";
-import { recordings } from "./recordings.js";
-import { hasSettings, settings } from "./settings.js";
 import { signin } from "./signin.js";
 import { streamPage } from "./stream.js";
 import { wall } from "./wall.js";
@@ -26,13 +23,19 @@ const header = h(
   who,
   button("◐", theme, { class: "quiet", "aria-label": "Light or dark", title: "Light or dark" }),
 );
-/** @type {{name: string, path: string, may: (me: Me) => boolean, open: (place: HTMLElement, me: Me, id: string) => () => void}[]} */
+/** @typedef {(place: HTMLElement, me: Me, id: string) => () => void} Open */
+/**
+ * The wall is there at once; the others come when somebody goes there.
+ * @type {{name: string, path: string, may: (me: Me) => boolean, load: () => Promise<Open>}[]}
+ */
 const PAGES = [
-  { name: "Live", path: "", may: () => true, open: wall },
-  { name: "Recordings", path: "recordings", may: (me) => may(me, "playback"), open: recordings },
-  { name: "Add", path: "add", may: (me) => may(me, "api.write"), open: add },
-  { name: "Settings", path: "settings", may: hasSettings, open: settings },
+  { name: "Live", path: "", may: () => true, load: async () => wall },
+  { name: "Recordings", path: "recordings", may: (me) => may(me, "playback"), load: async () => (await import("./recordings.js")).recordings },
+  { name: "Add", path: "add", may: (me) => mayAll(me, "api.write"), load: async () => (await import("./add.js")).add },
+  { name: "Settings", path: "settings", may: (me) => mayAll(me, "api.read"), load: async () => (await import("./settings.js")).settings },
 ];
+/** How often somebody has gone somewhere: what comes late is not shown any more. */
+let turn = 0;
 /** @type {(() => void) | null} */
 let leave = null;
 /** @type {Me | null} */
@@ -61,11 +64,23 @@ function show() {
   const title = (page === "stream" && id) || pages.find(({ path }) => path && path === page)?.name;
   document.title = title ? `${title} · Stream Manager` : "Stream Manager";
   for (const open of document.querySelectorAll("dialog")) open.close();
-  if (page === "stream" && id) leave = streamPage(main, me, id);
-  else leave = (pages.find(({ path }) => path === page) ?? pages[0]).open(main, me, id);
+  const mine = ++turn;
+  if (page === "stream" && id) {
+    leave = streamPage(main, me, id);
+    return;
+  }
+  const target = pages.find(({ path }) => path === page) ?? pages[0];
+  if (target.path) fill(main, h("p", { class: "empty" }, "Loading …"));
+  target.load().then(
+    (open) => {
+      if (mine === turn && me) leave = open(main, me, id);
+    },
+    () => mine === turn && fill(main, h("p", { class: "empty" }, "The server does not answer. "), button("Try again", () => location.reload())),
+  );
 }
 
 async function begin() {
+  turn += 1;
   leave?.();
   leave = null;
   fill(main, h("p", { class: "empty" }, "Loading …"));
@@ -97,6 +112,7 @@ async function begin() {
 }
 
 function signinNow() {
+  turn += 1;
   leave?.();
   leave = null;
   return signin(main, begin);

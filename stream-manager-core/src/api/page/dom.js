@@ -150,3 +150,16 @@ export function since(time) {
   if (seconds < 129600) return `${Math.round(seconds / 3600)} h`;
   return `${Math.round(seconds / 86400)} days`;
 }
+
+/** That can be told apart. */
+const COLOURS = ["#f5b83d", "#ff7ab0", "#b48cff", "#4cc38a", "#ff9152", "#4dd4d4"];
+
+/**
+ * A colour for things of a kind, always the same.
+ * @param {string} kind
+ */
+export function colour(kind) {
+  let sum = 0;
+  for (const letter of kind) sum = (sum * 31 + letter.charCodeAt(0)) >>> 0;
+  return COLOURS[sum % COLOURS.length];
+}

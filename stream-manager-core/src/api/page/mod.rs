@@ -125,7 +125,8 @@ mod tests {
     fn every_part_is_there_and_the_page_is_small() {
         for (name, text) in PARTS.map(|(name, _, text)| (name, text)) {
             // Modules name each other.
-            for other in text.split("from \"./").skip(1).filter_map(|rest| rest.split('"').next()) {
+            let named = ["from \"./", "import(\"./"].map(|before| text.split(before).skip(1));
+            for other in named.into_iter().flatten().filter_map(|rest| rest.split('"').next()) {
                 assert!(parts().contains_key(other), "{name} wants {other}");
             }
             assert!(!text.contains("innerHTML") && !text.contains("eval("), "{name}");

@@ -1,8 +1,7 @@
 // What is seen in a picture, drawn over it: boxes with their names.
 
 import { ask, ofStream } from "./api.js";
-import { h } from "./dom.js";
-import { colour } from "./timeline.js";
+import { colour, h } from "./dom.js";
 
 /** How often it is asked for. What is older than a few of these is not true any more. */
 const EVERY_MS = 400;

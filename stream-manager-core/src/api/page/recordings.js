@@ -16,6 +16,7 @@ const MARKS = 200;
 const SOON_MS = 150;
 const REFRESH_MS = 20_000;
 const SKIP_MS = 10_000;
+const NEAR_END_MS = 3000;
 
 /** @returns {{cameras: string[] | null, zone: string}} */
 function remembered() {
@@ -106,9 +107,22 @@ export function recordings(place, me, wanted) {
     const [year, month, day] = iso.split("-").map(Number);
     const at = instant(zone, year, month, day);
     whole("day", at);
-    // The same time of that day, or the first that is recorded then.
     const before = clock(deck.time, zone);
-    seek(instant(zone, year, month, day, before.hour, before.minute, before.second));
+    return settle(instant(zone, year, month, day, before.hour, before.minute, before.second));
+  };
+  /** To a time, or to what is recorded nearest to it, of what is shown. @param {number} time */
+  const settle = async (time) => {
+    read();
+    // Who moves meanwhile has it read again.
+    for (let newest; newest !== reading; ) await (newest = reading);
+    const spans = timeline.rows.flatMap(({ data }) => data?.spans ?? []).filter(({ start, end }) => end > timeline.from && start < timeline.to);
+    let [best, least] = [time, Infinity];
+    for (const { start, end } of spans) {
+      // What is written just now can be had in a moment.
+      const near = Math.max(start, Math.min(time, end - NEAR_END_MS));
+      if (Math.abs(near - time) < least) [best, least] = [near, Math.abs(near - time)];
+    }
+    if (!ended) seek(best);
   };
 
   // ---- what is there
@@ -125,7 +139,10 @@ export function recordings(place, me, wanted) {
     clearTimeout(soon);
     soon = window.setTimeout(read, SOON_MS);
   };
-  const read = async () => {
+  /** The newest reading. @type {Promise<void>} */
+  let reading = Promise.resolve();
+  const read = () => (reading = readNow());
+  const readNow = async () => {
     const mine = ++asked;
     const { from, to, resolution } = timeline;
     const more = (to - from) / 2;
@@ -481,7 +498,7 @@ export function recordings(place, me, wanted) {
       control("›", "After", () => turn(1)),
       dayButton,
       weekButton,
-      h("button", { type: "button", onclick: () => (whole("day", now()), seek(now() - 30_000)) }, "Now"),
+      h("button", { type: "button", onclick: () => (whole("day", now()), settle(now() - 30_000)) }, "Now"),
       label,
       h("span", { class: "space" }),
       zoneField,
@@ -518,7 +535,8 @@ export function recordings(place, me, wanted) {
     drawChoice();
     drawCameras();
     activate(chosen[0] ?? "");
-    seek(wantedTime ? Number(wantedTime) : now() - 60_000);
+    if (wantedTime) seek(Number(wantedTime));
+    else await settle(now() - 60_000);
   };
   begin().catch((error) => {
     empty.hidden = false;

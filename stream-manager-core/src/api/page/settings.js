@@ -1,7 +1,7 @@
 // Settings, a part at a time: storage, users, configuration, backups, log, health, models.
 
 import { accounts } from "./accounts.js";
-import { address, all, ask, listen, mayAll, now } from "./api.js";
+import { address, all, ask, listen, mayAll, now, Refused } from "./api.js";
 import { button, dialog, fill, h, say, since, size } from "./dom.js";
 import { full, long, ownZone } from "./zone.js";
 
@@ -20,14 +20,6 @@ const PARTS = [
   { name: "Health", path: "health", action: "api.read", open: health },
   { name: "Models", path: "models", action: "api.read", open: models },
 ];
-
-/**
- * Whether somebody has settings to look at.
- * @param {import("./api.js").Me} me
- */
-export function hasSettings(me) {
-  return PARTS.some(({ action }) => mayAll(me, action));
-}
 
 /**
  * @param {HTMLElement} place
@@ -253,7 +245,8 @@ function configuration(place) {
     } catch (error) {
       checked = "";
       changed();
-      fill(outcome, h("p", { class: "problem", role: "alert" }, String(/** @type {Error} */ (error).message)));
+      const where = error instanceof Refused && error.pointer ? `${error.pointer.slice(1).replaceAll("/", ".")}: ` : "";
+      fill(outcome, h("p", { class: "problem", role: "alert" }, where + String(/** @type {Error} */ (error).message)));
     }
   };
   fill(

@@ -5,7 +5,6 @@ import { chart } from "./chart.js";
 import { button, dialog, fill, h, rate, say, since, size } from "./dom.js";
 import { Live } from "./live.js";
 import { Overlay } from "./overlay.js";
-import { qrPicture } from "./qr.js";
 import { condition } from "./tile.js";
 
 /** @typedef {import("./api.js").Stream} Stream */
@@ -136,7 +135,10 @@ export function streamPage(place, me, id) {
   };
 
   /** @param {string} name @param {string} text */
-  const showQr = (name, text) => dialog(name, [h("div", { class: "qr" }, qrPicture(text) ?? h("p", {}, "The address is too long for a QR code.")), h("p", {}, h("code", {}, text))], "Copy", () => copy(text));
+  const showQr = async (name, text) => {
+    const { qrPicture } = await import("./qr.js");
+    dialog(name, [h("div", { class: "qr" }, qrPicture(text) ?? h("p", {}, "The address is too long for a QR code.")), h("p", {}, h("code", {}, text))], "Copy", () => copy(text));
+  };
 
   const draw = () => {
     if (!stream) return;

@@ -1,6 +1,6 @@
 // Recordings of several cameras over time, on a canvas: spans, gaps, what is protected, what happened. It is dragged, zoomed, and selected in.
 
-import { h } from "./dom.js";
+import { colour, h } from "./dom.js";
 import { DAY, full, long, ticks } from "./zone.js";
 
 /**
@@ -17,16 +17,6 @@ const SHORTEST = 10_000;
 const LONGEST = 62 * DAY;
 /** How far a finger may slip and still have tapped. */
 const TAP = 6;
-/** Marks have colours by their kind. */
-const COLOURS = ["#f5b83d", "#ff7ab0", "#b48cff", "#4cc38a", "#ff9152", "#4dd4d4"];
-
-/** @param {string} kind */
-export function colour(kind) {
-  let sum = 0;
-  for (const letter of kind) sum = (sum * 31 + letter.charCodeAt(0)) >>> 0;
-  return COLOURS[sum % COLOURS.length];
-}
-
 export class Timeline {
   /**
    * @param {{
@@ -310,13 +300,15 @@ export class Timeline {
       pen.fillStyle = of("good");
       for (const { start, end } of row.data.protected) box(start, end, top + ROW - 6, 4);
       // As many as there are pixels, however many there are.
-      let last = -9;
-      let kind = "";
-      for (const mark of row.data.marks) {
-        const x = Math.round(this.#x(mark.time));
-        if (x < 0 || x > width || (x === last && mark.kind === kind)) continue;
-        last = x;
-        if (kind !== mark.kind) pen.fillStyle = colour((kind = mark.kind));
+      /** @type {Map<string, {x: number, paint: string}>} */
+      const last = new Map();
+      for (const { time, kind } of row.data.marks) {
+        const x = Math.round(this.#x(time));
+        const before = last.get(kind);
+        if (x < 0 || x > width || before?.x === x) continue;
+        const paint = before?.paint ?? colour(kind);
+        last.set(kind, { x, paint });
+        pen.fillStyle = paint;
         pen.fillRect(x - 1, top + 14, 3, ROW - 16);
       }
     }
