@@ -227,11 +227,16 @@ const flows = {
       tell({ rate: Number(rate), rates: [one.rate, other.rate].map((r) => Math.abs(r / Number(rate) - 1) <= 0.2), apart: Math.abs(one.at - from[0] - (other.at - from[1])) });
       await button(page, 'Pause').click();
     }
-    // Over a picture of a gap, and of what there is.
-    for (let at = 0; at < 12; at++) await page.keyboard.press('+');
+    // Over what is marked.
+    await page.getByRole('button', { name: /parcel.*left/ }).click();
+    for (let at = 0; at < 6; at++) await page.keyboard.press('+');
     await page.waitForTimeout(1000);
     const box = await page.locator('canvas.timeline').boundingBox();
-    await page.mouse.move(box.x + box.width / 2, box.y + 50);
+    const share = await page.$eval('canvas.timeline', (canvas) => {
+      const [from, to, now] = ['min', 'max', 'now'].map((name) => Number(canvas.getAttribute(`aria-value${name}`)));
+      return (now - from) / (to - from);
+    });
+    await page.mouse.move(box.x + box.width * share, box.y + 50);
     await page.waitForSelector('.hover img:not([hidden])', LIMIT);
     tell({ hover: await page.textContent('.hover figcaption') });
     await look(page, 'recordings-hover');
@@ -241,12 +246,13 @@ const flows = {
     await page.getByRole('dialog').getByLabel('Text').fill('<b onclick=alert(1)>here</b>');
     await look(page, 'recordings-mark');
     await inDialog(page, 'Mark').click();
+    await page.getByRole('dialog').waitFor({ state: 'detached', ...LIMIT });
     await page.fill('input[aria-label="Search what happened"]', '');
     await page.getByText('<b onclick=alert(1)>here</b>').waitFor(LIMIT);
     // A span, by dragging on the ruler.
-    await page.mouse.move(box.x + box.width * 0.45, box.y + 10);
+    await page.mouse.move(box.x + box.width * share - 8, box.y + 10);
     await page.mouse.down();
-    await page.mouse.move(box.x + box.width * 0.6, box.y + 10, { steps: 4 });
+    await page.mouse.move(box.x + box.width * share + 8, box.y + 10, { steps: 4 });
     await page.mouse.up();
     await button(page, 'Export …').click();
     await look(page, 'recordings-export');
@@ -385,6 +391,8 @@ const flows = {
   async settings() {
     const page = await open();
     await page.goto(`${base}#/settings`);
+    await page.waitForSelector('form', LIMIT);
+    await signIn(page, 'root', 'of root');
     await page.locator('.room').first().waitFor(LIMIT);
     const tabs = await page.$$eval('.tabs a', (all) => all.map((a) => a.textContent));
     tell({ tabs });
@@ -419,7 +427,7 @@ const flows = {
     await button(page, 'Apply').click();
     await page.getByText('This is applied.').waitFor(LIMIT);
     await wait('applied');
-    // Users: the first one has to be made before others can sign in.
+    // Users and tokens.
     await page.locator('.tabs').getByRole('link', { name: 'Users' }).click();
     await button(page, 'New user …').click();
     await page.getByRole('dialog').getByLabel('Name').fill('vic');

@@ -17,12 +17,13 @@ function words(permissions) {
   return permissions.map(({ actions, streams }) => `${actions.includes("admin") ? "everything" : actions.join(", ")}${streams && !streams.includes("*") ? ` of ${streams.join(", ")}` : ""}`).join("; ") || "nothing";
 }
 
-/** A role, and for which streams. */
-function rights() {
-  const role = h("select", {}, ROLES.map(([value, text]) => h("option", { value }, text)));
+/** A role, and for which streams. The first user may do everything. @param {boolean} [first] */
+function rights(first = false) {
+  const role = h("select", {}, ROLES.filter(([value]) => !first || value === "admin").map(([value, text]) => h("option", { value }, text)));
   const streams = h("input", { placeholder: "all", autocomplete: "off", spellcheck: false });
   const line = h("label", {}, "Only these streams (yard/*, door)", streams);
   role.onchange = () => (line.hidden = role.value === "admin");
+  line.hidden = first;
   return {
     lines: [h("label", {}, "Role", role), line],
     config: () => {
@@ -35,6 +36,7 @@ function rights() {
 /** @param {HTMLElement} place @param {import("./api.js").Me} me */
 export function accounts(place, me) {
   let ended = false;
+  let nobody = false;
   const zone = ownZone();
   const users = h("div");
   const tokens = h("div");
@@ -43,7 +45,7 @@ export function accounts(place, me) {
   const newUser = () => {
     const name = h("input", { required: true, maxLength: 64, autocapitalize: "none", autocomplete: "off" });
     const password = h("input", { type: "password", required: true, autocomplete: "new-password" });
-    const may = rights();
+    const may = rights(nobody && me.user === null);
     dialog("A new user", [h("label", {}, "Name", name), h("label", {}, "Password", password), may.lines], "Add", async () => {
       await ask("POST", "api/users", { name: name.value.trim(), password: password.value, ...may.config() });
       await read();
@@ -54,6 +56,7 @@ export function accounts(place, me) {
   const read = async () => {
     const [{ items: found }, { items: keys }] = /** @type {{items: any[]}[]} */ (await Promise.all([ask("GET", "api/users"), ask("GET", "api/tokens")]));
     if (ended) return;
+    nobody = found.length === 0;
     fill(
       users,
       found.length === 0

@@ -112,6 +112,7 @@ export function recordings(place, me, wanted) {
   };
   /** To a time, or to what is recorded nearest to it, of what is shown. @param {number} time */
   const settle = async (time) => {
+    const { from, to } = timeline;
     read();
     // Who moves meanwhile has it read again.
     for (let newest; newest !== reading; ) await (newest = reading);
@@ -122,7 +123,8 @@ export function recordings(place, me, wanted) {
       const near = Math.max(start, Math.min(time, end - NEAR_END_MS));
       if (Math.abs(near - time) < least) [best, least] = [near, Math.abs(near - time)];
     }
-    if (!ended) seek(best);
+    // Who has gone elsewhere meanwhile stays there.
+    if (!ended && timeline.from === from && timeline.to === to) seek(best);
   };
 
   // ---- what is there

@@ -210,8 +210,8 @@ impl Catalog {
         while let Some(row) = rows.next()? {
             let start = WallTime::from_unix_nanos(row.get(0)?).max(from);
             let end = WallTime::from_unix_nanos(row.get(1)?).min(to);
-            // Segments that follow on each other may be a few nanoseconds apart.
-            let near = resolution.max(Duration::from_millis(1));
+            // Segments that follow on each other are a little apart by the clock.
+            let near = resolution.max(Duration::from_millis(100));
             if let Some(last) = ranges.last_mut()
                 && start.saturating_since(last.end) < near
             {
