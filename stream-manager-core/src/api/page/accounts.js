@@ -60,7 +60,7 @@ export function accounts(place, me) {
     fill(
       users,
       found.length === 0
-        ? h("p", { class: "dim" }, "There are no users: this machine may do everything, others nothing but what is open. The first user is an administrator.")
+        ? h("p", { class: "dim" }, me.user !== null ? "There are no users beside those of the configuration file." : "There are no users: this machine may do everything, others nothing but what is open. The first user is an administrator.")
         : table(
             "Users",
             ["Name", "May", "State", ""],

@@ -230,7 +230,8 @@ export class Timeline {
     if (!pen) return;
     pen.setTransform(scale, 0, 0, scale, 0, 0);
     pen.clearRect(0, 0, width, height);
-    pen.font = `12px ${style.fontFamily}`;
+    const letters = parseFloat(getComputedStyle(document.documentElement).fontSize) || 16;
+    pen.font = `${Math.min(16, letters * 0.75)}px ${style.fontFamily}`;
     pen.textBaseline = "middle";
     this.rows.forEach((row, at) => this.#paintRow(pen, row, RULER + at * ROW, of));
     // Times.
@@ -309,7 +310,7 @@ export class Timeline {
         const paint = before?.paint ?? colour(kind);
         last.set(kind, { x, paint });
         pen.fillStyle = paint;
-        pen.fillRect(x - 1, top + 14, 3, ROW - 16);
+        pen.fillRect(x - 1, top + 13, 3, 12);
       }
     }
     pen.fillStyle = of("text");
