@@ -133,7 +133,7 @@ mod tests {
         }
         let (plain, packed): (Vec<usize>, Vec<usize>) =
             parts().values().map(|part| (part.plain.len(), part.packed.len())).unzip();
-        assert!(plain.iter().sum::<usize>() < 200_000 && packed.iter().sum::<usize>() < 60_000);
+        assert!(plain.iter().sum::<usize>() < 200_000 && packed.iter().sum::<usize>() < 75_000);
     }
 
     #[test]
