@@ -138,7 +138,7 @@ impl StreamManager {
                 // What comes after is for the next time, spans as well.
                 let end = groups.all.last().map_or(range.end, |group| group.first.time);
                 groups.all.retain(|group| group.first.time < end);
-                timeline.items.retain(|item| begins(item) < end);
+                timeline.items.retain(|item| item.start() < end);
                 timeline.next = Some(end);
                 break;
             }
@@ -148,12 +148,6 @@ impl StreamManager {
         }
         timeline.marks = groups.all;
         Ok(())
-    }
-}
-
-fn begins(item: &RecordingItem) -> WallTime {
-    match item {
-        RecordingItem::Span { start, .. } | RecordingItem::Gap { start, .. } => *start,
     }
 }
 

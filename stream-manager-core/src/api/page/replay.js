@@ -174,7 +174,6 @@ export class Deck {
     this.time = now();
     this.rate = 1;
     this.playing = false;
-    this.ended = false;
     this.turn = setInterval(() => this.#tick(), 40);
   }
 
