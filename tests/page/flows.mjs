@@ -61,6 +61,12 @@ const button = (page, name) => page.getByRole('button', { name, exact: true });
 const inDialog = (page, name) => page.getByRole('dialog').getByRole('button', { name, exact: true });
 const tiles = (page) => page.$$eval('.tile', (all) => all.map((tile) => tile.dataset.id));
 const plays = (page, id) => page.waitForSelector(`.tile[data-id="${id}"][data-playing="true"]`, LIMIT);
+const downloaded = async (page) => {
+  const link = page.getByRole('link', { name: 'Download' });
+  await link.waitFor(LIMIT);
+  const [download] = await Promise.all([page.waitForEvent('download', LIMIT), link.click()]);
+  return download.path();
+};
 const signIn = async (page, name, password) => {
   await page.fill('input[name=username]', name);
   await page.fill('input[name=password]', password);
@@ -94,6 +100,23 @@ const flows = {
     await page.reload();
     await plays(page, 'ball');
     tell({ moved, kept: await tiles(page) });
+    // And in full screen: on to the next tile, which is opened.
+    await page.keyboard.press('f');
+    await page.waitForFunction(() => document.fullscreenElement?.matches('.grid'), null, LIMIT);
+    await page.keyboard.press('ArrowRight');
+    await page.keyboard.press('ArrowRight');
+    const focused = () => page.evaluate(() => document.activeElement?.closest('.tile')?.dataset.id);
+    const right = await focused();
+    await page.keyboard.press('ArrowLeft');
+    const left = await focused();
+    await look(page, 'wall-full');
+    await page.keyboard.press('f');
+    await page.waitForFunction(() => !document.fullscreenElement, null, LIMIT);
+    await page.keyboard.press('Enter');
+    await page.waitForURL('**/#/stream/dead', LIMIT);
+    await page.goBack();
+    await plays(page, 'ball');
+    tell({ left, right });
     await page.fill('input[type=search]', 'dea');
     tell({ searched: await tiles(page) });
     await page.fill('input[type=search]', '');
@@ -101,6 +124,8 @@ const flows = {
     tell({ one: await tiles(page), pager: await page.textContent('.pager') });
     await page.click('button[aria-label="Next page"]');
     tell({ next: await tiles(page) });
+    await page.keyboard.press('PageUp');
+    tell({ before: await tiles(page) });
   },
 
   async stream() {
@@ -188,6 +213,26 @@ const flows = {
     await page.waitForFunction(() => (document.querySelector('video')?.currentTime ?? 0) > 0, null, LIMIT);
   },
 
+  // A camera dies while it is watched, and comes back.
+  async camera() {
+    const page = await open();
+    await page.goto(base);
+    await plays(page, 'eye');
+    await wait('the camera dies');
+    await page.waitForSelector('.tile[data-id="eye"]:not([data-state="running"])', LIMIT);
+    await page.waitForFunction(() => document.querySelector('.tile .why')?.textContent, null, LIMIT);
+    tell({ state: await page.textContent('.tile .state'), why: await page.textContent('.tile .why') });
+    await look(page, 'wall-dead');
+    await page.goto(`${base}#/stream/eye`);
+    await page.locator('.why, .player .words').filter({ hasText: /./ }).first().waitFor(LIMIT);
+    await look(page, 'stream-dead');
+    await page.goto(base);
+    await wait('the camera is back');
+    await plays(page, 'eye');
+    const at = await page.$eval('.tile video', (video) => video.currentTime);
+    await page.waitForFunction((before) => (document.querySelector('.tile video')?.currentTime ?? 0) > before, at, LIMIT);
+  },
+
   // Yesterday's event is found, watched, stepped through, exported, protected, deleted.
   async recordings() {
     const page = await open();
@@ -227,6 +272,16 @@ const flows = {
       tell({ rate: Number(rate), rates: [one.rate, other.rate].map((r) => Math.abs(r / Number(rate) - 1) <= 0.2), apart: Math.abs(one.at - from[0] - (other.at - from[1])) });
       await button(page, 'Pause').click();
     }
+    // Over the hours in which nothing was recorded, on to what comes next.
+    const last = await cursor();
+    await button(page, 'Play').click();
+    await page.waitForFunction((at) => Number(document.querySelector('canvas.timeline').getAttribute('aria-valuenow')) > at + 3600 * 6, last, LIMIT);
+    const over = await cursor();
+    await page.waitForFunction(() => [...document.querySelectorAll('.replay video')].every((video) => !video.paused && video.currentTime > 0.2), null, LIMIT);
+    tell({ over });
+    await button(page, 'Pause').click();
+    await button(page, 'Day').click();
+    await page.click('button[aria-label="Before"]');
     // Over what is marked.
     await page.getByRole('button', { name: /parcel.*left/ }).click();
     for (let at = 0; at < 6; at++) await page.keyboard.press('+');
@@ -257,10 +312,7 @@ const flows = {
     await button(page, 'Export …').click();
     await look(page, 'recordings-export');
     await inDialog(page, 'Export').click();
-    const link = page.getByRole('link', { name: 'Download' });
-    await link.waitFor(LIMIT);
-    const [download] = await Promise.all([page.waitForEvent('download', LIMIT), link.click()]);
-    tell({ exported: await download.path() });
+    tell({ exported: await downloaded(page) });
     await button(page, 'Protect').click();
     await page.getByText(/protected\.$/).waitFor(LIMIT);
     await wait('protected');
@@ -450,10 +502,7 @@ const flows = {
     await page.getByRole('row', { name: /vic/ }).waitFor({ state: 'detached', ...LIMIT });
     await page.locator('.tabs').getByRole('link', { name: 'Backups' }).click();
     await button(page, 'Make one now').click();
-    const link = page.getByRole('link', { name: 'Download' });
-    await link.waitFor(LIMIT);
-    const [download] = await Promise.all([page.waitForEvent('download', LIMIT), link.click()]);
-    tell({ backup: await download.path() });
+    tell({ backup: await downloaded(page) });
     await button(page, 'Delete …').click();
     await inDialog(page, 'Delete').click();
     await page.getByText('There is none yet.').waitFor(LIMIT);

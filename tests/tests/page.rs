@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 use stream_manager_core::frame::WallTime;
 use stream_manager_core::storage::index::{Catalog, Change, Mark};
+use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::player::{missing, modules};
 use stream_manager_tests::program::{Server, finish, signal, stream_manager, tool, wait};
 use stream_manager_tests::{assets, free_port, wait_until};
@@ -122,9 +123,11 @@ fn the_wall() {
         assert_eq!(said["light"], "recording");
     }
     assert_eq!(flow.next(), json!({"moved": ["dead", "ball"], "kept": ["dead", "ball"]}));
+    assert_eq!(flow.next(), json!({"left": "dead", "right": "ball"}));
     assert_eq!(flow.next(), json!({"searched": ["dead"]}));
     assert_eq!(flow.next(), json!({"one": ["dead"], "pager": "1 of 2"}));
     assert_eq!(flow.next(), json!({"next": ["ball"]}));
+    assert_eq!(flow.next(), json!({"before": ["dead"]}));
     flow.end();
     // Viewers have gone with their pages.
     wait_until("nobody watches", LIMIT, || server.sessions("webrtc").is_empty());
@@ -239,6 +242,24 @@ fn it_comes_back_with_the_server() {
 }
 
 #[test]
+fn a_camera_dies_while_it_is_watched() {
+    let mut camera = Camera::start(Feed::h264());
+    let config = format!("[[streams]]\nid = \"eye\"\nsource_url = \"{}\"\n", camera.url());
+    let (_folder, server) = Server::alone(&config);
+    let Some(mut flow) = Flow::start("camera", &server.url("/")) else { return };
+    flow.waits_for("the camera dies");
+    camera.kill();
+    flow.go_on();
+    let said = flow.next();
+    assert_ne!(said["state"], "live");
+    flow.waits_for("the camera is back");
+    camera.revive();
+    flow.go_on();
+    flow.end();
+    server.stop();
+}
+
+#[test]
 fn five_hundred_streams() {
     let long = "x".repeat(60);
     let config: String =
@@ -316,6 +337,10 @@ fn yesterdays_event() {
         assert_eq!((said["rate"].as_f64(), &said["rates"]), (Some(rate), &json!([true, true])));
         assert!(said["apart"].as_f64().unwrap() < 1.0, "{said}");
     }
+    let said = flow.next();
+    let today = spans(&server, "door")[1].0 / 1000;
+    let over = said["over"].as_i64().unwrap();
+    assert!((today..today + 60).contains(&over), "{said} {today}");
     let said = flow.next();
     assert!(said["hover"].as_str().unwrap().contains("parcel: left at the door"), "{said}");
     let said = flow.next();

@@ -49,6 +49,21 @@ async fn a_stream_s_life() {
 }
 
 #[tokio::test]
+async fn backups_lie_with_the_data() {
+    let (app, folder) = app().await;
+    let (status, begun) = call(&app, "POST", "/api/backups", r#"{"include": ["state"]}"#).await;
+    assert_eq!(status, 202, "{begun}");
+    let path = format!("/api/backups/{}", begun["id"].as_str().unwrap());
+    let done = async {
+        while call(&app, "GET", &path, "").await.1["state"] == "running" {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), done).await.unwrap();
+    assert!(folder.path().join("backups").join(begun["file"].as_str().unwrap()).is_file());
+}
+
+#[tokio::test]
 async fn lists_are_paged() {
     let (app, _folder) = app().await;
     for n in 0..5 {

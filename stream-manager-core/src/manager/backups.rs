@@ -5,7 +5,6 @@
 
 use super::{Inner, ManagerError, StreamManager};
 use crate::backup::{self, BackupOptions, Copied, Include, Made, Progress};
-use crate::config::Config;
 use crate::event::EventKind;
 use crate::frame::WallTime;
 use parking_lot::Mutex;
@@ -121,10 +120,6 @@ pub(super) struct Backups {
     files: Arc<tokio::sync::Mutex<()>>,
 }
 
-fn folder_of(config: &Config) -> PathBuf {
-    config.backup.folder.clone().unwrap_or_else(|| config.storage.data_dir.join(FOLDER))
-}
-
 fn note_of(folder: &Path, info: &BackupInfo) -> PathBuf {
     folder.join(format!("{}.json", info.file))
 }
@@ -225,7 +220,7 @@ pub(super) async fn keep_making(inner: Weak<Inner>, cancel: CancellationToken) {
     let mut seen = None;
     loop {
         let Some(manager) = inner.upgrade().map(|inner| StreamManager { inner }) else { return };
-        let folder = folder_of(&manager.config());
+        let folder = manager.backup_folder();
         if seen.as_ref() != Some(&folder) {
             manager.look_at_backups(folder.clone()).await;
             seen = Some(folder);
@@ -244,6 +239,15 @@ pub(super) async fn keep_making(inner: Weak<Inner>, cancel: CancellationToken) {
 }
 
 impl StreamManager {
+    /// Where backups lie: in the data folder that this manager has, which need not be the configuration's.
+    fn backup_folder(&self) -> PathBuf {
+        let config = self.config();
+        config.backup.folder.clone().unwrap_or_else(|| {
+            let index = self.inner.storage.index();
+            index.map_or(&*config.storage.data_dir, |index| index.data_dir()).join(FOLDER)
+        })
+    }
+
     async fn look_at_backups(&self, folder: PathBuf) {
         let newest = tokio::task::spawn_blocking(move || {
             // How old one from the future is cannot be said: the clock was wrong.
@@ -279,7 +283,7 @@ impl StreamManager {
     ) -> Result<BackupInfo, ManagerError> {
         let config = self.config();
         let data_dir = self.inner.storage.index().ok_or(ManagerError::NoIndex)?.data_dir().to_owned();
-        let folder = folder_of(&config);
+        let folder = self.backup_folder();
         let invalid =
             |pointer: &str, problem: String| ManagerError::Invalid { pointer: pointer.into(), problem };
         let recipients = config.backup.recipients().map_err(|problem| invalid("/recipients", problem))?;
@@ -390,7 +394,7 @@ impl StreamManager {
 
     /// The backups in the folder, the one that is being made, and the last one if it failed; the oldest first.
     pub async fn backups(&self) -> Vec<BackupInfo> {
-        let folder = folder_of(&self.config());
+        let folder = self.backup_folder();
         let mut all = tokio::task::spawn_blocking(move || read(&folder)).await.unwrap_or_default();
         {
             let state = self.inner.backups.state.lock();
@@ -411,7 +415,7 @@ impl StreamManager {
 
     /// Where a backup's archive is.
     pub fn backup_file(&self, info: &BackupInfo) -> PathBuf {
-        folder_of(&self.config()).join(&info.file)
+        self.backup_folder().join(&info.file)
     }
 
     /// Takes a backup away, with the copies of recordings that no other has; it is given up if it is being made. False if there is none of
@@ -444,7 +448,7 @@ impl StreamManager {
         let Ok(_files) = tokio::time::timeout(STOP, lock).await else {
             return Err(ManagerError::BackupRunning(another().unwrap_or_default()));
         };
-        let folder = folder_of(&self.config());
+        let folder = self.backup_folder();
         let id = id.to_owned();
         let removing = tokio::task::spawn_blocking({
             let folder = folder.clone();

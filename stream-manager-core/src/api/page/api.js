@@ -73,6 +73,27 @@ function online(now) {
 }
 
 /**
+ * What the server answers, as it is.
+ * @param {string} path
+ * @param {RequestInit} [init]
+ * @param {number} [timeout_ms]
+ */
+export function request(path, init = {}, timeout_ms = 15_000) {
+  // No dialog of the browser's for who has not signed in.
+  const headers = { ...init.headers, "x-requested-with": "page" };
+  return fetch(address(path), { ...init, headers, signal: AbortSignal.timeout(timeout_ms) });
+}
+
+/**
+ * From one time to another, for a query.
+ * @param {number} start
+ * @param {number} end
+ */
+export function between(start, end) {
+  return `start=${new Date(start).toISOString()}&end=${new Date(end).toISOString()}`;
+}
+
+/**
  * Asks the server for something, or to do something.
  * @param {string} method
  * @param {string} path
@@ -82,16 +103,9 @@ function online(now) {
 export async function ask(method, path, body) {
   let response;
   try {
-    response = await fetch(address(path), {
-      method,
-      headers: {
-        // No dialog of the browser's for who has not signed in.
-        "x-requested-with": "page",
-        ...(body === undefined ? {} : { "content-type": method === "PATCH" ? "application/merge-patch+json" : "application/json" }),
-      },
-      body: body === undefined ? undefined : JSON.stringify(body),
-      signal: AbortSignal.timeout(20000),
-    });
+    /** @type {RequestInit} */
+    const sent = body === undefined ? {} : { headers: { "content-type": method === "PATCH" ? "application/merge-patch+json" : "application/json" }, body: JSON.stringify(body) };
+    response = await request(path, { method, ...sent }, 20_000);
   } catch {
     online(false);
     throw new Offline();

@@ -1,6 +1,6 @@
 // Live pictures of a stream in a box: WebRTC, else fragmented MP4 over a WebSocket, else one picture after the other.
 
-import { address, ask, Offline, ofStream } from "./api.js";
+import { address, ask, Offline, ofStream, request } from "./api.js";
 import { h } from "./dom.js";
 
 /** @typedef {"webrtc" | "mse" | "pictures"} Way */
@@ -234,7 +234,7 @@ export class Live {
     this.box.replaceChildren(image);
     let timer = 0;
     const show = () => {
-      fetch(address(ofStream(this.id, "/snapshot.jpg?width=960")), { cache: "no-store", headers: { "x-requested-with": "page" }, signal: AbortSignal.timeout(15000) })
+      request(ofStream(this.id, "/snapshot.jpg?width=960"), { cache: "no-store" })
         .then(async (response) => {
           if (attempt !== this.attempt) return;
           if (response.ok) {

@@ -26,7 +26,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// The page's parts: name, media type, content.
-const PARTS: [(&str, &str, &str); 22] = [
+const PARTS: [(&str, &str, &str); 23] = [
     ("index.html", HTML, include_str!("index.html")),
     ("style.css", "text/css; charset=utf-8", include_str!("style.css")),
     ("icon.svg", "image/svg+xml", include_str!("icon.svg")),
@@ -44,6 +44,7 @@ const PARTS: [(&str, &str, &str); 22] = [
     ("replay.js", SCRIPT, include_str!("replay.js")),
     ("settings.js", SCRIPT, include_str!("settings.js")),
     ("signin.js", SCRIPT, include_str!("signin.js")),
+    ("span.js", SCRIPT, include_str!("span.js")),
     ("stream.js", SCRIPT, include_str!("stream.js")),
     ("tile.js", SCRIPT, include_str!("tile.js")),
     ("timeline.js", SCRIPT, include_str!("timeline.js")),

@@ -1,9 +1,10 @@
 // What was recorded: a timeline over several cameras, players in step, marks, and what can be done with a span.
 
-import { address, all, ask, listen, may, now, ofStream } from "./api.js";
-import { button, dialog, fill, h, say, size } from "./dom.js";
+import { all, ask, between, listen, may, mayAll, now, ofStream, request } from "./api.js";
+import { button, dialog, fill, h, say } from "./dom.js";
 import { Exports } from "./exports.js";
 import { Deck, Replay } from "./replay.js";
+import { Selection } from "./span.js";
 import { Timeline } from "./timeline.js";
 import { clock, date, DAY, dayOf, full, instant, isoDate, isZone, long, ownZone, time as clockTime, weekOf, zoneName } from "./zone.js";
 
@@ -59,7 +60,7 @@ export function recordings(place, me, wanted) {
       seek(time);
     },
     onmove: () => moved(),
-    onselect: () => drawSelection(),
+    onselect: () => selection.draw(),
     onhover: (row, time, x, text) => showHover(row, time, x, text),
   });
   timeline.element.append(hover);
@@ -148,7 +149,7 @@ export function recordings(place, me, wanted) {
     const mine = ++asked;
     const { from, to, resolution } = timeline;
     const more = (to - from) / 2;
-    const range = `start=${new Date(from - more).toISOString()}&end=${new Date(to + more).toISOString()}`;
+    const range = between(from - more, to + more);
     const coarse = `${Math.max(1, Math.floor(resolution))}ms`;
     await Promise.all(
       timeline.rows.map(async (row) => {
@@ -272,8 +273,7 @@ export function recordings(place, me, wanted) {
     if (!there || what !== shown) thumb.hidden = true;
     if (!there) return;
     pointed = window.setTimeout(async () => {
-      const where = address(ofStream(row.id, `/snapshot.jpg?width=200&time=${new Date(time).toISOString()}`));
-      const answer = await fetch(where, { headers: { "x-requested-with": "page" }, signal: AbortSignal.timeout(10000) }).catch(() => null);
+      const answer = await request(ofStream(row.id, `/snapshot.jpg?width=200&time=${new Date(time).toISOString()}`)).catch(() => null);
       if (!answer?.ok || hover.hidden || ended) return;
       const url = URL.createObjectURL(await answer.blob());
       shown = what;
@@ -298,7 +298,7 @@ export function recordings(place, me, wanted) {
   const readMarks = async () => {
     if (!chosen.length) marks = [];
     else {
-      const range = `start=${new Date(timeline.from).toISOString()}&end=${new Date(timeline.to).toISOString()}`;
+      const range = between(timeline.from, timeline.to);
       const text = search.value.trim() && `&text=${encodeURIComponent(search.value.trim())}`;
       try {
         marks = (await ask("GET", `api/marks?${range}&order=newest&limit=${MARKS}&stream=${chosen.map(encodeURIComponent).join(",")}${text}`)).items;
@@ -341,106 +341,23 @@ export function recordings(place, me, wanted) {
     );
 
   // ---- a span of time
-  const selection = h("div", { class: "bar selection", hidden: true, role: "group", "aria-label": "What is selected" });
-  let drawnSelection = "";
-  const drawSelection = () => {
-    const span = timeline.selection;
-    selection.hidden = !span;
-    if (!span) return;
-    const text = `${full(span.start, zone)} – ${full(span.end, zone)} (${long(span.end - span.start)})`;
-    if (selection.firstElementChild && drawnSelection) {
-      fill(/** @type {HTMLElement} */ (selection.firstElementChild), text);
-      return;
-    }
-    drawnSelection = text;
-    const records = chosen.some((id) => may(me, "record", id));
-    fill(
-      selection,
-      h("span", {}, text),
-      button("Export …", () => exportDialog()),
-      records && button("Protect", () => protect(true)),
-      records && button("Protect no longer", () => protect(false)),
-      chosen.some((id) => may(me, "api.write", id)) && button("Delete …", () => deleteDialog(), { class: "danger" }),
-      button("Clear", () => timeline.select(null)),
-    );
-  };
+  const selection = new Selection({
+    me,
+    zone: () => zone,
+    cameras: () => chosen,
+    active: () => active,
+    span: () => timeline.selection,
+    clear: () => timeline.select(null),
+    changed: () => read(),
+    deleted: () => {
+      for (const replay of deck.replays) replay.loaded = replay.hole = null;
+    },
+    exported: () => exports.refresh(),
+  });
   const edge = (/** @type {"start" | "end"} */ which) => {
     const span = timeline.selection ?? { start: deck.time, end: deck.time + 10_000 };
     const next = { ...span, [which]: deck.time };
     timeline.select(next.start < next.end ? next : { start: deck.time, end: deck.time + 1000 });
-  };
-  const range = () => {
-    const { start, end } = /** @type {import("./timeline.js").Span} */ (timeline.selection);
-    return `start=${new Date(start).toISOString()}&end=${new Date(end).toISOString()}`;
-  };
-  /** Which cameras it is for. @param {string} action */
-  const which = (action) => {
-    const boxes = chosen
-      .filter((id) => may(me, action, id))
-      .map((id) => ({ id, box: h("input", { type: "checkbox", checked: id === active || chosen.length === 1 }) }));
-    return {
-      element: h("fieldset", {}, h("legend", {}, "Cameras"), boxes.map(({ id, box }) => h("label", { class: "check" }, box, h("span", {}, id)))),
-      ids: () => boxes.filter(({ box }) => box.checked).map(({ id }) => id),
-    };
-  };
-  /** @param {boolean} on */
-  const protect = async (on) => {
-    let count = 0;
-    for (const id of chosen.filter((one) => may(me, "record", one))) {
-      count += (await ask("POST", ofStream(id, `/recordings/${on ? "protect" : "unprotect"}?${range()}`))).segments;
-    }
-    say(count ? `${count} ${count === 1 ? "file is" : "files are"} ${on ? "protected" : "protected no longer"}.` : "Nothing has changed.");
-    await read();
-  };
-  const deleteDialog = () => {
-    const cameras = which("api.write");
-    const span = /** @type {import("./timeline.js").Span} */ (timeline.selection);
-    const also = h("input", { type: "checkbox" });
-    return dialog("Delete recordings", [
-      h("p", {}, `What is recorded from ${full(span.start, zone)} to ${full(span.end, zone)} is deleted, in whole files, and cannot be had back.`),
-      cameras.element,
-      h("label", { class: "check" }, also, h("span", {}, "what is protected, too")),
-    ], "Delete", async () => {
-      let [segments, bytes] = [0, 0];
-      for (const id of cameras.ids()) {
-        const done = await ask("DELETE", ofStream(id, `/recordings?${range()}${also.checked ? "&protected=true" : ""}`));
-        segments += done.segments;
-        bytes += done.bytes;
-      }
-      say(segments ? `${segments} ${segments === 1 ? "file" : "files"} with ${size(bytes)} are deleted.` : "There is no whole file in this time that may be deleted.");
-      for (const replay of deck.replays) {
-        replay.loaded = null;
-        replay.hole = null;
-      }
-      await read();
-    }, "danger");
-  };
-  const exportDialog = () => {
-    const cameras = which("playback");
-    const format = h("select", {}, [["mp4", "MP4"], ["mkv", "Matroska"], ["ts", "MPEG-TS"], ["fmp4", "fragmented MP4"]].map(([value, text]) => h("option", { value }, text)));
-    const exact = h("input", { type: "checkbox" });
-    const burn = h("input", { type: "checkbox" });
-    const speed = h("input", { type: "number", min: "0.1", max: "10000", step: "any", placeholder: "1" });
-    return dialog("Export", [
-      cameras.element,
-      h("label", {}, "As", format),
-      h("label", { class: "check" }, exact, h("span", {}, "exactly from the first picture to the last (otherwise from a keyframe)")),
-      h("label", { class: "check" }, burn, h("span", {}, "with the time written into the picture")),
-      h("label", {}, "So many times as fast (a time-lapse, without sound)", speed),
-    ], "Export", async () => {
-      const span = /** @type {import("./timeline.js").Span} */ (timeline.selection);
-      for (const id of cameras.ids()) {
-        await ask("POST", ofStream(id, "/exports"), {
-          start: new Date(span.start).toISOString(),
-          end: new Date(span.end).toISOString(),
-          format: format.value,
-          exact: exact.checked,
-          ...(burn.checked ? { burn_time: zone } : {}),
-          ...(speed.value ? { speed: Number(speed.value) } : {}),
-        });
-      }
-      await exports.refresh();
-    });
   };
   const markDialog = () => {
     const kind = h("input", { value: "note", required: true, maxLength: 60, pattern: "[A-Za-z0-9._\\-]+" });
@@ -510,7 +427,7 @@ export function recordings(place, me, wanted) {
     h(
       "div",
       { class: "recorded" },
-      h("div", { class: "main" }, grid, controls, timeline.element, selection),
+      h("div", { class: "main" }, grid, controls, timeline.element, selection.element),
       h("div", { class: "side" }, h("section", { class: "card" }, h("h2", {}, "What happened"), search, happened), exports.element),
     ),
     h("p", { class: "keys" }, "Space plays, ← → ten seconds, , . one picture, J L slower and faster, I O select, M marks, + − zoom, Page up and down for days. Drag the ruler to select."),
@@ -519,7 +436,7 @@ export function recordings(place, me, wanted) {
   const begin = async () => {
     const streams = /** @type {import("./api.js").Stream[]} */ (await all("api/streams")).filter(({ id }) => may(me, "playback", id));
     known = streams.map((stream) => ({ id: stream.id, fps: stream.frame_rate || 25, there: true }));
-    if (me.permissions === null || may(me, "api.read")) {
+    if (mayAll(me, "api.read")) {
       // Also of cameras that are gone.
       const storage = await ask("GET", "api/storage").catch(() => ({ streams: [] }));
       for (const { id, segments } of storage.streams) {

@@ -1,6 +1,6 @@
 // Recordings of several cameras, played in step: one of them leads, the others keep to it.
 
-import { address, ofStream } from "./api.js";
+import { address, ask, between, ofStream, request } from "./api.js";
 import { fill, h } from "./dom.js";
 
 /** How much is asked for at once, in milliseconds of what was recorded. */
@@ -72,24 +72,26 @@ export class Replay {
     this.loaded = null;
     this.hole = null;
     const end = Math.min(time + WINDOW_MS, this.now());
-    const query = `/playback?start=${new Date(time).toISOString()}&end=${new Date(end).toISOString()}&gaps=stop`;
-    const where = address(ofStream(this.id, query));
+    const where = ofStream(this.id, `/playback?${between(time, end)}&gaps=stop`);
     try {
       if (end <= time) throw new RangeError("not yet");
-      const answer = await fetch(where, { method: "HEAD", headers: { "x-requested-with": "page" }, signal: AbortSignal.timeout(15000) });
+      const answer = await request(where, { method: "HEAD" });
       if (attempt !== this.attempt) return;
       const begins = Date.parse(answer.headers.get("playback-start") ?? "");
       const ends = Date.parse(answer.headers.get("playback-end") ?? "");
       if (answer.ok && begins < end && begins <= time + 40 && ends > time) {
         this.loaded = { start: begins, end: ends };
-        this.video.src = where.href;
+        this.video.src = address(where).href;
         this.video.currentTime = Math.max(0, (time - begins) / 1000);
         fill(this.words);
       } else if (answer.ok && begins > time) {
         this.hole = { start: time, end: begins };
       } else if (answer.ok || answer.status === 404) {
-        // Nothing at all, or not yet.
-        this.hole = { start: time, end: Math.max(end, time + 1000) };
+        // Nothing at all, or not yet: the next is perhaps days away.
+        const { items } = await ask("GET", ofStream(this.id, `/recordings?view=segments&start=${new Date(end).toISOString()}&limit=1`));
+        if (attempt !== this.attempt) return;
+        const next = items.length ? Date.parse(items[0].start) : this.now();
+        this.hole = { start: time, end: Math.max(next, end, time + 1000) };
       } else {
         this.failed = performance.now();
         fill(this.words, answer.status === 403 ? "You may not watch its recordings." : `It cannot be played (${answer.status}).`);

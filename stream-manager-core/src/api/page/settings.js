@@ -1,7 +1,7 @@
 // Settings, a part at a time: storage, users, configuration, backups, log, health, models.
 
 import { accounts } from "./accounts.js";
-import { address, all, ask, listen, mayAll, now, Refused } from "./api.js";
+import { address, all, ask, listen, mayAll, now, Refused, request } from "./api.js";
 import { button, dialog, fill, h, say, since, size } from "./dom.js";
 import { full, long, ownZone } from "./zone.js";
 
@@ -394,7 +394,7 @@ function log(place) {
 function health(place) {
   const show = async () => {
     // Also what is failing is an answer.
-    const response = await fetch(address("health/ready"), { headers: { "x-requested-with": "page" }, signal: AbortSignal.timeout(10000) });
+    const response = await request("health/ready");
     const report = await response.json();
     const system = await ask("GET", "api/system");
     /** @type {[string, string][]} */

@@ -202,7 +202,29 @@ export function wall(place, me) {
     play.setAttribute("aria-pressed", String(on));
     if (on) sequence = window.setInterval(() => turn(1), SEQUENCE_MS);
   };
-  const full = h("button", { type: "button", onclick: () => (document.fullscreenElement ? document.exitFullscreen() : grid.requestFullscreen()) }, "Full screen");
+  const fullScreen = () => void (document.fullscreenElement ? document.exitFullscreen() : grid.requestFullscreen()).catch(() => {});
+  const full = h("button", { type: "button", onclick: fullScreen }, "Full screen");
+  /** From tile to tile. @param {number} by */
+  const step = (by) => {
+    const links = [...grid.querySelectorAll("a")];
+    const at = links.findIndex((link) => link === document.activeElement);
+    links[at < 0 ? 0 : Math.max(0, Math.min(links.length - 1, at + by))]?.focus();
+  };
+  const columns = () => getComputedStyle(grid).gridTemplateColumns.split(" ").length;
+  /** @type {Record<string, () => void>} */
+  const keys = {
+    f: fullScreen, s: () => play.hidden || toggle(), PageUp: () => turn(-1), PageDown: () => turn(1),
+    ArrowLeft: () => step(-1), ArrowRight: () => step(1), ArrowUp: () => step(-columns()), ArrowDown: () => step(columns()),
+  };
+  const pressed = (/** @type {KeyboardEvent} */ event) => {
+    const target = /** @type {HTMLElement} */ (event.target);
+    if (event.ctrlKey || event.metaKey || event.altKey || target.closest("input, select, textarea, dialog")) return;
+    const action = keys[event.key];
+    if (!action) return;
+    event.preventDefault();
+    action();
+  };
+  document.addEventListener("keydown", pressed);
   const saved = h("select", {
     "aria-label": "Layouts",
     onchange: () => {
@@ -239,6 +261,7 @@ export function wall(place, me) {
     h("div", { class: "bar" }, search, h("label", {}, "Tiles", size), saved, previous, pager, next, play, h("span", { class: "space" }), full),
     status,
     grid,
+    h("p", { class: "keys" }, "Arrows go from tile to tile, Alt with an arrow moves one, Enter opens it, F is for full screen, Page up and down turn pages, S begins a sequence."),
   );
   const timer = setInterval(refresh, REFRESH_MS);
   // Many at a time are read once.
@@ -263,6 +286,7 @@ export function wall(place, me) {
     silence();
     seen.disconnect();
     document.removeEventListener("visibilitychange", awake);
+    document.removeEventListener("keydown", pressed);
     for (const tile of tiles.values()) tile.stop();
   };
 }
