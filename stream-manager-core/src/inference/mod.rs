@@ -50,6 +50,7 @@ mod preprocess;
 mod scheduler;
 mod stats;
 mod tensor;
+mod track;
 mod video;
 
 pub use crate::config::{
@@ -74,4 +75,5 @@ pub use plan::{ExtraInput, InputPlan, ModelPlan, Thresholds, Wanted};
 pub use preprocess::Preprocessor;
 pub use stats::ModelStats;
 pub use tensor::{ElementType, ModelIo, Tensor, TensorData, TensorInfo};
+pub use track::{Track, Tracker, TrackerSettings};
 pub use video::{VideoPicture, VideoReader};
