@@ -2,12 +2,12 @@
 
 use crate::frame::{MediaTime, WallTime};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// A rectangle: left, top, right, bottom.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
-#[serde(into = "[f32; 4]")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(from = "[f32; 4]", into = "[f32; 4]")]
 pub struct Region {
     /// Left edge.
     pub x0: f32,
@@ -46,6 +46,12 @@ impl Region {
     }
 }
 
+impl From<[f32; 4]> for Region {
+    fn from([x0, y0, x1, y1]: [f32; 4]) -> Self {
+        Self { x0, y0, x1, y1 }
+    }
+}
+
 impl From<Region> for [f32; 4] {
     fn from(region: Region) -> Self {
         [region.x0, region.y0, region.x1, region.y1]
@@ -68,18 +74,21 @@ pub struct Detection {
     /// The same relative to the picture, 0 to 1.
     #[serde(rename = "relative_box", skip_serializing_if = "Option::is_none")]
     pub relative: Option<Region>,
+    /// The track that it belongs to, where objects are followed: the same number is the same object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub track: Option<u64>,
 }
 
 impl Detection {
     /// An object in a picture of this size.
     pub fn object(label: Arc<str>, class: u32, score: f32, region: Region, width: u32, height: u32) -> Self {
         let relative = region.scaled(1.0 / width.max(1) as f32, 1.0 / height.max(1) as f32);
-        Self { label, class, score, region: Some(region), relative: Some(relative) }
+        Self { label, class, score, region: Some(region), relative: Some(relative), track: None }
     }
 
     /// What a whole picture shows.
     pub fn class(label: Arc<str>, class: u32, score: f32) -> Self {
-        Self { label, class, score, region: None, relative: None }
+        Self { label, class, score, region: None, relative: None, track: None }
     }
 }
 

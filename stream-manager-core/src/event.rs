@@ -320,6 +320,10 @@ pub enum EventKind {
     },
     /// What was seen on a stream: when it is something else than before, and again after a while.
     Detections(crate::detection::Detections),
+    /// An object that is followed has come, is still there, or has gone.
+    Object(Box<crate::object::ObjectEvent>),
+    /// Something has happened in a zone, or at a line.
+    Scene(Box<crate::object::SceneEvent>),
     /// A stream's analysis changed state.
     InferenceState {
         /// The new state: `off`, `starting`, `running`, `blocked`.
@@ -418,6 +422,8 @@ impl EventKind {
         "events_lost",
         "state_damaged",
         "detections",
+        "object",
+        "scene",
         "inference_state",
         "fallback_state",
         "forward_state",
@@ -463,6 +469,8 @@ impl EventKind {
             Self::EventsLost { .. } => "events_lost",
             Self::StateDamaged { .. } => "state_damaged",
             Self::Detections(_) => "detections",
+            Self::Object(_) => "object",
+            Self::Scene(_) => "scene",
             Self::InferenceState { .. } => "inference_state",
             Self::FallbackState { .. } => "fallback_state",
             Self::ForwardState { .. } => "forward_state",
@@ -652,7 +660,7 @@ mod tests {
             let name = line.trim().strip_prefix("Self::")?.split_once(" } => \"")?.1;
             name.strip_suffix("\",")
         });
-        let mut arms: Vec<&str> = arms.chain(["detections"]).collect();
+        let mut arms: Vec<&str> = arms.chain(["detections", "object", "scene"]).collect();
         let mut names = EventKind::NAMES.to_vec();
         arms.sort_unstable();
         names.sort_unstable();

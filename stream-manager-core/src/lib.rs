@@ -74,6 +74,7 @@ pub mod logs;
 pub mod manager;
 #[cfg(feature = "http")]
 pub mod metrics;
+pub mod object;
 #[cfg(feature = "onvif")]
 pub mod onvif;
 #[cfg(feature = "otel")]
@@ -87,9 +88,11 @@ pub mod rtmp;
 pub mod rtp;
 #[cfg(feature = "rtsp")]
 pub mod rtsp;
+mod schedule;
 #[cfg(feature = "http")]
 pub mod service;
 pub mod session;
+pub mod shape;
 pub mod sink;
 pub mod source;
 pub mod storage;

@@ -1,5 +1,6 @@
 //! `[inference]`, the description of a model, and what a stream asks of one.
 
+use super::scene::{LineConfig, MaskConfig, ObjectsConfig, SceneSettings, TrackingConfig, ZoneConfig};
 use super::{Address, BytesText, DurationText, units};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -532,6 +533,21 @@ pub struct StreamInferenceConfig {
     /// When a picture is worth analysing.
     #[serde(skip_serializing_if = "MotionConfig::is_empty")]
     pub motion: MotionConfig,
+    /// How objects are followed.
+    #[serde(skip_serializing_if = "TrackingConfig::is_empty")]
+    pub tracking: TrackingConfig,
+    /// Which of them become events.
+    #[serde(skip_serializing_if = "ObjectsConfig::is_empty")]
+    pub objects: ObjectsConfig,
+    /// Parts of the picture that mean something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zones: Option<Vec<ZoneConfig>>,
+    /// Lines that are crossed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lines: Option<Vec<LineConfig>>,
+    /// Parts of the picture in which objects do not count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub masks: Option<Vec<MaskConfig>>,
 }
 
 impl StreamInferenceConfig {
@@ -622,6 +638,8 @@ pub struct AnalysisSettings {
     pub event_interval: Duration,
     /// When a picture is worth analysing; always if not set.
     pub motion: Option<MotionSettings>,
+    /// What is made of what is seen.
+    pub scene: SceneSettings,
 }
 
 impl Default for AnalysisSettings {
@@ -680,8 +698,19 @@ impl StreamInferenceConfig {
                     .map(|all| all.iter().map(|m| m.0).collect())
                     .unwrap_or_default(),
             }),
+            scene: SceneSettings {
+                tracking: self.tracking.resolve(&defaults.tracking),
+                objects: self.objects.resolve(&defaults.objects),
+                zones: pick_list(&self.zones, &defaults.zones),
+                lines: pick_list(&self.lines, &defaults.lines),
+                masks: pick_list(&self.masks, &defaults.masks),
+            },
         }
     }
+}
+
+fn pick_list<T: Clone>(own: &Option<Vec<T>>, common: &Option<Vec<T>>) -> Vec<T> {
+    own.as_ref().or(common.as_ref()).cloned().unwrap_or_default()
 }
 
 impl AnalysisSettings {
@@ -696,6 +725,7 @@ impl AnalysisSettings {
         if let Some(threshold) = self.threshold.filter(|t| !units::is_part(*t)) {
             return Err(("inference/threshold", format!("it is {threshold}; expected 0 to 1")));
         }
+        self.scene.check()?;
         let Some(motion) = &self.motion else { return Ok(()) };
         if !units::is_part(motion.area) {
             return Err(("inference/motion/area", format!("it is {}; expected 0 to 1", motion.area)));

@@ -27,6 +27,7 @@ mod onvif;
 mod outbound;
 mod policy;
 mod rtmp;
+mod scene;
 mod schema;
 mod source;
 mod stream;
@@ -55,6 +56,10 @@ pub use onvif::{OnvifConfig, OnvifDevice};
 pub use outbound::OutboundConfig;
 pub use policy::{MinFreeText, SyncText};
 pub use rtmp::RtmpConfig;
+pub use scene::{
+    Anchor, LineConfig, LineDirection, MaskConfig, ObjectSettings, ObjectsConfig, SceneSettings,
+    TrackingConfig, TrackingSettings, ZoneConfig, scene_schedule,
+};
 pub use schema::json_schema;
 pub use source::{Password, TlsConfig};
 pub use stream::{

@@ -1,7 +1,8 @@
 //! When streams are recorded: the keys of `[defaults.recording]` and `[streams.recording]` for it, and what they come to.
 
 use super::{BytesText, DurationText};
-use crate::recording::{RecordingModes, Schedule};
+use crate::recording::RecordingModes;
+use crate::schedule::Schedule;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -57,7 +58,7 @@ impl ModeSettings {
             let times = self.schedule.iter().map(String::as_str);
             let made = Schedule::new(times, self.time_zone.as_deref());
             Some(made.map_err(|error| match error {
-                crate::recording::ScheduleError::Zone(_) => ("time_zone", format!("time_zone: {error}")),
+                crate::schedule::ScheduleError::Zone(_) => ("time_zone", format!("time_zone: {error}")),
                 error => ("schedule", format!("schedule: {error}")),
             })?)
         } else {

@@ -15,7 +15,6 @@ pub struct DurationText(pub Duration);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BytesText(pub u64);
 
-/// Whether a key's length of time is one that it may have.
 /// Whether a number is part of a whole.
 pub(super) fn is_part(number: f32) -> bool {
     (0.0..=1.0).contains(&number)
@@ -32,6 +31,13 @@ pub(super) fn optional_part<'de, D: serde::Deserializer<'de>>(
     }
 }
 
+/// The same where there is always one.
+pub(super) fn part<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
+    let number = optional_part(deserializer)?;
+    number.ok_or_else(|| serde::de::Error::custom("it is missing; expected 0 to 1"))
+}
+
+/// Whether a key's length of time is one that it may have.
 pub(super) fn check_duration(
     key: &'static str,
     value: Duration,

@@ -3,11 +3,13 @@
 //! It reads the hub only while it is on. When so few pictures are wanted that keyframes are enough, nothing else is
 //! decoded. What its model sees is told to whoever listens, and as an event when it is something else than before.
 
+mod follow;
 mod thrift;
 mod work;
 
 use super::decode::{Decoder, Room};
 use super::models::{Model, Models};
+use super::scene::{Happening, SceneStatus};
 use super::scheduler::{Outcome, Slot, SlotSettings, SlotStats};
 use super::{InferenceError, Wanted};
 use crate::config::AnalysisSettings;
@@ -16,6 +18,7 @@ use crate::event::{EventKind, EventSender};
 use crate::frame::WallTime;
 use crate::hub::{Hub, HubItem, HubReader, QueueLimits, ReaderOptions};
 use crate::sink::{Sink, SinkError};
+use follow::{Answer, Follow};
 use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -33,6 +36,8 @@ const LISTENER_LENGTH: usize = 256;
 const MIN_EVENT_INTERVAL: Duration = Duration::from_secs(1);
 /// A decoder that takes nothing for this long hangs.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often it is looked whether anything comes at all.
+const CLOCK: Duration = Duration::from_secs(1);
 /// What may wait for the decoder: it should be near the present.
 const LIMITS: QueueLimits = QueueLimits { frames: 256, bytes: 16 << 20 };
 
@@ -97,6 +102,8 @@ pub struct AnalysisStatus {
     pub latency_secs: Option<f64>,
     /// What was seen last.
     pub last: Option<Arc<Detections>>,
+    /// What is followed, and what was counted; nothing while nothing is analysed.
+    pub scene: Option<SceneStatus>,
     /// The last error.
     pub last_error: Option<String>,
 }
@@ -131,6 +138,8 @@ struct Shared {
     keyframes_only: AtomicBool,
     saving: AtomicBool,
     decoded: AtomicU64,
+    /// Held while events are told, so that they are in order.
+    follow: Mutex<Option<Follow>>,
     events: EventSender,
 }
 
@@ -188,6 +197,7 @@ impl AnalysisHandle {
         };
         let settings = shared.settings.borrow().clone();
         let stats = shared.stats();
+        let scene = shared.follow.lock().as_ref().map(Follow::status);
         let seen = shared.seen.lock();
         AnalysisStatus {
             state,
@@ -206,6 +216,7 @@ impl AnalysisHandle {
             errors: seen.errors,
             latency_secs: seen.latency.map(|l| l.as_secs_f64()),
             last: seen.last.clone(),
+            scene,
             last_error: seen.last_error.clone(),
         }
     }
@@ -264,13 +275,37 @@ impl Shared {
         true
     }
 
+    /// Follows what is in a picture, and tells what it does.
+    fn follow(&self, session: u64, detections: &mut Detections, sure: usize, picture: &super::Picture) {
+        let still = self.stats().still;
+        let mut held = self.follow.lock();
+        // Whatever ends a session ends what it follows afterwards, under this lock.
+        if session != self.standing.lock().session {
+            return;
+        }
+        match &mut *held {
+            Some(follow) => self.tell(follow.take(Answer { detections, sure, picture, still })),
+            None => detections.detections.truncate(sure),
+        }
+    }
+
+    fn tell(&self, happenings: Vec<Happening>) {
+        for one in happenings {
+            self.events.emit(match one {
+                Happening::Object(object) => EventKind::Object(object),
+                Happening::Scene(scene) => EventKind::Scene(scene),
+            });
+        }
+    }
+
     fn take(&self, session: u64, outcome: Outcome) {
         let detections = match outcome.result {
-            Ok(detections) => {
+            Ok(mut detections) => {
                 let running = format!("model \"{}\"", detections.model);
                 if !self.change(Some(session), AnalysisState::Running, running) {
                     return;
                 }
+                self.follow(session, &mut detections, outcome.sure, &outcome.picture);
                 Arc::new(detections)
             }
             Err(error) => {
@@ -355,6 +390,7 @@ impl Analysis {
             keyframes_only: AtomicBool::new(false),
             saving: AtomicBool::new(false),
             decoded: AtomicU64::new(0),
+            follow: Mutex::default(),
             events,
         });
         (AnalysisHandle { shared: shared.clone() }, Self { shared, models })
@@ -370,6 +406,7 @@ impl Analysis {
         });
         let slot = Arc::new(slot);
         self.shared.set_slot(Some(slot.clone()));
+        *self.shared.follow.lock() = Follow::new(settings);
         slot
     }
 
@@ -397,6 +434,9 @@ impl Analysis {
         let mut reader = hub.subscribe("inference", options);
         let look = standing.borrow_and_update().clone();
         work.model_stands(look.state, &look.reason);
+        work.look_at_classes(model.plan().as_deref());
+        let mut clock = tokio::time::interval(CLOCK);
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let ended = loop {
             let room = work.decoder.as_ref().map(Decoder::room);
             let step = tokio::select! {
@@ -405,6 +445,7 @@ impl Analysis {
                 _ = changes.changed() => Step::Settings,
                 _ = standing.changed() => Step::Model,
                 _ = others.changed() => Step::Models,
+                _ = clock.tick() => Step::Clock,
                 error = decoder_error(&mut work.decoder) => Step::Decoder(error),
                 step = next_step(&mut reader, room) => step,
             };
@@ -415,10 +456,13 @@ impl Analysis {
                         break Ended::Again;
                     }
                     work.set(settings);
+                    work.look_at_classes(model.plan().as_deref());
                 }
+                Step::Clock => work.look_at_clock(),
                 Step::Model => {
                     let look = standing.borrow_and_update().clone();
                     work.model_stands(look.state, &look.reason);
+                    work.look_at_classes(model.plan().as_deref());
                 }
                 // Another one may have come under its name.
                 Step::Models => match self.models.pick(work.settings.model.as_deref()) {
@@ -432,6 +476,7 @@ impl Analysis {
         };
         work.stop_decoder().await;
         self.shared.next_session();
+        work.end_follow();
         self.shared.set_slot(None);
         self.shared.keyframes_only.store(false, Ordering::Relaxed);
         self.shared.saving.store(false, Ordering::Relaxed);
@@ -450,6 +495,7 @@ enum Step {
     Settings,
     Model,
     Models,
+    Clock,
     Decoder(InferenceError),
     Item(Option<HubItem>),
 }
@@ -459,6 +505,7 @@ fn slot_settings(settings: &AnalysisSettings) -> SlotSettings {
         wanted: Wanted { threshold: settings.threshold, classes: settings.classes.clone() },
         priority: settings.priority,
         motion: settings.motion.clone(),
+        doubtful: settings.scene.tracking.as_ref().map(|tracking| tracking.doubtful),
     }
 }
 

@@ -5,7 +5,7 @@ use super::inspect::inputs;
 use super::layout::{Row, check_numbers, read};
 use super::plan::{ModelPlan, Thresholds, Wanted};
 use super::preprocess::Preprocessor;
-use super::scheduler::{Outcome, Scheduler, SlotShared, To, Work};
+use super::scheduler::{Bars, Outcome, Scheduler, SlotShared, To, Work};
 use super::stats::Counters;
 use super::tensor::{ModelIo, Tensor};
 use super::{InferenceError, ModelSpec};
@@ -294,8 +294,9 @@ impl Worker {
                     (Err(error), _, _) => Err(error.clone()),
                     (_, Err(error), _) | (_, _, Err(error)) => Err(error),
                     (Ok(outputs), Ok(geometry), Ok(thresholds)) => {
-                        let row = Row { plan: &plan, thresholds: &thresholds, geometry: &geometry, index };
-                        read(outputs, &row)
+                        let row =
+                            Row { plan: &plan, thresholds: &thresholds.told, geometry: &geometry, index };
+                        read(outputs, &row).map(|found| sort(found, &thresholds.sure))
                     }
                 };
                 (work, answer)
@@ -317,19 +318,20 @@ impl Worker {
         }
     }
 
-    fn thresholds(&self, to: &To, start: &Start) -> Result<Arc<Thresholds>, InferenceError> {
+    fn thresholds(&self, to: &To, start: &Start) -> Result<Arc<Bars>, InferenceError> {
         let plan = &self.loaded.plan;
+        let one = |bars: Thresholds| Arc::new(Bars { told: bars.clone(), sure: bars });
         match to {
-            To::Once(_, wanted) if *wanted == Wanted::default() => Ok(Arc::new(plan.thresholds.clone())),
-            To::Once(_, wanted) => plan.thresholds_for(&start.spec, wanted).map(Arc::new),
+            To::Once(_, wanted) if *wanted == Wanted::default() => Ok(one(plan.thresholds.clone())),
+            To::Once(_, wanted) => plan.thresholds_for(&start.spec, wanted).map(one),
             To::Slot(slot) => self.thresholds_of(slot, start),
         }
     }
 
-    fn thresholds_of(&self, slot: &SlotShared, start: &Start) -> Result<Arc<Thresholds>, InferenceError> {
-        let (version, wanted) = {
+    fn thresholds_of(&self, slot: &SlotShared, start: &Start) -> Result<Arc<Bars>, InferenceError> {
+        let (version, wanted, doubtful) = {
             let settings = slot.settings.lock();
-            (settings.0, settings.1.wanted.clone())
+            (settings.0, settings.1.wanted.clone(), settings.1.doubtful)
         };
         let mut known = slot.thresholds.lock();
         match &*known {
@@ -337,7 +339,9 @@ impl Worker {
                 Ok(thresholds.clone())
             }
             _ => {
-                let made = Arc::new(self.loaded.plan.thresholds_for(&start.spec, &wanted)?);
+                let sure = self.loaded.plan.thresholds_for(&start.spec, &wanted)?;
+                let told = doubtful.map_or_else(|| sure.clone(), |least| sure.lowered_to(least));
+                let made = Arc::new(Bars { sure, told });
                 *known = Some((start.generation, version, made.clone()));
                 Ok(made)
             }
@@ -345,14 +349,26 @@ impl Worker {
     }
 }
 
-fn give(plan: &ModelPlan, work: Work, answer: Result<Vec<Detection>, InferenceError>) {
+/// What counts first, then what does not, each the best first; and how many count.
+fn sort(found: Vec<Detection>, sure: &Thresholds) -> (Vec<Detection>, usize) {
+    let (mut found, doubtful): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|one| one.score >= sure.of(one.class as usize));
+    let count = found.len();
+    found.extend(doubtful);
+    (found, count)
+}
+
+fn give(plan: &ModelPlan, work: Work, answer: Result<(Vec<Detection>, usize), InferenceError>) {
     let picture = &work.picture;
-    let result = answer.map(|detections| {
+    let sure = answer.as_ref().map_or(0, |(_, sure)| *sure);
+    let result = answer.map(|(detections, _)| {
         Detections::new(plan.name.clone(), picture.width(), picture.height(), detections)
             .at(picture.time, picture.pts)
     });
     match work.to {
-        To::Slot(slot) => (slot.deliver)(Outcome { result, arrived: work.since }),
+        To::Slot(slot) => {
+            (slot.deliver)(Outcome { result, sure, picture: work.picture, arrived: work.since })
+        }
         To::Once(sender, _) => {
             // Whoever asked may be gone.
             let _ = sender.send(result);

@@ -47,6 +47,7 @@ mod ort_backend;
 mod picture;
 mod plan;
 mod preprocess;
+mod scene;
 mod scheduler;
 mod stats;
 mod tensor;
@@ -54,8 +55,9 @@ mod track;
 mod video;
 
 pub use crate::config::{
-    AnalysisSettings, BackendChoice, ColorOrder, Fit, Labels, Layout, ModelKind, ModelSpec, MotionSettings,
-    Precision, Priority,
+    AnalysisSettings, BackendChoice, ColorOrder, Fit, Labels, Layout, LineConfig, MaskConfig, ModelKind,
+    ModelSpec, MotionSettings, ObjectSettings, Precision, Priority, SceneSettings, TrackingSettings,
+    ZoneConfig,
 };
 pub use crate::detection::{Detection, Detections, Region};
 pub use analysis::{Analysis, AnalysisHandle, AnalysisState, AnalysisStatus};
@@ -73,6 +75,7 @@ pub use ort_backend::OrtBackend;
 pub use picture::{ColorSpace, Matrix, Picture, PixelFormat};
 pub use plan::{ExtraInput, InputPlan, ModelPlan, Thresholds, Wanted};
 pub use preprocess::Preprocessor;
+pub use scene::{Happening, LineStatus, Scene, SceneStatus, ZoneStatus};
 pub use stats::ModelStats;
 pub use tensor::{ElementType, ModelIo, Tensor, TensorData, TensorInfo};
 pub use track::{Track, Tracker, TrackerSettings};

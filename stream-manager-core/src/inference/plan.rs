@@ -86,6 +86,12 @@ impl Thresholds {
         self.classes.get(class).copied().unwrap_or(self.other)
     }
 
+    /// The same, but this where they are higher; what is not wanted stays so.
+    pub(super) fn lowered_to(&self, least: f32) -> Self {
+        let lower = |bar: f32| if bar <= 1.0 { bar.min(least) } else { bar };
+        Self { classes: self.classes.iter().copied().map(lower).collect(), other: lower(self.other) }
+    }
+
     /// The lowest of all.
     pub fn lowest(&self) -> f32 {
         self.classes.iter().copied().reduce(f32::min).unwrap_or(self.other)

@@ -25,6 +25,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// What became of a stream's picture.
 pub(super) struct Outcome {
     pub(super) result: Result<Detections, InferenceError>,
+    /// How many of them reach the score that counts; those behind are doubtful.
+    pub(super) sure: usize,
+    pub(super) picture: Arc<Picture>,
     /// When the picture's frame arrived.
     pub(super) arrived: Instant,
 }
@@ -35,13 +38,22 @@ pub(super) struct SlotSettings {
     pub(super) wanted: Wanted,
     pub(super) priority: Priority,
     pub(super) motion: Option<MotionSettings>,
+    /// The score from which also what does not count is told.
+    pub(super) doubtful: Option<f32>,
+}
+
+/// The scores that count, and those from which something is told.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Bars {
+    pub(super) sure: Thresholds,
+    pub(super) told: Thresholds,
 }
 
 /// The side of a stream's mailbox that is emptied.
 pub(super) struct SlotShared {
     pub(super) settings: Mutex<(u64, SlotSettings)>,
     /// The scores that count by those settings, for the model in its present form.
-    pub(super) thresholds: Mutex<Option<(u64, u64, Arc<Thresholds>)>>,
+    pub(super) thresholds: Mutex<Option<(u64, u64, Arc<Bars>)>>,
     pub(super) gate: Mutex<Option<MotionGate>>,
     pub(super) deliver: Box<dyn Fn(Outcome) + Send + Sync>,
     offered: AtomicU64,

@@ -19,12 +19,11 @@ mod name;
 mod pre_roll;
 mod progress;
 mod recorder;
-mod schedule;
 
+pub use crate::schedule::{ParseWeeklyTimeError, Schedule, ScheduleError, WeeklyTime};
 pub use mode::{RecordingModes, RecordingTrigger};
 pub use name::segment_file_name;
 pub use recorder::{Recorder, RecorderHandle, RecorderSink, RecorderStatus, RecordingAction};
-pub use schedule::{ParseWeeklyTimeError, Schedule, ScheduleError, WeeklyTime};
 
 use crate::event::EventSender;
 use crate::fmp4::Fmp4Error;

@@ -3,9 +3,10 @@
 //! **One rule where they overlap**: it records as long as one of its modes wants it to; and what somebody asks for by hand (start, pause,
 //! stop) comes before all of them, until that is taken back (`auto`).
 
+use super::RecordError;
 use super::pre_roll::PreRoll;
-use super::{RecordError, Schedule};
 use crate::frame::WallTime;
+use crate::schedule::Schedule;
 use std::time::{Duration, Instant};
 
 /// How often a schedule is looked at; its times are whole minutes.

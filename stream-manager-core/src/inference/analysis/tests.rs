@@ -251,3 +251,57 @@ async fn damaged_frames_are_got_over() {
     until("it is seen on", || rig.handle.status().analysed > 60).await;
     rig.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_there_becomes_an_event_and_ends_with_the_analysis() {
+    let mut settings = settings(100.0);
+    settings.scene.zones = vec![crate::config::ZoneConfig {
+        name: "all".into(),
+        points: vec![[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]],
+        classes: vec!["thing".into(), "unicorn".into()],
+        ..Default::default()
+    }];
+    let rig = rig(settings.clone(), finding(1));
+    let mut heard = rig.events.subscribe();
+    let mut seen = rig.handle.subscribe();
+    let mut told = Vec::new();
+    let mut next = async || {
+        loop {
+            let event = tokio::time::timeout(Duration::from_secs(30), heard.recv()).await.unwrap().unwrap();
+            match &event.kind {
+                EventKind::Object(object) => return (object.phase.name(), Some((**object).clone())),
+                EventKind::Scene(scene) => return (scene.action.name(), None),
+                _ => {}
+            }
+        }
+    };
+    for _ in 0..2 {
+        told.push(next().await);
+    }
+    let status = rig.handle.status().scene.unwrap();
+    assert_eq!((status.tracked, status.zones[0].count, status.zones[0].entered), (1, 1, 1));
+    assert_eq!(status.problems, ["zone \"all\": the model has no class \"unicorn\""]);
+    // Other zones are no other objects.
+    settings.scene.zones[0].classes.clear();
+    rig.handle.configure(settings);
+    told.push(next().await);
+    rig.handle.set_enabled(false);
+    while told.last().is_none_or(|(what, _)| *what != "end") {
+        told.push(next().await);
+    }
+    let words: Vec<&str> = told.iter().map(|(what, _)| *what).filter(|what| *what != "update").collect();
+    assert_eq!(words, ["entered", "begin", "entered", "left", "end"]);
+    let objects: Vec<_> = told.iter().filter_map(|(_, object)| object.clone()).collect();
+    assert!(objects.iter().all(|o| o.object == objects[0].object && &*o.label == "thing"), "{objects:?}");
+    let picture = objects[0].picture.clone().unwrap();
+    let shot = crate::inference::Picture::from_image(&picture).unwrap();
+    assert!(shot.width() > 20 && shot.width() <= 320 && shot.height() <= 320, "{shot:?}");
+    // What is seen says which it is.
+    let mut tracks = std::collections::BTreeSet::new();
+    while let Ok(one) = seen.try_recv() {
+        tracks.extend(one.detections.iter().filter_map(|d| d.track));
+    }
+    assert_eq!(tracks.len(), 1);
+    assert!(rig.handle.status().scene.is_none());
+    rig.end().await;
+}

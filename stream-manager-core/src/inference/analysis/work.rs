@@ -1,5 +1,6 @@
 //! What an analysis does with each item that it reads: which frames are decoded, by what, and when that fails.
 
+use super::follow::Follow;
 use super::thrift::Thrift;
 use super::{AnalysisState, Shared, slot_settings};
 use crate::config::AnalysisSettings;
@@ -8,6 +9,7 @@ use crate::hub::{HubItem, Input};
 use crate::inference::InferenceError;
 use crate::inference::decode::{Decoder, Pace};
 use crate::inference::models::ModelState;
+use crate::inference::plan::ModelPlan;
 use crate::inference::scheduler::Slot;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -84,7 +86,36 @@ impl Work {
     pub(super) fn set(&mut self, settings: AnalysisSettings) {
         self.slot.set(slot_settings(&settings));
         self.pace.lock().set(settings.max_fps);
+        let mut follow = self.shared.follow.lock();
+        match &mut *follow {
+            Some(held) if settings.scene.tracking.is_some() => held.configure(&settings.scene),
+            Some(held) => {
+                self.shared.tell(held.end());
+                *follow = None;
+            }
+            None => *follow = Follow::new(&settings),
+        }
+        drop(follow);
         self.settings = settings;
+    }
+
+    pub(super) fn look_at_classes(&self, plan: Option<&ModelPlan>) {
+        if let (Some(follow), Some(plan)) = (&mut *self.shared.follow.lock(), plan) {
+            follow.look_at_classes(&plan.labels);
+        }
+    }
+
+    pub(super) fn look_at_clock(&self) {
+        let still = self.shared.stats().still;
+        if let Some(follow) = &mut *self.shared.follow.lock() {
+            self.shared.tell(follow.look_at_clock(still));
+        }
+    }
+
+    pub(super) fn end_follow(&self) {
+        if let Some(mut follow) = self.shared.follow.lock().take() {
+            self.shared.tell(follow.end());
+        }
     }
 
     pub(super) fn model_stands(&self, state: ModelState, reason: &str) {

@@ -206,6 +206,31 @@ impl Tracker {
 
     /// What was seen in the next picture. What has no place (a classifier's answer) is left out.
     pub fn update(&mut self, detections: &[Detection], now: MediaTime) {
+        let (sure, doubtful) = (self.settings.sure, self.settings.doubtful);
+        let found = self.sorted(detections, |d| d.score >= doubtful);
+        let parts = found.into_iter().partition(|index| detections[*index].score >= sure);
+        self.step(detections, parts, now);
+    }
+
+    /// The same where somebody else has said what is sure: the first ones are, the others are doubtful.
+    pub(super) fn update_split(&mut self, detections: &[Detection], sure: usize, now: MediaTime) {
+        let found = self.sorted(detections, |_| true);
+        let parts = found.into_iter().partition(|index| *index < sure);
+        self.step(detections, parts, now);
+    }
+
+    /// Nothing has moved from one picture to another, and those between were not looked at.
+    pub(super) fn stay_until(&mut self, from: MediaTime, now: MediaTime) {
+        if self.now != Some(from) || now <= from {
+            return;
+        }
+        for track in self.tracks.iter_mut().filter(|track| track.last == from) {
+            track.last = now;
+        }
+        self.now = Some(now);
+    }
+
+    fn step(&mut self, detections: &[Detection], (sure, doubtful): (Vec<usize>, Vec<usize>), now: MediaTime) {
         let step = self.now.map(|before| (now.as_nanos() - before.as_nanos()) as f64 / 1e9);
         if step.is_some_and(|secs| secs < 0.0 || secs > MAX_STEP.as_secs_f64()) {
             self.reset();
@@ -219,9 +244,6 @@ impl Tracker {
             track.motion.predict(secs);
             track.region = track.motion.region();
         }
-        let found = self.sorted(detections);
-        let (sure, doubtful): (Vec<usize>, Vec<usize>) =
-            found.into_iter().partition(|index| detections[*index].score >= self.settings.sure);
         let just_now = |track: &Track| {
             track.is_confirmed() && now.saturating_since(track.last).as_secs_f64() <= secs + 1e-6
         };
@@ -239,12 +261,12 @@ impl Tracker {
     }
 
     /// The places of what counts, the surest first, no more than are followed.
-    fn sorted(&mut self, detections: &[Detection]) -> Vec<usize> {
+    fn sorted(&mut self, detections: &[Detection], counts: impl Fn(&Detection) -> bool) -> Vec<usize> {
         let is_box = |r: &Region| r.x1 > r.x0 && r.y1 > r.y0 && r.area().is_finite();
-        let counts =
-            |d: &Detection| d.score >= self.settings.doubtful && d.relative.as_ref().is_some_and(is_box);
-        let mut found: Vec<usize> =
-            (0..detections.len()).filter(|index| counts(&detections[*index])).collect();
+        let counts = |(index, d): (usize, &Detection)| {
+            (d.relative.as_ref().is_some_and(is_box) && counts(d)).then_some(index)
+        };
+        let mut found: Vec<usize> = detections.iter().enumerate().filter_map(counts).collect();
         found.sort_by(|a, b| detections[*b].score.total_cmp(&detections[*a].score));
         let most = self.settings.max_objects;
         if found.len() > most {

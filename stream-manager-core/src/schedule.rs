@@ -1,4 +1,4 @@
-//! When a stream is recorded, week by week.
+//! When a stream is recorded or a zone means something, week by week.
 //!
 //! A schedule is a list of times of the week, such as `mon-fri 08:00-18:00`, in a time zone. It is a question about a moment: whether
 //! what a clock on the wall says then lies in one of them. So where an hour comes twice (the end of daylight saving time) both are in, where

@@ -1,0 +1,272 @@
+//! What is made of what a model sees in one picture after the other: tracks, what they do, and the best picture of each.
+
+use super::AnalysisSettings;
+use crate::config::{SceneSettings, TrackingSettings};
+use crate::detection::{Detections, Region};
+use crate::frame::{MediaTime, WallTime};
+use crate::inference::convert::Scaler;
+use crate::inference::picture::Picture;
+use crate::inference::scene::{Happening, Scene, SceneStatus};
+use crate::inference::track::{Track, Tracker, TrackerSettings};
+use crate::object::Phase;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A picture that is so much older than one that was looked at already came late: models work at several at once.
+const LATE: Duration = Duration::from_secs(2);
+/// How long nothing has to come until what was there has gone.
+const SILENCE: Duration = Duration::from_secs(5);
+/// Objects of which a picture is kept.
+const MOST_PICTURES: usize = 64;
+/// How many pixels a kept picture is wide or high at most.
+const PICTURE_SIZE: f32 = 320.0;
+/// How much of what is around an object is in its picture, in parts of it on each side.
+const AROUND: f32 = 0.15;
+/// How much better a picture has to be to replace another.
+const BETTER: f32 = 1.08;
+const QUALITY: u8 = 80;
+
+/// What is followed on one stream.
+pub(super) struct Follow {
+    settings: SceneSettings,
+    tracker: Tracker,
+    scene: Scene,
+    /// The last picture: when it was taken, and when its answer came.
+    last: Option<(MediaTime, WallTime, Instant)>,
+    /// Pictures in which nothing had moved, by then.
+    still: u64,
+    /// Since when nothing has come that says anything.
+    quiet: Instant,
+    pictures: BTreeMap<u64, Shot>,
+    scaler: Scaler,
+    problems: Vec<String>,
+}
+
+/// The best picture of an object.
+struct Shot {
+    quality: f32,
+    time: WallTime,
+    width: u32,
+    height: u32,
+    rgb: Vec<u8>,
+    /// Made when it is first asked for.
+    jpeg: Option<Arc<[u8]>>,
+    /// Whether it was told since.
+    told: bool,
+}
+
+/// What a model has said of a picture.
+pub(super) struct Answer<'a> {
+    /// What it is sure of, and behind that what it is not.
+    pub(super) detections: &'a mut Detections,
+    /// How many it is sure of.
+    pub(super) sure: usize,
+    pub(super) picture: &'a Picture,
+    /// Pictures so far in which nothing had moved.
+    pub(super) still: u64,
+}
+
+fn tracking(settings: &TrackingSettings) -> TrackerSettings {
+    TrackerSettings {
+        max_lost: settings.max_lost,
+        max_objects: settings.max_objects,
+        ..TrackerSettings::default()
+    }
+}
+
+impl Follow {
+    /// None where nothing is to be followed.
+    pub(super) fn new(settings: &AnalysisSettings) -> Option<Self> {
+        let followed = settings.scene.tracking.as_ref()?;
+        Some(Self {
+            tracker: Tracker::new(tracking(followed)),
+            scene: Scene::new(settings.scene.clone()),
+            settings: settings.scene.clone(),
+            last: None,
+            still: 0,
+            quiet: Instant::now(),
+            pictures: BTreeMap::new(),
+            scaler: Scaler::default(),
+            problems: Vec::new(),
+        })
+    }
+
+    pub(super) fn configure(&mut self, settings: &SceneSettings) {
+        if let Some(followed) = &settings.tracking {
+            self.tracker.configure(tracking(followed));
+        }
+        self.scene.configure(settings.clone());
+        self.settings = settings.clone();
+        self.problems.clear();
+    }
+
+    /// Which classes are asked for that the model does not have.
+    pub(super) fn look_at_classes(&mut self, labels: &[Arc<str>]) {
+        let known = |class: &String| labels.iter().any(|label| **label == **class);
+        let mut problems = Vec::new();
+        let mut look = |whose: String, classes: &[String]| {
+            problems.extend(
+                classes
+                    .iter()
+                    .filter(|class| !known(class))
+                    .map(|class| format!("{whose}: the model has no class \"{class}\"")),
+            );
+        };
+        for zone in &self.settings.zones {
+            look(format!("zone \"{}\"", zone.name), &zone.classes);
+        }
+        for line in &self.settings.lines {
+            look(format!("line \"{}\"", line.name), &line.classes);
+        }
+        for (index, mask) in self.settings.masks.iter().enumerate() {
+            look(format!("masks[{index}]"), &mask.classes);
+        }
+        if let Some(objects) = &self.settings.objects {
+            look("objects".to_owned(), &objects.classes);
+        }
+        self.problems = problems;
+    }
+
+    /// A picture's objects. They get the numbers of their tracks; what only helps to follow is taken out.
+    pub(super) fn take(&mut self, answer: Answer<'_>) -> Vec<Happening> {
+        let Answer { detections, sure, picture, still } = answer;
+        let (pts, time) = (detections.pts, detections.time);
+        self.quiet = Instant::now();
+        if self.last.is_some_and(|(last, ..)| pts < last && last.saturating_since(pts) < LATE) {
+            detections.detections.truncate(sure);
+            return Vec::new();
+        }
+        if still > self.still
+            && let Some((last, ..)) = self.last
+        {
+            // Nothing had moved in between, so all was where it was.
+            self.tracker.stay_until(last, pts);
+        }
+        self.still = still;
+        self.last = Some((pts, time, Instant::now()));
+        let scene = &self.scene;
+        let (mut places, mut wanted) = (Vec::new(), Vec::new());
+        let mut surely = 0;
+        for (index, detection) in detections.detections.iter().enumerate() {
+            if !scene.is_masked(detection) {
+                surely += usize::from(index < sure);
+                places.push(index);
+                wanted.push(detection.clone());
+            }
+        }
+        self.tracker.update_split(&wanted, surely, pts);
+        for track in self.tracker.tracks().iter().filter(|track| track.is_confirmed()) {
+            let place = track.seen.and_then(|seen| places.get(seen));
+            if let Some(detection) = place.and_then(|index| detections.detections.get_mut(*index)) {
+                detection.track = Some(track.id);
+            }
+        }
+        detections.detections.truncate(sure);
+        self.shoot(picture, time);
+        let ended = self.tracker.take_ended();
+        let told = self.scene.look(self.tracker.tracks(), &ended, pts, time);
+        self.illustrate(told, &ended)
+    }
+
+    /// Ends what is there if nothing comes any more.
+    pub(super) fn look_at_clock(&mut self, still: u64) -> Vec<Happening> {
+        if still != self.still {
+            // The camera is there, and nothing moves in front of it.
+            self.quiet = Instant::now();
+        }
+        let patience = self.settings.tracking.as_ref().map_or(SILENCE, |t| t.max_lost.max(SILENCE));
+        if self.quiet.elapsed() < patience { Vec::new() } else { self.end() }
+    }
+
+    /// Ends all that is there.
+    pub(super) fn end(&mut self) -> Vec<Happening> {
+        self.tracker.reset();
+        let ended = self.tracker.take_ended();
+        let Some((pts, time, _)) = self.last.take() else { return Vec::new() };
+        let told = self.scene.look(&[], &ended, pts, time);
+        self.illustrate(told, &ended)
+    }
+
+    pub(super) fn status(&self) -> SceneStatus {
+        SceneStatus {
+            left_out: self.tracker.left_out(),
+            problems: self.problems.clone(),
+            ..self.scene.status()
+        }
+    }
+
+    /// Keeps the best picture of each that may be told of.
+    fn shoot(&mut self, picture: &Picture, time: WallTime) {
+        for track in self.tracker.tracks().iter().filter(|track| track.is_confirmed() && track.seen.is_some())
+        {
+            let quality = track.score * track.region.area().sqrt();
+            match self.pictures.get(&track.id) {
+                Some(shot) if quality < shot.quality * BETTER => continue,
+                None if self.pictures.len() >= MOST_PICTURES => continue,
+                _ => {}
+            }
+            if let Some(shot) = shot(&mut self.scaler, picture, &track.region, quality, time) {
+                self.pictures.insert(track.id, shot);
+            }
+        }
+    }
+
+    /// Puts pictures to what is told of objects, and forgets those of what has ended.
+    fn illustrate(&mut self, mut told: Vec<Happening>, ended: &[Track]) -> Vec<Happening> {
+        for one in &mut told {
+            let Happening::Object(object) = one else { continue };
+            let Some(shot) = self.pictures.get_mut(&object.track) else { continue };
+            object.best_time = Some(shot.time);
+            // An update that has no better one has none.
+            if object.phase != Phase::Update || !shot.told {
+                object.picture = shot.jpeg();
+                shot.told = true;
+            }
+        }
+        for track in ended {
+            self.pictures.remove(&track.id);
+        }
+        told
+    }
+}
+
+fn shot(
+    scaler: &mut Scaler,
+    picture: &Picture,
+    region: &Region,
+    quality: f32,
+    time: WallTime,
+) -> Option<Shot> {
+    let (width, height) = (picture.width() as f32, picture.height() as f32);
+    let (w, h) = ((region.x1 - region.x0) * width, (region.y1 - region.y0) * height);
+    let x0 = (region.x0 * width - w * AROUND).max(0.0).floor();
+    let y0 = (region.y0 * height - h * AROUND).max(0.0).floor();
+    let x1 = (region.x1 * width + w * AROUND).min(width).ceil();
+    let y1 = (region.y1 * height + h * AROUND).min(height).ceil();
+    let (w, h) = (x1 - x0, y1 - y0);
+    if w < 2.0 || h < 2.0 {
+        return None;
+    }
+    let scale = (PICTURE_SIZE / w.max(h)).min(1.0);
+    let size = |v: f32| ((v * scale).round() as u32).max(1);
+    let (width, height) = (size(w), size(h));
+    let rgb = scaler.rgb(picture, (x0, y0, w, h), (width, height)).ok()?.to_vec();
+    Some(Shot { quality, time, width, height, rgb, jpeg: None, told: false })
+}
+
+impl Shot {
+    fn jpeg(&mut self) -> Option<Arc<[u8]>> {
+        if self.jpeg.is_none() {
+            let mut bytes = Vec::new();
+            let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, QUALITY);
+            match encoder.encode(&self.rgb, self.width, self.height, image::ExtendedColorType::Rgb8) {
+                Ok(()) => self.jpeg = Some(bytes.into()),
+                Err(error) => tracing::warn!(%error, "an object's picture cannot be encoded"),
+            }
+            // It is never asked for again.
+            self.rgb = Vec::new();
+        }
+        self.jpeg.clone()
+    }
+}
