@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use stream_manager_core::auth::{Action, Network, PathPattern, Role};
 use stream_manager_core::backup::Include;
-use stream_manager_core::config::{BackendChoice, DurationText, Layout};
+use stream_manager_core::config::{BackendChoice, DurationText, Layout, LineConfig, ZoneConfig};
 use stream_manager_core::frame::WallTime;
 use stream_manager_core::playback::{ExportFormat, TimeZoneName};
 use stream_manager_core::recording::RecordingFormat;
@@ -599,9 +599,21 @@ pub(crate) struct DetectArgs {
     /// Write what was seen into a copy: .mp4 of a stream or a video, .jpg or .png of an image
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Print JSON, one line for each analysed picture
+    /// Print JSON, one line for each analysed picture (or for each event)
     #[arg(long)]
     pub(crate) json: bool,
+    /// Follow objects from picture to picture: each has a number
+    #[arg(long)]
+    pub(crate) track: bool,
+    /// A zone, by its corners in order around it, each x,y from 0 to 1: yard=0.1,0.9,0.9,0.9,0.5,0.2 (several times for several)
+    #[arg(long, value_name = "NAME=X,Y,…", value_parser = ZoneConfig::parse)]
+    pub(crate) zone: Vec<ZoneConfig>,
+    /// A line, from x,y to x,y: gate=0.5,1,0.5,0 (several times for several); forward is from its left to its right
+    #[arg(long, value_name = "NAME=X,Y,X,Y", value_parser = LineConfig::parse)]
+    pub(crate) line: Vec<LineConfig>,
+    /// Print what objects do instead of what each picture has: when they come, go, enter and leave zones, cross lines
+    #[arg(long)]
+    pub(crate) events: bool,
     /// Tell how many pictures are analysed in a second, on standard error
     #[arg(long)]
     pub(crate) show_fps: bool,

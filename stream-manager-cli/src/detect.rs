@@ -4,7 +4,9 @@ use crate::args::DetectArgs;
 use crate::{exit, models, output};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
-use stream_manager_core::inference::{InferenceError, ModelKind, Models, ModelsOptions, Wanted};
+use stream_manager_core::inference::{
+    Happening, InferenceError, ModelKind, Models, ModelsOptions, SceneSettings, Wanted,
+};
 use stream_manager_core::manager::{AnalysedFrame, DetectInput, DetectJob};
 use stream_manager_core::source::SourceOptions;
 
@@ -42,6 +44,13 @@ pub(crate) async fn run(args: DetectArgs, kind: Kind) -> u8 {
             (spec.threshold, spec.max_detections) = (0.0, spec.max_detections.min(5));
         }
     }
+    let scene = match scene_of(&args) {
+        Ok(scene) => scene,
+        Err(problem) => {
+            output::error(&problem);
+            return exit::USAGE;
+        }
+    };
     let cancel = match output::cancel_on_signal() {
         Ok(cancel) => cancel,
         Err(error) => {
@@ -60,6 +69,13 @@ pub(crate) async fn run(args: DetectArgs, kind: Kind) -> u8 {
             let mut job = DetectJob::new(input, model).every(args.every).wanted(wanted);
             if let Some(path) = &args.output {
                 job = job.annotated(path);
+            }
+            if let Some(scene) = scene {
+                job = job.follow(scene);
+            }
+            if args.events {
+                let json = args.json;
+                job = job.on_event(move |time, told| output::line(&event(time, told, json)));
             }
             job.run(stop.clone(), |frame| {
                 if printer.frames < limit {
@@ -90,9 +106,21 @@ pub(crate) async fn run(args: DetectArgs, kind: Kind) -> u8 {
     }
 }
 
+/// What is followed, if anything is.
+fn scene_of(args: &DetectArgs) -> Result<Option<SceneSettings>, String> {
+    if !args.track && !args.events && args.zone.is_empty() && args.line.is_empty() {
+        return Ok(None);
+    }
+    let scene =
+        SceneSettings { zones: args.zone.clone(), lines: args.line.clone(), ..SceneSettings::default() };
+    scene.check().map_err(|(key, problem)| format!("{}{problem}", key.trim_start_matches("inference/")))?;
+    Ok(Some(scene))
+}
+
 /// Tells what was seen, in the way that was asked for.
 struct Printer {
     json: bool,
+    events: bool,
     show_fps: bool,
     /// Whether results go elsewhere than to the terminal, which then has progress.
     progress: bool,
@@ -104,7 +132,15 @@ struct Printer {
 impl Printer {
     fn new(args: &DetectArgs) -> Self {
         let progress = std::io::stderr().is_terminal() && !std::io::stdout().is_terminal();
-        Self { json: args.json, show_fps: args.show_fps, progress, frames: 0, began: None, told: None }
+        Self {
+            json: args.json,
+            events: args.events,
+            show_fps: args.show_fps,
+            progress,
+            frames: 0,
+            began: None,
+            told: None,
+        }
     }
 
     fn fps(&self) -> f64 {
@@ -115,7 +151,9 @@ impl Printer {
     fn frame(&mut self, frame: &AnalysedFrame) {
         self.frames += 1;
         self.began.get_or_insert_with(Instant::now);
-        if self.json {
+        if self.events {
+            // They are told by themselves.
+        } else if self.json {
             output::line(&serde_json::to_string(frame).unwrap_or_default());
         } else if !frame.detections.is_empty() {
             output::line(&describe(frame));
@@ -141,13 +179,32 @@ impl Printer {
     }
 }
 
+/// What an object does, in a line.
+fn event(time: Duration, told: &Happening, json: bool) -> String {
+    let secs = (time.as_secs_f64() * 1e6).round() / 1e6;
+    if json {
+        let (kind, value) = match told {
+            Happening::Object(object) => ("object", serde_json::to_value(object)),
+            Happening::Scene(scene) => ("scene", serde_json::to_value(scene)),
+            _ => return String::new(),
+        };
+        let mut all = serde_json::json!({ "time": secs, "kind": kind });
+        if let (Some(all), Ok(serde_json::Value::Object(value))) = (all.as_object_mut(), value) {
+            all.extend(value);
+        }
+        return all.to_string();
+    }
+    format!("{secs:.3} s  {told}")
+}
+
 fn describe(frame: &AnalysedFrame) -> String {
     let one = |d: &stream_manager_core::detection::Detection| {
         let place = d.region.map(|r| {
             let [x0, y0, x1, y1] = [r.x0, r.y0, r.x1, r.y1].map(f32::round);
             format!(" [{x0},{y0},{x1},{y1}]")
         });
-        format!("{} {:.2}{}", d.label, d.score, place.unwrap_or_default())
+        let track = d.track.map(|track| format!(" #{track}")).unwrap_or_default();
+        format!("{}{track} {:.2}{}", d.label, d.score, place.unwrap_or_default())
     };
     let seen: Vec<String> = frame.detections.iter().map(one).collect();
     format!("{:.3} s  {}", frame.time, seen.join("  "))

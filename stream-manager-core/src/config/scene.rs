@@ -338,7 +338,32 @@ fn check_time(key: &str, value: DurationText) -> Result<(), String> {
     Err(format!("{key}: it is {value}; expected at most {}", DurationText(MOST_TIME)))
 }
 
+/// `name=x,y,x,y…`, as in a command; also with spaces or semicolons between points.
+fn parse_points(text: &str) -> Result<(String, Vec<Point>), String> {
+    let expected = "expected a name and points such as yard=0.1,0.9,0.9,0.9,0.5,0.2";
+    let (name, rest) = text.split_once('=').ok_or_else(|| format!("\"{text}\": {expected}"))?;
+    let numbers = rest
+        .split([',', ';', ' '])
+        .filter(|part| !part.is_empty())
+        .map(|part| part.parse::<f32>().map_err(|_| format!("\"{part}\" is no number; {expected}")));
+    let numbers = numbers.collect::<Result<Vec<f32>, String>>()?;
+    let (points, []) = numbers.as_chunks::<2>() else {
+        return Err(format!("there are {} numbers; {expected}", numbers.len()));
+    };
+    Ok((name.to_owned(), points.to_vec()))
+}
+
 impl ZoneConfig {
+    /// From what stands in a command: `name=x,y,x,y,x,y…`.
+    ///
+    /// # Errors
+    /// If it is no zone, with what is wrong.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (name, points) = parse_points(text)?;
+        let zone = Self { name, points, ..Self::default() };
+        zone.check().map(|()| zone)
+    }
+
     fn check(&self) -> Result<(), String> {
         check_name(&self.name)?;
         shape::check_polygon(&self.points).map_err(|e| format!("points: {e}"))?;
@@ -360,6 +385,19 @@ impl ZoneConfig {
 }
 
 impl LineConfig {
+    /// From what stands in a command: `name=x,y,x,y`.
+    ///
+    /// # Errors
+    /// If it is no line, with what is wrong.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (name, points) = parse_points(text)?;
+        let points: [Point; 2] = points
+            .try_into()
+            .map_err(|points: Vec<Point>| format!("it has {} points; expected two", points.len()))?;
+        let line = Self { name, points, ..Self::default() };
+        line.check().map(|()| line)
+    }
+
     fn check(&self) -> Result<(), String> {
         check_name(&self.name)?;
         shape::check_line(self.points).map_err(|e| format!("points: {e}"))?;

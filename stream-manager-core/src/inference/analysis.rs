@@ -3,11 +3,11 @@
 //! It reads the hub only while it is on. When so few pictures are wanted that keyframes are enough, nothing else is
 //! decoded. What its model sees is told to whoever listens, and as an event when it is something else than before.
 
-mod follow;
 mod thrift;
 mod work;
 
 use super::decode::{Decoder, Room};
+use super::follow::{Answer, Follow};
 use super::models::{Model, Models};
 use super::scene::{Happening, SceneStatus};
 use super::scheduler::{Outcome, Slot, SlotSettings, SlotStats};
@@ -18,7 +18,6 @@ use crate::event::{EventKind, EventSender};
 use crate::frame::WallTime;
 use crate::hub::{Hub, HubItem, HubReader, QueueLimits, ReaderOptions};
 use crate::sink::{Sink, SinkError};
-use follow::{Answer, Follow};
 use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -406,7 +405,7 @@ impl Analysis {
         });
         let slot = Arc::new(slot);
         self.shared.set_slot(Some(slot.clone()));
-        *self.shared.follow.lock() = Follow::new(settings);
+        *self.shared.follow.lock() = Follow::new(&settings.scene);
         slot
     }
 

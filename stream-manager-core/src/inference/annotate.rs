@@ -80,8 +80,11 @@ pub fn annotated(picture: &Picture, detections: &[Detection]) -> Result<Vec<u8>,
     let (wide, high) = (font.character_size.width, font.character_size.height);
     let mut lines = 0;
     for detection in detections {
-        let color = COLORS[detection.class as usize % COLORS.len()];
-        let text = format!("{} {:.2}", detection.label, detection.score);
+        // The same object has the same colour.
+        let color = detection.track.unwrap_or(u64::from(detection.class)) % COLORS.len() as u64;
+        let color = COLORS[color as usize];
+        let track = detection.track.map(|track| format!(" #{track}")).unwrap_or_default();
+        let text = format!("{}{track} {:.2}", detection.label, detection.score);
         let place = match detection.region {
             Some(r) => {
                 let corner = Point::new(r.x0.round() as i32, r.y0.round() as i32);

@@ -320,10 +320,13 @@ impl Worker {
 
     fn thresholds(&self, to: &To, start: &Start) -> Result<Arc<Bars>, InferenceError> {
         let plan = &self.loaded.plan;
-        let one = |bars: Thresholds| Arc::new(Bars { told: bars.clone(), sure: bars });
         match to {
-            To::Once(_, wanted) if *wanted == Wanted::default() => Ok(one(plan.thresholds.clone())),
-            To::Once(_, wanted) => plan.thresholds_for(&start.spec, wanted).map(one),
+            To::Once(_, ask) if ask.wanted == Wanted::default() => {
+                Ok(Arc::new(Bars::new(plan.thresholds.clone(), ask.doubtful)))
+            }
+            To::Once(_, ask) => {
+                Ok(Arc::new(Bars::new(plan.thresholds_for(&start.spec, &ask.wanted)?, ask.doubtful)))
+            }
             To::Slot(slot) => self.thresholds_of(slot, start),
         }
     }
@@ -340,8 +343,7 @@ impl Worker {
             }
             _ => {
                 let sure = self.loaded.plan.thresholds_for(&start.spec, &wanted)?;
-                let told = doubtful.map_or_else(|| sure.clone(), |least| sure.lowered_to(least));
-                let made = Arc::new(Bars { sure, told });
+                let made = Arc::new(Bars::new(sure, doubtful));
                 *known = Some((start.generation, version, made.clone()));
                 Ok(made)
             }
@@ -371,7 +373,7 @@ fn give(plan: &ModelPlan, work: Work, answer: Result<(Vec<Detection>, usize), In
         }
         To::Once(sender, _) => {
             // Whoever asked may be gone.
-            let _ = sender.send(result);
+            let _ = sender.send(result.map(|detections| (detections, sure)));
         }
     }
 }

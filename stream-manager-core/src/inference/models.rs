@@ -12,7 +12,7 @@ use super::backend::{BackendFactory, ChosenBackend};
 use super::instance::Loaded;
 use super::picture::Picture;
 use super::plan::{ModelPlan, Wanted};
-use super::scheduler::{Outcome, Scheduler, Slot, SlotSettings};
+use super::scheduler::{Ask, Outcome, Scheduler, Slot, SlotSettings};
 use super::stats::{Counters, ModelStats};
 use crate::config::{ModelKind, ModelSpec};
 use crate::detection::Detections;
@@ -220,6 +220,20 @@ impl Model {
         picture: Arc<Picture>,
         wanted: Wanted,
     ) -> Result<Detections, InferenceError> {
+        self.ask(picture, Ask { wanted, doubtful: None }).await.map(|(detections, _)| detections)
+    }
+
+    /// The same, and behind what counts also what reaches this score; and how many count.
+    pub(crate) async fn infer_doubtful(
+        &self,
+        picture: Arc<Picture>,
+        wanted: Wanted,
+        doubtful: f32,
+    ) -> Result<(Detections, usize), InferenceError> {
+        self.ask(picture, Ask { wanted, doubtful: Some(doubtful) }).await
+    }
+
+    async fn ask(&self, picture: Arc<Picture>, ask: Ask) -> Result<(Detections, usize), InferenceError> {
         if self.shared.standing.borrow().loaded.is_none() {
             self.ready(LOAD_TIMEOUT).await?;
         }
@@ -227,7 +241,7 @@ impl Model {
             return Err(self.not_ready());
         }
         let spec = self.shared.spec.read().clone();
-        let receiver = self.shared.scheduler.once(picture, wanted, &self.shared.name)?;
+        let receiver = self.shared.scheduler.once(picture, ask, &self.shared.name)?;
         // Those before it each have their time.
         let limit = spec.run_timeout.0 * 4;
         match tokio::time::timeout(limit, receiver).await {

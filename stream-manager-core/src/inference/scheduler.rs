@@ -49,6 +49,13 @@ pub(super) struct Bars {
     pub(super) told: Thresholds,
 }
 
+impl Bars {
+    pub(super) fn new(sure: Thresholds, doubtful: Option<f32>) -> Self {
+        let told = doubtful.map_or_else(|| sure.clone(), |least| sure.lowered_to(least));
+        Self { sure, told }
+    }
+}
+
 /// The side of a stream's mailbox that is emptied.
 pub(super) struct SlotShared {
     pub(super) settings: Mutex<(u64, SlotSettings)>,
@@ -149,10 +156,21 @@ fn weight(priority: Priority) -> f64 {
     }
 }
 
+/// What is in a single picture, and how many of it reach the score that counts.
+pub(super) type Told = (Detections, usize);
+
+/// What is asked of a single picture.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Ask {
+    pub(super) wanted: Wanted,
+    /// The score from which also what does not count is told.
+    pub(super) doubtful: Option<f32>,
+}
+
 /// Who gets the answer.
 pub(super) enum To {
     Slot(Arc<SlotShared>),
-    Once(oneshot::Sender<Result<Detections, InferenceError>>, Wanted),
+    Once(oneshot::Sender<Result<Told, InferenceError>>, Ask),
 }
 
 /// A picture whose turn it is.
@@ -220,9 +238,9 @@ impl Scheduler {
     pub(super) fn once(
         &self,
         picture: Arc<Picture>,
-        wanted: Wanted,
+        ask: Ask,
         model: &str,
-    ) -> Result<oneshot::Receiver<Result<Detections, InferenceError>>, InferenceError> {
+    ) -> Result<oneshot::Receiver<Result<Told, InferenceError>>, InferenceError> {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.state.lock();
         let waiting = state.once.len();
@@ -232,7 +250,7 @@ impl Scheduler {
         if waiting == 0 {
             state.once_time = state.once_time.max(state.now);
         }
-        state.once.push_back(Work { picture, to: To::Once(sender, wanted), since: Instant::now() });
+        state.once.push_back(Work { picture, to: To::Once(sender, ask), since: Instant::now() });
         drop(state);
         self.wake.notify_one();
         Ok(receiver)
@@ -406,9 +424,9 @@ mod tests {
         let scheduler = Arc::new(Scheduler::default());
         let stream = slot(&scheduler, Priority::Normal);
         let receivers: Vec<_> = (0..MAX_WAITING)
-            .map(|_| scheduler.once(Arc::new(picture(0)), Wanted::default(), "m").unwrap())
+            .map(|_| scheduler.once(Arc::new(picture(0)), Ask::default(), "m").unwrap())
             .collect();
-        let busy = scheduler.once(Arc::new(picture(0)), Wanted::default(), "m").unwrap_err().to_string();
+        let busy = scheduler.once(Arc::new(picture(0)), Ask::default(), "m").unwrap_err().to_string();
         assert_eq!(busy, "model \"m\": 64 pictures are waiting already; try again later");
         stream.offer(picture(0));
         let taken = scheduler.take(0, 6, Duration::ZERO).unwrap();

@@ -1,12 +1,13 @@
 //! One analysis, from start to end: what `stream-manager detect` and `classify` do.
 
 use super::{ManagerError, RetryPolicy, Stream, StreamManager};
-use crate::detection::Detection;
-use crate::frame::{CodecParameters, MediaKind};
+use crate::config::SceneSettings;
+use crate::detection::{Detection, Detections};
+use crate::frame::{CodecParameters, MediaKind, MediaTime, WallTime};
 use crate::hub::{HubItem, HubReader};
 use crate::inference::{
-    AnnotatedVideo, InferenceError, LiveDecoder, Model, Picture, VideoPicture, VideoReader, Wanted,
-    write_image,
+    AnnotatedVideo, Answer, Follow, Happening, InferenceError, LiveDecoder, Model, Picture, VideoPicture,
+    VideoReader, Wanted, write_image,
 };
 use crate::sink::{Sink, SinkError};
 use crate::source::Source;
@@ -75,7 +76,12 @@ pub struct DetectJob {
     every: u64,
     wanted: Wanted,
     annotated: Option<PathBuf>,
+    scene: Option<SceneSettings>,
+    tell: Option<Teller>,
 }
+
+/// Who is told what objects do, and at which time from the start.
+type Teller = Box<dyn FnMut(Duration, &Happening) + Send>;
 
 impl DetectInput {
     /// By what stands in a command: an address, or a file's name.
@@ -125,7 +131,7 @@ impl DetectInput {
 impl DetectJob {
     /// A job that looks at every picture.
     pub fn new(input: DetectInput, model: Model) -> Self {
-        Self { input, model, every: 1, wanted: Wanted::default(), annotated: None }
+        Self { input, model, every: 1, wanted: Wanted::default(), annotated: None, scene: None, tell: None }
     }
 
     /// Looks at every `number`-th picture only.
@@ -149,6 +155,21 @@ impl DetectJob {
         self
     }
 
+    /// Follows objects from picture to picture: they have the numbers of their tracks.
+    #[must_use]
+    pub fn follow(mut self, scene: SceneSettings) -> Self {
+        self.scene = Some(scene);
+        self
+    }
+
+    /// Tells what objects do, as they are followed: the time from the start, and what. Clocks of what is told begin at 1970 where the
+    /// input is a file.
+    #[must_use]
+    pub fn on_event(mut self, tell: impl FnMut(Duration, &Happening) + Send + 'static) -> Self {
+        self.tell = Some(Box::new(tell));
+        self
+    }
+
     /// Runs it until the end of its input, or `cancel`. What has been written until then is completed in any case.
     ///
     /// # Errors
@@ -165,15 +186,36 @@ impl DetectJob {
         let mut output = Output { path: self.annotated, video: None, last: Vec::new() };
         let (model, wanted, every) = (&self.model, &self.wanted, self.every);
         let mut report = DetectReport::default();
+        let begin = match &self.input {
+            DetectInput::Live(_) => WallTime::now(),
+            _ => WallTime::from_unix_nanos(0),
+        };
+        let doubtful = self.scene.as_ref().and_then(|scene| scene.tracking.as_ref()).map(|t| t.doubtful);
+        let mut followed = Followed {
+            follow: self.scene.as_ref().and_then(Follow::new),
+            begin,
+            last: Duration::ZERO,
+            tell: self.tell,
+        };
         let analysed = |one: VideoPicture| async move {
             if !one.frame.is_multiple_of(every) {
                 return Ok((one, None));
             }
-            let seen = model.infer_with(one.picture.clone(), wanted.clone()).await?;
-            Ok((one, Some(seen.detections)))
+            let picture = one.picture.clone();
+            let seen = match doubtful {
+                Some(doubtful) => model.infer_doubtful(picture, wanted.clone(), doubtful).await?,
+                None => {
+                    let seen = model.infer_with(picture, wanted.clone()).await?;
+                    let count = seen.detections.len();
+                    (seen, count)
+                }
+            };
+            Ok((one, Some(seen)))
         };
-        let mut note = |one: &VideoPicture, detections: Option<&Vec<Detection>>| {
-            let Some(detections) = detections else { return };
+        let mut note = |one: &VideoPicture, seen: Option<(Detections, usize)>| {
+            let (mut seen, sure) = seen?;
+            followed.take(one, &mut seen, sure);
+            let detections = seen.detections;
             report.frames += 1;
             report.detections += detections.len() as u64;
             tell(&AnalysedFrame {
@@ -184,6 +226,7 @@ impl DetectJob {
                 height: one.picture.height(),
                 detections: detections.clone(),
             });
+            Some(detections)
         };
         let result = match self.input {
             DetectInput::Image(path) => {
@@ -191,7 +234,7 @@ impl DetectJob {
                 let picture = picture.unwrap_or_else(|e| Err(InferenceError::Thread(e.to_string())))?;
                 let one = VideoPicture { frame: 0, time: Duration::ZERO, picture: Arc::new(picture) };
                 let (one, seen) = analysed(one).await?;
-                note(&one, seen.as_ref());
+                let seen = note(&one, seen);
                 output.image(&one, seen.unwrap_or_default()).await
             }
             DetectInput::Video(uri) => {
@@ -224,8 +267,8 @@ impl DetectJob {
                         match cancel.run_until_cancelled(seen.next()).await {
                             None | Some(None) => break Ok(()),
                             Some(Some(Err(error))) => break Err(error),
-                            Some(Some(Ok((one, detections)))) => {
-                                note(&one, detections.as_ref());
+                            Some(Some(Ok((one, seen)))) => {
+                                let detections = note(&one, seen);
                                 if let Err(error) = output.add(&one, detections).await {
                                     break Err(error);
                                 }
@@ -243,23 +286,22 @@ impl DetectJob {
                     match cancel.run_until_cancelled(live.next(every)).await {
                         None | Some(Ok(None)) => break Ok(()),
                         Some(Err(error)) => break Err(error),
-                        Some(Ok(Some(one))) => {
-                            match model.infer_with(one.picture.clone(), wanted.clone()).await {
-                                Err(error) => break Err(error),
-                                Ok(seen) => {
-                                    note(&one, Some(&seen.detections));
-                                    if let Err(error) = output.add(&one, Some(seen.detections)).await {
-                                        break Err(error);
-                                    }
+                        Some(Ok(Some(one))) => match analysed(one).await {
+                            Err(error) => break Err(error),
+                            Ok((one, seen)) => {
+                                let seen = note(&one, seen);
+                                if let Err(error) = output.add(&one, seen).await {
+                                    break Err(error);
                                 }
                             }
-                        }
+                        },
                     }
                 };
                 live.stop().await;
                 result
             }
         };
+        followed.end();
         let finished = output.finish().await;
         result.and(finished).map(|()| report)
     }
@@ -277,6 +319,39 @@ fn read_image(path: &std::path::Path) -> Result<Picture, InferenceError> {
         InferenceError::Picture { problem } => wrong(problem),
         other => other,
     })
+}
+
+/// What is followed, if anything is.
+struct Followed {
+    follow: Option<Follow>,
+    begin: WallTime,
+    last: Duration,
+    tell: Option<Teller>,
+}
+
+impl Followed {
+    fn take(&mut self, one: &VideoPicture, seen: &mut Detections, sure: usize) {
+        let Some(follow) = &mut self.follow else { return seen.detections.truncate(sure) };
+        let nanos = i64::try_from(one.time.as_nanos()).unwrap_or(i64::MAX);
+        seen.pts = MediaTime::from_nanos(nanos);
+        seen.time = WallTime::from_unix_nanos(self.begin.as_unix_nanos().saturating_add(nanos));
+        self.last = one.time;
+        let told = follow.take(Answer { detections: seen, sure, picture: &one.picture, still: 0 });
+        self.tell(&told);
+    }
+
+    fn end(&mut self) {
+        if let Some(mut follow) = self.follow.take() {
+            let told = follow.end();
+            self.tell(&told);
+        }
+    }
+
+    fn tell(&mut self, told: &[Happening]) {
+        if let Some(tell) = &mut self.tell {
+            told.iter().for_each(|one| tell(self.last, one));
+        }
+    }
 }
 
 /// Where drawn pictures go, if anywhere.

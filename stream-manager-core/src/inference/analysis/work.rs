@@ -1,6 +1,5 @@
 //! What an analysis does with each item that it reads: which frames are decoded, by what, and when that fails.
 
-use super::follow::Follow;
 use super::thrift::Thrift;
 use super::{AnalysisState, Shared, slot_settings};
 use crate::config::AnalysisSettings;
@@ -8,6 +7,7 @@ use crate::frame::{CodecParameters, Frame, MediaKind, MediaTime};
 use crate::hub::{HubItem, Input};
 use crate::inference::InferenceError;
 use crate::inference::decode::{Decoder, Pace};
+use crate::inference::follow::Follow;
 use crate::inference::models::ModelState;
 use crate::inference::plan::ModelPlan;
 use crate::inference::scheduler::Slot;
@@ -93,7 +93,7 @@ impl Work {
                 self.shared.tell(held.end());
                 *follow = None;
             }
-            None => *follow = Follow::new(&settings),
+            None => *follow = Follow::new(&settings.scene),
         }
         drop(follow);
         self.settings = settings;

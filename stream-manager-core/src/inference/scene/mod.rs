@@ -31,11 +31,53 @@ const EDGE: f32 = 0.0005;
 
 /// Something to be told.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Happening {
     /// Of an object.
     Object(Box<ObjectEvent>),
     /// Of a zone or a line.
     Scene(Box<SceneEvent>),
+}
+
+impl std::fmt::Display for Happening {
+    /// In words, as in `person #3 crosses gate, forward`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Object(object) => {
+                write!(f, "{} #{} ", object.label, object.track)?;
+                match object.phase {
+                    Phase::Begin => write!(f, "is there, {:.2}", object.best_score),
+                    Phase::Update => write!(f, "is still there, {:.2}", object.score),
+                    Phase::End => {
+                        write!(f, "has gone after {:.1} s, {:.2}", object.duration_secs, object.best_score)
+                    }
+                }
+            }
+            Self::Scene(scene) => {
+                if let (Some(label), Some(track)) = (&scene.label, scene.track) {
+                    write!(f, "{label} #{track} ")?;
+                }
+                let place = scene.zone.as_deref().or(scene.line.as_deref()).unwrap_or_default();
+                let count = scene.count.unwrap_or_default();
+                match scene.action {
+                    SceneAction::Entered => write!(f, "enters {place}"),
+                    SceneAction::Left => {
+                        write!(f, "leaves {place} after {:.1} s", scene.dwell_secs.unwrap_or_default())
+                    }
+                    SceneAction::Loitering => write!(f, "stays in {place}"),
+                    SceneAction::Stationary => write!(f, "stands still in {place}"),
+                    SceneAction::Removed => write!(f, "has gone from where it stood in {place}"),
+                    SceneAction::Overcrowded if scene.active == Some(true) => {
+                        write!(f, "{count} are too many in {place}")
+                    }
+                    SceneAction::Overcrowded => write!(f, "{count} are not too many in {place}"),
+                    SceneAction::Crossed => {
+                        write!(f, "crosses {place}, {}", scene.direction.map_or("", |d| d.name()))
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// What has been counted.

@@ -1,13 +1,12 @@
 //! What is made of what a model sees in one picture after the other: tracks, what they do, and the best picture of each.
 
-use super::AnalysisSettings;
+use super::convert::Scaler;
+use super::picture::Picture;
+use super::scene::{Happening, Scene, SceneStatus};
+use super::track::{Track, Tracker, TrackerSettings};
 use crate::config::{SceneSettings, TrackingSettings};
 use crate::detection::{Detections, Region};
 use crate::frame::{MediaTime, WallTime};
-use crate::inference::convert::Scaler;
-use crate::inference::picture::Picture;
-use crate::inference::scene::{Happening, Scene, SceneStatus};
-use crate::inference::track::{Track, Tracker, TrackerSettings};
 use crate::object::Phase;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,7 +27,7 @@ const BETTER: f32 = 1.08;
 const QUALITY: u8 = 80;
 
 /// What is followed on one stream.
-pub(super) struct Follow {
+pub(crate) struct Follow {
     settings: SceneSettings,
     tracker: Tracker,
     scene: Scene,
@@ -57,14 +56,14 @@ struct Shot {
 }
 
 /// What a model has said of a picture.
-pub(super) struct Answer<'a> {
+pub(crate) struct Answer<'a> {
     /// What it is sure of, and behind that what it is not.
-    pub(super) detections: &'a mut Detections,
+    pub(crate) detections: &'a mut Detections,
     /// How many it is sure of.
-    pub(super) sure: usize,
-    pub(super) picture: &'a Picture,
+    pub(crate) sure: usize,
+    pub(crate) picture: &'a Picture,
     /// Pictures so far in which nothing had moved.
-    pub(super) still: u64,
+    pub(crate) still: u64,
 }
 
 fn tracking(settings: &TrackingSettings) -> TrackerSettings {
@@ -77,12 +76,12 @@ fn tracking(settings: &TrackingSettings) -> TrackerSettings {
 
 impl Follow {
     /// None where nothing is to be followed.
-    pub(super) fn new(settings: &AnalysisSettings) -> Option<Self> {
-        let followed = settings.scene.tracking.as_ref()?;
+    pub(crate) fn new(settings: &SceneSettings) -> Option<Self> {
+        let followed = settings.tracking.as_ref()?;
         Some(Self {
             tracker: Tracker::new(tracking(followed)),
-            scene: Scene::new(settings.scene.clone()),
-            settings: settings.scene.clone(),
+            scene: Scene::new(settings.clone()),
+            settings: settings.clone(),
             last: None,
             still: 0,
             quiet: Instant::now(),
@@ -92,7 +91,7 @@ impl Follow {
         })
     }
 
-    pub(super) fn configure(&mut self, settings: &SceneSettings) {
+    pub(crate) fn configure(&mut self, settings: &SceneSettings) {
         if let Some(followed) = &settings.tracking {
             self.tracker.configure(tracking(followed));
         }
@@ -102,7 +101,7 @@ impl Follow {
     }
 
     /// Which classes are asked for that the model does not have.
-    pub(super) fn look_at_classes(&mut self, labels: &[Arc<str>]) {
+    pub(crate) fn look_at_classes(&mut self, labels: &[Arc<str>]) {
         let known = |class: &String| labels.iter().any(|label| **label == **class);
         let mut problems = Vec::new();
         let mut look = |whose: String, classes: &[String]| {
@@ -129,7 +128,7 @@ impl Follow {
     }
 
     /// A picture's objects. They get the numbers of their tracks; what only helps to follow is taken out.
-    pub(super) fn take(&mut self, answer: Answer<'_>) -> Vec<Happening> {
+    pub(crate) fn take(&mut self, answer: Answer<'_>) -> Vec<Happening> {
         let Answer { detections, sure, picture, still } = answer;
         let (pts, time) = (detections.pts, detections.time);
         self.quiet = Instant::now();
@@ -170,7 +169,7 @@ impl Follow {
     }
 
     /// Ends what is there if nothing comes any more.
-    pub(super) fn look_at_clock(&mut self, still: u64) -> Vec<Happening> {
+    pub(crate) fn look_at_clock(&mut self, still: u64) -> Vec<Happening> {
         if still != self.still {
             // The camera is there, and nothing moves in front of it.
             self.quiet = Instant::now();
@@ -180,7 +179,7 @@ impl Follow {
     }
 
     /// Ends all that is there.
-    pub(super) fn end(&mut self) -> Vec<Happening> {
+    pub(crate) fn end(&mut self) -> Vec<Happening> {
         self.tracker.reset();
         let ended = self.tracker.take_ended();
         let Some((pts, time, _)) = self.last.take() else { return Vec::new() };
@@ -188,7 +187,7 @@ impl Follow {
         self.illustrate(told, &ended)
     }
 
-    pub(super) fn status(&self) -> SceneStatus {
+    pub(crate) fn status(&self) -> SceneStatus {
         SceneStatus {
             left_out: self.tracker.left_out(),
             problems: self.problems.clone(),
