@@ -7,6 +7,7 @@
 //!
 //! What has been recorded is in the [`index`]: a database beside the files, which can be made anew from
 //! them. [`retention`] removes what is too old or too much; [`repair`] puts right what a crash has left.
+//! What was seen is in another one, [`objects`].
 
 mod file;
 pub mod index;
@@ -14,6 +15,7 @@ pub mod journal;
 mod keeper;
 mod lock;
 mod name;
+pub mod objects;
 mod place;
 pub(crate) mod private;
 pub mod repair;
