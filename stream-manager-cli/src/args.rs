@@ -53,6 +53,9 @@ pub(crate) enum Command {
     /// List, protect, delete or verify what the server has recorded (it may be running)
     #[command(subcommand)]
     Recordings(RecordingsCommand),
+    /// Look for what was seen (the server may be running)
+    #[command(subcommand)]
+    Events(EventsCommand),
     /// Tell a running server to start, stop, pause, resume or split a stream's recording
     #[command(subcommand)]
     Recording(RecordingCommand),
@@ -377,6 +380,41 @@ pub(crate) struct RangeArgs {
     /// Up to here
     #[arg(long, value_name = "TIME")]
     pub(crate) end: Option<WallTime>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum EventsCommand {
+    /// List the objects that were seen, the newest first
+    Search(SearchArgs),
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct SearchArgs {
+    /// Only these streams: ids, in which * stands for anything, with commas
+    #[arg(long, value_delimiter = ',', value_name = "IDS")]
+    pub(crate) stream: Vec<String>,
+    /// Only what is one of these, with commas
+    #[arg(long, value_delimiter = ',', value_name = "LABELS")]
+    pub(crate) label: Vec<String>,
+    /// Only what has been in one of these zones, with commas
+    #[arg(long, value_delimiter = ',', value_name = "ZONES")]
+    pub(crate) zone: Vec<String>,
+    /// The score that the best picture has to have, 0 to 1
+    #[arg(long, default_value_t = 0.0, value_name = "SCORE")]
+    pub(crate) min_score: f32,
+    #[command(flatten)]
+    pub(crate) range: RangeArgs,
+    /// The oldest first
+    #[arg(long)]
+    pub(crate) oldest: bool,
+    /// How many at most
+    #[arg(long, default_value_t = 100, value_name = "NUMBER")]
+    pub(crate) limit: usize,
+    /// Print JSON, one line for each
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) place: Place,
 }
 
 #[derive(Subcommand)]

@@ -9,6 +9,7 @@ mod check;
 mod config;
 mod detect;
 mod discover;
+mod events;
 mod export;
 mod fsck;
 mod models;
@@ -20,7 +21,7 @@ mod recordings;
 mod serve;
 mod snapshot;
 
-use args::{Args, Command};
+use args::{Args, Command, EventsCommand};
 use clap::Parser;
 use std::process::ExitCode;
 
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
             Some(Command::Openapi) => config::openapi(),
             // Nothing else runs: these may block.
             Some(Command::Recordings(command)) => recordings::run(command),
+            Some(Command::Events(EventsCommand::Search(args))) => events::run(args),
             Some(Command::Backup(args)) => backup::make(args),
             Some(Command::Restore(args)) => backup::restore(args),
             Some(Command::User(command)) => accounts::users(command),

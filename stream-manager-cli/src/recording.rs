@@ -15,7 +15,7 @@ pub(crate) async fn run(command: RecordingCommand) -> u8 {
         RecordingCommand::Auto(of) => (RecordingAction::Auto, of),
         RecordingCommand::Trigger { of, kind, text, duration } => {
             let duration = duration.map(|duration| duration.0);
-            let trigger = RecordingTrigger { kind, text, data: serde_json::Value::Null, duration };
+            let trigger = RecordingTrigger { kind, text, duration, ..RecordingTrigger::default() };
             return tell(&of, Client::new(&of.server), async |client: Client| {
                 client.trigger_recording(&of.stream, &trigger).await
             })

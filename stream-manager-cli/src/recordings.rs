@@ -38,7 +38,7 @@ pub(crate) fn run(command: RecordingsCommand) -> u8 {
     })
 }
 
-type Failure = (u8, String);
+pub(crate) type Failure = (u8, String);
 
 fn failed(error: &IndexError) -> Failure {
     (exit::FAILURE, error.to_string())
@@ -72,7 +72,7 @@ fn required(range: &RangeArgs) -> Result<TimeRange, Failure> {
     ranged(range)
 }
 
-fn ranged(range: &RangeArgs) -> Result<TimeRange, Failure> {
+pub(crate) fn ranged(range: &RangeArgs) -> Result<TimeRange, Failure> {
     let (start, end) = (range.start.unwrap_or(TimeRange::ALL.start), range.end.unwrap_or(TimeRange::ALL.end));
     TimeRange::new(start, end).map_err(|e| (exit::USAGE, e.to_string()))
 }

@@ -118,9 +118,21 @@ pub struct ObjectEvent {
     /// When the best picture of it was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub best_time: Option<WallTime>,
-    /// That picture, a JPEG, if it is another one than was told before.
+    /// That picture, a JPEG, if it is another one than was told before. Listeners of events do not get it.
     #[serde(skip)]
     pub picture: Option<Arc<[u8]>>,
+    /// Whether it is to be recorded, where a stream is recorded by events.
+    #[serde(skip)]
+    pub records: bool,
+}
+
+/// Takes what happens with a stream's objects, to keep it or to do something about it. It is called on a model's thread and must not block.
+pub trait ObjectLog: Send + Sync {
+    /// An object has come, is still there, or has gone.
+    fn object(&self, event: &ObjectEvent);
+
+    /// Something has happened in a zone, or at a line.
+    fn scene(&self, event: &SceneEvent);
 }
 
 /// What an object does with a zone or a line.

@@ -32,6 +32,7 @@ pub mod recorded;
 pub mod relay;
 pub mod replay;
 pub mod turn;
+pub mod webhook;
 pub mod whep;
 pub mod whip;
 

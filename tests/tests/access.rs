@@ -85,7 +85,9 @@ fn rule(operation: &str) -> Option<(&'static str, About)> {
         "listRecordings" | "getTimeline" | "listMarks" | "listStreamExports" | "beginExport"
         | "getPlayback" | "getThumbnails" => ("playback", Stream),
         "getSnapshot" | "getMjpeg" | "getLiveMp4" => ("read", Stream),
-        "listExports" | "getExport" | "deleteExport" | "getExportFile" | "searchMarks" => ("playback", Any),
+        "listExports" | "getExport" | "deleteExport" | "getExportFile" | "searchMarks" | "searchObjects"
+        | "getObject" | "getObjectPicture" | "getCounts" | "getHeat" => ("playback", Any),
+        "forgetObject" => ("record", Any),
         "getStreamHealth" => ("api.read", Stream),
         "getStorage" | "getSystem" | "infer" => ("api.read", Server),
         "probe" | "discover" | "reloadModel" => ("api.write", Server),

@@ -48,7 +48,9 @@ pub(super) fn need(method: &Method, path: &str, stream_of: impl Fn(Thing<'_>) ->
         "/metrics" => return Need::Server(Action::Metrics),
         "/api/streams" | "/api/streams:batch" | "/api/sessions" => return Need::Streams(by_method),
         "/api/events" | "/api/config/schema" => return Need::Streams(Action::ApiRead),
-        "/api/exports" | "/api/marks" => return Need::Streams(Action::Playback),
+        "/api/exports" | "/api/marks" | "/api/objects" | "/api/counts" | "/api/heat" => {
+            return Need::Streams(Action::Playback);
+        }
         "/api/storage" | "/api/system" | "/api/infer" => return Need::Server(Action::ApiRead),
         "/api/probe" | "/api/discover" => return Need::Server(Action::ApiWrite),
         _ => {}
@@ -62,6 +64,10 @@ pub(super) fn need(method: &Method, path: &str, stream_of: impl Fn(Thing<'_>) ->
     }
     if path == "/api/models" || path.starts_with("/api/models/") {
         return if looks { Need::Streams(Action::ApiRead) } else { Need::Server(Action::ApiWrite) };
+    }
+    // The handler looks which stream's it is.
+    if path.starts_with("/api/objects/") {
+        return Need::Streams(if looks { Action::Playback } else { Action::Record });
     }
     // One that is not there is looked for by whoever may see some.
     if let Some(number) = path.strip_prefix("/api/sessions/") {

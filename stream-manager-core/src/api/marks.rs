@@ -94,15 +94,6 @@ pub(super) async fn list(
     let start = time("start", query.start.as_ref())?.unwrap_or(TimeRange::ALL.start);
     let end = time("end", query.end.as_ref())?.unwrap_or(TimeRange::ALL.end);
     let limit = query::limit(query.limit)?;
-    let after = query.after.as_deref().filter(|after| !after.is_empty()).map(|cursor| {
-        let read = cursor
-            .split_once('.')
-            .and_then(|(time, id)| Some((WallTime::from_unix_nanos(time.parse().ok()?), id.parse().ok()?)));
-        read.ok_or_else(|| {
-            let shown: String = cursor.chars().take(60).collect();
-            query::contradiction(format!("after is \"{shown}\"; expected the \"next\" of the page before"))
-        })
-    });
     let filter = MarkFilter {
         stream: stream.map(str::to_owned),
         streams: query::names(query.stream.as_deref()),
@@ -110,7 +101,7 @@ pub(super) async fn list(
         text: query.text,
         range: TimeRange::new(start, end).map_err(|e| query::contradiction(e.to_string()))?,
         newest_first: query.order == Some(Order::Newest),
-        after: after.transpose()?,
+        after: query::place(query.after.as_deref())?,
     };
     let mut items = state.manager.find_marks(filter, limit + 1).await?;
     let more = items.len() > limit;

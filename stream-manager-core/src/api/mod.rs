@@ -51,6 +51,7 @@ mod lists;
 mod logs;
 mod marks;
 mod metrics;
+mod objects;
 pub mod openapi;
 mod page;
 mod pictures;
@@ -182,6 +183,7 @@ pub fn router(manager: StreamManager, options: ApiOptions) -> Router {
         .merge(exports::routes())
         .merge(backups::routes())
         .merge(accounts::routes())
+        .merge(objects::routes())
         .route("/api/storage", get(recordings::storage))
         .route("/api/marks", get(marks::search))
         .route("/api/logs", get(logs::logs))

@@ -1,6 +1,7 @@
 //! Query strings, cursors and conditions.
 
 use super::problem::Problem;
+use crate::frame::WallTime;
 use crate::manager::ChangeOptions;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use serde::Deserialize;
@@ -53,6 +54,18 @@ pub(super) fn limit(limit: Option<usize>) -> Result<usize, Problem> {
     } else {
         Err(bad(format!("limit is {limit}; expected 1 to {MAX_LIMIT}")))
     }
+}
+
+/// The place in a list by time that the page before has named, as in `1795960980000000000.17`.
+pub(super) fn place(cursor: Option<&str>) -> Result<Option<(WallTime, u64)>, Problem> {
+    let Some(cursor) = cursor.filter(|cursor| !cursor.is_empty()) else { return Ok(None) };
+    let read = cursor
+        .split_once('.')
+        .and_then(|(time, id)| Some((WallTime::from_unix_nanos(time.parse().ok()?), id.parse().ok()?)));
+    read.map(Some).ok_or_else(|| {
+        let shown: String = cursor.chars().take(60).collect();
+        contradiction(format!("after is \"{shown}\"; expected the \"next\" of the page before"))
+    })
 }
 
 /// Names with commas between them.

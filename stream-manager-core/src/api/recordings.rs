@@ -244,7 +244,7 @@ pub(super) fn trigger(query: &TriggerQuery, body: &[u8]) -> Result<RecordingTrig
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail));
     }
     let data = serde_json::from_slice(body).unwrap_or_default();
-    Ok(RecordingTrigger { kind, text, data, duration })
+    Ok(RecordingTrigger { kind, text, data, duration, extends: false })
 }
 
 pub(super) async fn storage(

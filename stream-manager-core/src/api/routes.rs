@@ -4,16 +4,18 @@ use super::target::Target;
 
 /// The route of a path.
 pub(super) fn route(path: &str) -> &'static str {
-    const FIXED: [&str; 27] = [
+    const FIXED: [&str; 30] = [
         "/",
         "/api/audit",
         "/api/config",
         "/api/config/reload",
         "/api/config/schema",
         "/api/config/status",
+        "/api/counts",
         "/api/discover",
         "/api/docs",
         "/api/events",
+        "/api/heat",
         "/api/exports",
         "/api/hooks",
         "/api/infer",
@@ -23,6 +25,7 @@ pub(super) fn route(path: &str) -> &'static str {
         "/api/marks",
         "/api/me",
         "/api/models",
+        "/api/objects",
         "/api/openapi.json",
         "/api/probe",
         "/api/sessions",
@@ -33,7 +36,7 @@ pub(super) fn route(path: &str) -> &'static str {
         "/api/system",
         "/metrics",
     ];
-    const BEGINNINGS: [(&str, &str); 12] = [
+    const BEGINNINGS: [(&str, &str); 13] = [
         ("/page/", "/page/{name}"),
         ("/hls/", "/hls/{file}"),
         ("/dash/", "/dash/{file}"),
@@ -45,6 +48,7 @@ pub(super) fn route(path: &str) -> &'static str {
         ("/api/backups", "/api/backups"),
         ("/api/exports/", "/api/exports/{id}"),
         ("/api/models/", "/api/models/{name}"),
+        ("/api/objects/", "/api/objects/{name}"),
         ("/api/hooks/", "/api/hooks/{name}/test"),
     ];
     if let Some(fixed) = FIXED.iter().find(|fixed| **fixed == path) {

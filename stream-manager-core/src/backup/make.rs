@@ -132,6 +132,7 @@ pub fn make_telling(
         (crate::storage::state::STATE_FILE, Include::State),
         (crate::auth::ACCOUNTS_FILE, Include::State),
         (INDEX, Include::Index),
+        (crate::storage::objects::OBJECTS_FILE, Include::Index),
     ];
     let has_index = data_dir.join(INDEX).is_file();
     let with_recordings = include.contains(&Include::Recordings) && has_index;

@@ -66,12 +66,13 @@ impl Include {
 }
 
 /// What may be in an archive, and the newest version of each database.
-fn known() -> [(&'static str, Option<i64>); 5] {
+fn known() -> [(&'static str, Option<i64>); 6] {
     [
         (CONFIG, None),
         (crate::storage::state::STATE_FILE, Some(crate::storage::state::VERSION)),
         (crate::auth::ACCOUNTS_FILE, Some(crate::auth::ACCOUNTS_VERSION)),
         (INDEX, Some(crate::storage::index::VERSION)),
+        (crate::storage::objects::OBJECTS_FILE, Some(crate::storage::objects::VERSION)),
         (RECORDINGS, None),
     ]
 }

@@ -182,7 +182,10 @@ impl Effect {
         match key {
             "server.listen" | "auth.methods" => Self::Rebind,
             _ if key.starts_with("server.tls_") => Self::Rebind,
-            "storage.max_size" | "storage.min_free" => Self::Live,
+            "storage.max_size"
+            | "storage.min_free"
+            | "storage.objects_max_age"
+            | "storage.objects_max_count" => Self::Live,
             "telemetry.log_format" => Self::ProcessRestart,
             _ if key.starts_with("telemetry.otlp") => Self::ProcessRestart,
             _ if ["rtmp.", "rtsp.", "webrtc."].iter().any(|section| key.starts_with(section)) => Self::Rebind,

@@ -215,6 +215,10 @@ pub struct StorageConfig {
     pub max_size: Option<BytesText>,
     /// Room to keep free on every disk that is recorded to; the oldest recordings there go first.
     pub min_free: MinFreeText,
+    /// How long it is remembered which objects were seen.
+    pub objects_max_age: DurationText,
+    /// How many of them are remembered at most.
+    pub objects_max_count: u64,
 }
 
 impl Default for StorageConfig {
@@ -226,6 +230,8 @@ impl Default for StorageConfig {
             disk_threads: 2,
             max_size: None,
             min_free: MinFreeText(MinFree::Percent(2.0)),
+            objects_max_age: DurationText(Duration::from_secs(90 * 86_400)),
+            objects_max_count: 1_000_000,
         }
     }
 }

@@ -64,6 +64,9 @@ pub struct ObjectsConfig {
     /// For how long one has to be where it is to count as standing still.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stationary_after: Option<DurationText>,
+    /// Whether a stream that is recorded by events is recorded while they are there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub record: Option<bool>,
     /// Events of one stream in a minute at most; what is more is counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10000))]
@@ -236,6 +239,8 @@ pub struct ObjectSettings {
     pub update_interval: Duration,
     /// For how long one has to be where it is to count as standing still.
     pub stationary_after: Duration,
+    /// Whether a stream that is recorded by events is recorded while they are there.
+    pub record: bool,
     /// Events in a minute at most.
     pub max_per_minute: u32,
 }
@@ -250,6 +255,7 @@ impl Default for ObjectSettings {
             zones: Vec::new(),
             update_interval: Duration::from_secs(10),
             stationary_after: Duration::from_secs(30),
+            record: true,
             max_per_minute: 120,
         }
     }
@@ -303,6 +309,7 @@ impl ObjectsConfig {
             zones: names(&self.zones, &common.zones),
             update_interval: time(self.update_interval, common.update_interval, standard.update_interval),
             stationary_after: time(self.stationary_after, common.stationary_after, standard.stationary_after),
+            record: self.record.or(common.record).unwrap_or(standard.record),
             max_per_minute: self.max_per_minute.or(common.max_per_minute).unwrap_or(standard.max_per_minute),
         })
     }

@@ -252,6 +252,40 @@ fn everything() -> Config {
         contrast = 20
         hold = "2s"
         mask = [[0.0, 0.0, 1.0, 0.1]]
+        [defaults.inference.tracking]
+        enabled = true
+        doubtful = 0.1
+        max_lost = "2s"
+        max_objects = 100
+        [defaults.inference.objects]
+        enabled = true
+        classes = ["person"]
+        min_score = 0.5
+        min_area = 0.0
+        min_time = "1s"
+        zones = ["z"]
+        update_interval = "10s"
+        stationary_after = "30s"
+        record = true
+        max_per_minute = 60
+        [[defaults.inference.zones]]
+        name = "z"
+        points = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]
+        classes = ["person"]
+        loitering_after = "10s"
+        max_objects = 3
+        stationary_after = "10s"
+        schedule = ["daily 00:00-24:00"]
+        time_zone = "UTC"
+        [[defaults.inference.lines]]
+        name = "l"
+        points = [[0.0, 0.0], [1.0, 0.0]]
+        classes = ["person"]
+        schedule = ["daily 00:00-24:00"]
+        time_zone = "UTC"
+        [[defaults.inference.masks]]
+        points = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]
+        classes = ["person"]
         [defaults.recording]
         segment_size = 65536
         directory = "fast"

@@ -17,13 +17,14 @@ use crate::detection::Detections;
 use crate::event::{EventKind, EventSender};
 use crate::frame::WallTime;
 use crate::hub::{Hub, HubItem, HubReader, QueueLimits, ReaderOptions};
+use crate::object::ObjectLog;
 use crate::sink::{Sink, SinkError};
 use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -139,6 +140,7 @@ struct Shared {
     decoded: AtomicU64,
     /// Held while events are told, so that they are in order.
     follow: Mutex<Option<Follow>>,
+    log: OnceLock<Arc<dyn ObjectLog>>,
     events: EventSender,
 }
 
@@ -289,10 +291,23 @@ impl Shared {
     }
 
     fn tell(&self, happenings: Vec<Happening>) {
+        let log = self.log.get();
         for one in happenings {
             self.events.emit(match one {
-                Happening::Object(object) => EventKind::Object(object),
-                Happening::Scene(scene) => EventKind::Scene(scene),
+                Happening::Object(mut object) => {
+                    if let Some(log) = log {
+                        log.object(&object);
+                    }
+                    // It would be kept with the last events, for nobody.
+                    object.picture = None;
+                    EventKind::Object(object)
+                }
+                Happening::Scene(scene) => {
+                    if let Some(log) = log {
+                        log.scene(&scene);
+                    }
+                    EventKind::Scene(scene)
+                }
             });
         }
     }
@@ -390,9 +405,18 @@ impl Analysis {
             saving: AtomicBool::new(false),
             decoded: AtomicU64::new(0),
             follow: Mutex::default(),
+            log: OnceLock::new(),
             events,
         });
         (AnalysisHandle { shared: shared.clone() }, Self { shared, models })
+    }
+
+    /// What happens with objects is told to this, too, with their pictures.
+    #[must_use]
+    pub fn log(self, log: Arc<dyn ObjectLog>) -> Self {
+        // The first one stays.
+        let _ = self.shared.log.set(log);
+        self
     }
 
     fn slot(&self, model: &Model, settings: &AnalysisSettings) -> Arc<Slot> {

@@ -251,6 +251,19 @@ impl StreamManagerBuilder {
             let making = super::backups::keep_making(weak, manager.inner.cancel.clone());
             *manager.inner.backing_up.lock() = Some(tokio::spawn(making));
         }
+        if let Some(store) = manager.inner.storage.objects.clone() {
+            let weak = Arc::downgrade(&manager.inner);
+            let limits = move || {
+                let manager = StreamManager { inner: weak.upgrade()? };
+                let storage = manager.config().storage.clone();
+                Some(super::objects::ObjectLimits {
+                    max_age: storage.objects_max_age.0,
+                    max_count: storage.objects_max_count,
+                })
+            };
+            let tidying = super::objects::tidy(store, limits, manager.inner.cancel.clone());
+            manager.inner.control.tasks.spawn(tidying);
+        }
         Ok(manager)
     }
 }

@@ -46,6 +46,7 @@ mod info;
 mod job;
 mod loops;
 mod marks;
+mod objects;
 mod open;
 mod patch;
 mod plan;
@@ -310,6 +311,11 @@ impl StreamManager {
             let mut state_of = None;
             let (handle, sink) =
                 crate::inference::Analysis::new(self.inner.models.clone(), stream.analysis, events.clone());
+            let storage = &self.inner.storage;
+            let log = objects::StreamLog::new(id.shared(), storage.objects.clone(), storage.index().cloned());
+            let present = objects::record_while_present(log.present(), recorder.clone(), cancel.clone());
+            sinks.push(tokio::spawn(present));
+            let sink = sink.log(Arc::new(log));
             let analysed = match (stream.substream, chosen) {
                 (_, Some(variant)) => {
                     state_of = Some(variant.shared.state.clone());

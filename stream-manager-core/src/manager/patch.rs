@@ -35,11 +35,16 @@ pub(super) fn patched(config: &StreamConfig, patch: &Value) -> Result<StreamConf
 pub(crate) const NO_ARRAY: &str = "it is an array; expected something else here";
 
 /// The only keys of a stream that are arrays.
-const ARRAYS: [&str; 9] = [
+const ARRAYS: [&str; 14] = [
     "/forward",
     "/hls/variants",
     "/inference/classes",
+    "/inference/lines",
+    "/inference/masks",
     "/inference/motion/mask",
+    "/inference/objects/classes",
+    "/inference/objects/zones",
+    "/inference/zones",
     "/recording/modes",
     "/recording/schedule",
     "/tracks",
@@ -47,13 +52,17 @@ const ARRAYS: [&str; 9] = [
     "/variants",
 ];
 
+/// Those whose items are objects.
+const OF_OBJECTS: [&str; 6] =
+    ["/forward", "/inference/lines", "/inference/masks", "/inference/zones", "/transcode", "/variants"];
+
 /// Where a value has an array that is none of the few that there are, as a JSON pointer: serde would take an array for an
 /// object whose values come in its own order.
 pub(crate) fn find_array(value: &Value) -> Option<String> {
     fn find(value: &Value, path: &str) -> Option<String> {
         match value {
             Value::Array(_) if !ARRAYS.contains(&path) => Some(path.to_owned()),
-            Value::Array(items) if matches!(path, "/forward" | "/transcode" | "/variants") => {
+            Value::Array(items) if OF_OBJECTS.contains(&path) => {
                 let item = items.iter().position(Value::is_array)?;
                 Some(format!("{path}/{item}"))
             }

@@ -4,6 +4,7 @@ use super::{ManagerError, StreamId};
 use crate::event::{EventBus, EventKind};
 use crate::storage::index::{Index, Opened};
 use crate::storage::journal::Journal;
+use crate::storage::objects::ObjectStore;
 use crate::storage::retention::{RetentionPolicy, StreamLimits};
 use crate::storage::state::{StateOpened, StateStore};
 use crate::storage::{DataLock, Directory, DiskPool, Keeper, Place, space};
@@ -35,6 +36,7 @@ pub(super) struct Storage {
     keeper: Option<Keeper>,
     pub(super) state: Option<Arc<StateStore>>,
     pub(super) journal: Option<Journal>,
+    pub(super) objects: Option<ObjectStore>,
     journal_task: Mutex<Option<(JoinHandle<()>, CancellationToken)>>,
     /// Let go of when everything has ended.
     lock: Mutex<Option<DataLock>>,
@@ -47,6 +49,7 @@ struct OpenedParts {
     index: Option<(Index, Opened)>,
     state: Option<(StateStore, StateOpened)>,
     journal: Option<Journal>,
+    objects: Option<ObjectStore>,
     lock: Option<DataLock>,
 }
 
@@ -68,6 +71,7 @@ impl Storage {
                 keeper: None,
                 state: None,
                 journal: None,
+                objects: None,
                 journal_task: Mutex::new(None),
                 lock: Mutex::new(None),
                 task: Mutex::new(None),
@@ -97,6 +101,7 @@ impl Storage {
             keeper: Some(keeper),
             state,
             journal: parts.journal,
+            objects: parts.objects,
             journal_task: Mutex::new(journal_task),
             lock: Mutex::new(parts.lock),
             task: Mutex::new(Some(task)),
@@ -167,6 +172,11 @@ impl Storage {
                 tracing::warn!(%error, "the index of recordings is put right at the next start");
             }
         }
+        if let Some(objects) = &self.objects
+            && let Err(error) = objects.flush().await
+        {
+            tracing::warn!(%error, "the last of what was seen may be missing");
+        }
         let journal = self.journal_task.lock().take();
         if let Some((task, cancel)) = journal {
             cancel.cancel();
@@ -185,6 +195,7 @@ fn open(settings: &Settings, events: &EventBus) -> Result<OpenedParts, ManagerEr
             .inspect_err(|error| tracing::error!(error, "events are not kept"))
             .ok()
     });
+    let objects = settings.data_dir.as_deref().and_then(|data_dir| super::objects::open(data_dir, events));
     let data_dir = settings.data_dir.clone().unwrap_or_else(|| "data".into());
     let default = settings.recordings_dir.clone().unwrap_or_else(|| data_dir.join("recordings"));
     let used = match &settings.data_dir {
@@ -216,5 +227,5 @@ fn open(settings: &Settings, events: &EventBus) -> Result<OpenedParts, ManagerEr
         };
         directories.push(Directory { name: name.to_owned(), place, pool });
     }
-    Ok(OpenedParts { directories, index, state, journal, lock })
+    Ok(OpenedParts { directories, index, state, journal, objects, lock })
 }

@@ -151,6 +151,8 @@ pub struct RecordingTrigger {
     pub data: serde_json::Value,
     /// For how long from now on, if not for the post-roll.
     pub duration: Option<Duration>,
+    /// Whether it only goes on with what is marked elsewhere: no mark is left.
+    pub extends: bool,
 }
 
 /// Whether it is time to record.

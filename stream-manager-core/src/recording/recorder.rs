@@ -614,7 +614,9 @@ impl RecorderSink {
         if !self.gate.trigger(Instant::now(), trigger.duration) {
             return Err(RecordError::NoEvents);
         }
-        self.shared.ledger.triggered(trigger);
+        if !trigger.extends {
+            self.shared.ledger.triggered(trigger);
+        }
         self.look(reader).await
     }
 

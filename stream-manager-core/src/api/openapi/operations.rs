@@ -10,6 +10,7 @@ use super::super::health::Health;
 use super::super::inference::{AnalysisView, ModelPage};
 use super::super::logs::LogPage;
 use super::super::marks::{MarkPage, NewMark};
+use super::super::objects::{CountPage, ObjectPage, ObjectView};
 use super::super::openapi;
 use super::super::playback::TimelineView;
 use super::super::recordings::{Deleted, Protected, RecordingsPage};
@@ -24,6 +25,7 @@ use crate::health::{HealthReport, StreamHealth};
 use crate::manager::{BackupInfo, ConfigStatus, ExportInfo, StorageReport, SystemReport};
 use crate::session::SessionInfo;
 use crate::storage::index::MarkRow;
+use crate::storage::objects::HeatMap;
 #[cfg(feature = "inference")]
 use crate::{detection::Detections, inference::ModelStatus};
 
@@ -378,6 +380,83 @@ pub(super) const OPERATIONS: &[Operation] = &[
             query("after", r#"{"type":"string"}"#, "The \"next\" of the page before"),
         ],
         &[answer(200, "A page of marks", of::<MarkPage>)],
+    ),
+    get(
+        "/api/objects",
+        "searchObjects",
+        "inference",
+        "Objects that were seen, of all streams or some, by when they were first seen",
+        &[
+            query(
+                "stream",
+                r#"{"type":"string"}"#,
+                "Only these streams: ids, in which * stands for anything, with commas",
+            ),
+            query("label", r#"{"type":"string"}"#, "Only what is one of these, with commas"),
+            query("zone", r#"{"type":"string"}"#, "Only what has been in one of these zones, with commas"),
+            query(
+                "min_score",
+                r#"{"type":"number","minimum":0,"maximum":1}"#,
+                "The score that the best picture has to have",
+            ),
+            START,
+            END,
+            query(
+                "order",
+                r#"{"type":"string","enum":["oldest","newest"],"default":"newest"}"#,
+                "Which come first",
+            ),
+            LIMIT,
+            query("after", r#"{"type":"string"}"#, "The \"next\" of the page before"),
+        ],
+        &[answer(200, "A page of objects", of::<ObjectPage>)],
+    ),
+    get(
+        "/api/objects/{object}",
+        "getObject",
+        "inference",
+        "An object that was seen",
+        &[],
+        &[answer(200, "The object", of::<ObjectView>)],
+    ),
+    get(
+        "/api/objects/{object}/picture.jpg",
+        "getObjectPicture",
+        "inference",
+        "The best picture of an object",
+        &[],
+        PICTURE,
+    ),
+    Operation {
+        method: "delete",
+        path: "/api/objects/{object}",
+        id: "forgetObject",
+        tag: "inference",
+        summary: "Forgets an object; what was recorded of it stays",
+        parameters: &[],
+        body: None,
+        answers: &[empty(204, "It is gone")],
+    },
+    get(
+        "/api/counts",
+        "getCounts",
+        "inference",
+        "How often objects have come into a stream's zones, stayed too long in them, crossed its lines, hour by hour",
+        &[
+            query("stream", r#"{"type":"string"}"#, "The stream's id"),
+            query("place", r#"{"type":"string"}"#, "Only these zones and lines, with commas"),
+            START,
+            END,
+        ],
+        &[answer(200, "Counts", of::<CountPage>)],
+    ),
+    get(
+        "/api/heat",
+        "getHeat",
+        "inference",
+        "Where a stream's objects went",
+        &[query("stream", r#"{"type":"string"}"#, "The stream's id"), START, END],
+        &[answer(200, "A grid of the picture", of::<HeatMap>)],
     ),
     get(
         "/api/streams/{id}/marks",

@@ -252,6 +252,17 @@ async fn damaged_frames_are_got_over() {
     rig.end().await;
 }
 
+#[derive(Default)]
+struct Pictures(Mutex<Vec<Arc<[u8]>>>);
+
+impl ObjectLog for Pictures {
+    fn object(&self, event: &crate::object::ObjectEvent) {
+        self.0.lock().extend(event.picture.clone());
+    }
+
+    fn scene(&self, _: &crate::object::SceneEvent) {}
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_there_becomes_an_event_and_ends_with_the_analysis() {
     let mut settings = settings(100.0);
@@ -262,6 +273,8 @@ async fn what_is_there_becomes_an_event_and_ends_with_the_analysis() {
         ..Default::default()
     }];
     let rig = rig(settings.clone(), finding(1));
+    let log: Arc<Pictures> = Arc::default();
+    let _ = rig.handle.shared.log.set(log.clone());
     let mut heard = rig.events.subscribe();
     let mut seen = rig.handle.subscribe();
     let mut told = Vec::new();
@@ -293,7 +306,8 @@ async fn what_is_there_becomes_an_event_and_ends_with_the_analysis() {
     assert_eq!(words, ["entered", "begin", "entered", "left", "end"]);
     let objects: Vec<_> = told.iter().filter_map(|(_, object)| object.clone()).collect();
     assert!(objects.iter().all(|o| o.object == objects[0].object && &*o.label == "thing"), "{objects:?}");
-    let picture = objects[0].picture.clone().unwrap();
+    assert!(objects.iter().all(|o| o.picture.is_none()), "not for listeners");
+    let picture = log.0.lock()[0].clone();
     let shot = crate::inference::Picture::from_image(&picture).unwrap();
     assert!(shot.width() > 20 && shot.width() <= 320 && shot.height() <= 320, "{shot:?}");
     // What is seen says which it is.

@@ -282,10 +282,10 @@ impl Scene {
             scene.extend(line.see(object, at, track, now));
         }
         // An object begins before what it does is told of, so that this can name it.
-        let begins = self.settings.objects.as_ref().is_some_and(|wanted| object.is_to_begin(wanted, track));
-        if begins {
+        let begins = self.settings.objects.as_ref().filter(|wanted| object.is_to_begin(wanted, track));
+        if let Some(wanted) = begins {
             if self.budget.take(now.pts) {
-                object.begin(now);
+                object.begin(wanted, now);
                 told.push(object.event(Phase::Begin, track, now, &self.zones));
             } else {
                 object.suppress();
@@ -300,7 +300,7 @@ impl Scene {
             told.push(Happening::Scene(Box::new(one)));
         }
         if let Some(wanted) = &self.settings.objects
-            && !begins
+            && begins.is_none()
             && object.is_due(wanted, now)
         {
             told.push(object.event(Phase::Update, track, now, &self.zones));

@@ -59,10 +59,13 @@ enum Telling {
 pub(super) struct Object {
     begin: WallTime,
     telling: Telling,
+    /// Where it was last seen: a track that is lost is where it should be.
+    region: Region,
     /// Where it rests, and since when.
     rest: (Region, MediaTime),
     stationary: bool,
     largest: f32,
+    records: bool,
     path: Vec<Point>,
     been_in: Vec<Arc<str>>,
     crossed: Vec<Crossing>,
@@ -76,9 +79,11 @@ impl Object {
         Self {
             begin: now.at(track.first),
             telling: Telling::Not,
+            region: track.region,
             rest: (track.region, now.pts),
             stationary: false,
             largest: 0.0,
+            records: false,
             path: Vec::new(),
             been_in: Vec::new(),
             crossed: Vec::new(),
@@ -97,6 +102,7 @@ impl Object {
     }
 
     pub(super) fn see(&mut self, track: &Track, now: Now, wanted: Option<&ObjectSettings>) {
+        self.region = track.region;
         self.largest = self.largest.max(track.region.area());
         if track.region.iou(&self.rest.0) < STILL {
             self.rest = (track.region, now.pts);
@@ -168,7 +174,8 @@ impl Object {
                 || self.been_in.iter().any(|zone| wanted.zones.iter().any(|w| **w == **zone)))
     }
 
-    pub(super) fn begin(&mut self, now: Now) {
+    pub(super) fn begin(&mut self, wanted: &ObjectSettings, now: Now) {
+        self.records = wanted.record;
         let millis = self.begin.as_unix_nanos().rem_euclid(1_000_000_000) / 1_000_000;
         let moment = self.begin.format_utc("%Y%m%dT%H%M%S");
         let name = format!("{moment}.{millis:03}Z-{:04x}", fastrand::u32(..0x1_0000));
@@ -199,7 +206,7 @@ impl Object {
             attributes: Vec::new(),
             score: track.score,
             best_score: track.best_score,
-            region: track.region,
+            region: self.region,
             velocity: track.velocity,
             stationary: self.stationary,
             begin: self.begin,
@@ -211,6 +218,7 @@ impl Object {
             path: self.path.clone(),
             best_time: None,
             picture: None,
+            records: self.records,
         }))
     }
 }

@@ -118,6 +118,7 @@ fn a_passage_is_one_event() {
         "{:?}",
         end.path
     );
+    assert!(end.region.x1 < 0.95, "where it was last seen: {:?}", end.region);
     // In from 0.4 on, out from 0.6 on, which is told a second later.
     let [entered, left] = camera.scenes()[..] else { panic!() };
     assert!(

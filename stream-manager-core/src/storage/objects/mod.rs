@@ -10,7 +10,9 @@
 mod query;
 mod write;
 
-pub use query::{CountRow, CrossingRow, HeatMap, ObjectFilter, ObjectPicture, ObjectRow, PlaceFilter};
+pub use query::{
+    CountRow, CrossingRow, HeatMap, ObjectFilter, ObjectPicture, ObjectRow, PlaceFilter, search,
+};
 
 use crate::frame::WallTime;
 use crate::object::{ObjectEvent, SceneEvent};
@@ -84,6 +86,9 @@ CREATE TABLE counts (
 ) WITHOUT ROWID;
 CREATE TABLE heat (stream INTEGER NOT NULL, hour INTEGER NOT NULL, cells BLOB NOT NULL, PRIMARY KEY (stream, hour)) WITHOUT ROWID;
 "];
+
+/// The version that this program writes.
+pub(crate) const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// What goes wrong with the database, in words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,13 +1,14 @@
 //! What is looked for.
 
-use super::{ObjectStore, ObjectsError};
+use super::{BUSY_TIMEOUT, OBJECTS_FILE, ObjectStore, ObjectsError, VERSION};
 use crate::frame::WallTime;
 use crate::object::{ObjectEvent, SceneEvent};
 use crate::storage::index::TimeRange;
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params, params_from_iter};
 use schemars::JsonSchema;
 use serde::Serialize;
+use std::path::Path;
 use std::sync::Arc;
 
 pub(super) const HOUR_NANOS: i64 = 3_600_000_000_000;
@@ -219,6 +220,30 @@ fn object(row: &Row<'_>) -> rusqlite::Result<Option<ObjectRow>> {
     let (id, stream): (i64, String) = (row.get(0)?, row.get(1)?);
     let Ok(event) = serde_json::from_str(&row.get::<_, String>(2)?) else { return Ok(None) };
     Ok(Some(ObjectRow { id: id.unsigned_abs(), stream: stream.into(), has_picture: row.get(3)?, event }))
+}
+
+/// Looks for objects in a data folder, also beside a running server. Blocks.
+///
+/// # Errors
+/// If there is no database of objects there, it is of another version, or it cannot be read.
+pub fn search(data_dir: &Path, filter: &ObjectFilter, limit: usize) -> Result<Vec<ObjectRow>, ObjectsError> {
+    let path = data_dir.join(OBJECTS_FILE);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let read = || {
+        let connection = Connection::open_with_flags(&path, flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        Ok::<_, rusqlite::Error>((connection, found))
+    };
+    let (connection, found) = read().map_err(|error| ObjectsError(format!("{}: {error}", path.display())))?;
+    if found != VERSION {
+        let known = VERSION;
+        return Err(ObjectsError(format!(
+            "{}: it has version {found}; this program knows {known}",
+            path.display()
+        )));
+    }
+    Ok(find(&connection, filter, limit)?)
 }
 
 impl ObjectStore {

@@ -32,6 +32,7 @@ fn seen(name: &str, label: &str, secs: f64, score: f32, zones: &[&str]) -> Objec
         path: vec![[0.1, 0.1], [0.9, 0.9]],
         best_time: None,
         picture: None,
+        records: false,
     }
 }
 
