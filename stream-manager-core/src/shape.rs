@@ -186,7 +186,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
         #[test]
-        fn inside_is_what_the_reference_says(mut ways in prop::collection::vec((0.0f32..6.28, 0.05f32..0.5), 3..12), at in point()) {
+        fn inside_is_what_the_reference_says(mut ways in prop::collection::vec((0.0f32..std::f32::consts::TAU, 0.05f32..0.5), 3..12), at in point()) {
             // As a star around the middle: it does not cross itself.
             ways.sort_by(|a, b| a.0.total_cmp(&b.0));
             let corners: Vec<Point> =

@@ -264,13 +264,12 @@ fn only_what_is_wanted_is_told() {
         let mut camera = Camera::with(settings);
         camera.walk((0.1, 0.8), (0.9, 0.8), 80);
         camera.nobody(40);
-        let begins = camera
+        camera
             .objects()
             .iter()
             .filter(|o| o.phase == Phase::Begin)
             .map(|o| Camera::secs(o.last))
-            .collect::<Vec<_>>();
-        begins
+            .collect::<Vec<_>>()
     };
     let standard = ObjectSettings::default();
     assert_eq!(wanted(ObjectSettings { min_time: Duration::from_secs(2), ..standard.clone() }), [2.0]);

@@ -101,6 +101,9 @@ impl From<rusqlite::Error> for ObjectsError {
     }
 }
 
+/// A stream's id, and an object of it.
+pub type OfStream = (Arc<str>, ObjectEvent);
+
 type Question = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// Something to be written.
@@ -137,7 +140,7 @@ impl ObjectStore {
     ///
     /// # Errors
     /// If it can neither be opened nor begun anew.
-    pub fn open(data_dir: &Path) -> Result<(Self, Vec<(Arc<str>, ObjectEvent)>), ObjectsError> {
+    pub fn open(data_dir: &Path) -> Result<(Self, Vec<OfStream>), ObjectsError> {
         let path = data_dir.join(OBJECTS_FILE);
         let mut connection = match open(&path) {
             Ok(connection) => connection,

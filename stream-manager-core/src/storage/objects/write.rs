@@ -1,7 +1,7 @@
 //! The thread that writes, and what it does.
 
 use super::query::{GRID, HOUR_NANOS};
-use super::{Request, Shared};
+use super::{OfStream, Request, Shared};
 use crate::frame::WallTime;
 use crate::object::{ObjectEvent, Phase, SceneAction, SceneEvent};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -215,7 +215,7 @@ impl Writing<'_> {
 }
 
 /// Ends what was not ended. Gives it as it was last told of, ended.
-pub(super) fn end_all(connection: &mut Connection) -> rusqlite::Result<Vec<(Arc<str>, ObjectEvent)>> {
+pub(super) fn end_all(connection: &mut Connection) -> rusqlite::Result<Vec<OfStream>> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let open: Vec<(i64, String, String)> = transaction
         .prepare(
