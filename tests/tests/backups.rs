@@ -255,6 +255,7 @@ fn encrypted_ones_are_read_by_who_has_the_key() {
             "state.db",
             "accounts.db",
             "recordings.db",
+            "objects.db",
             "recordings.jsonl"
         ]),
         "{listed}"

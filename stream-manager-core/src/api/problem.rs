@@ -88,7 +88,9 @@ impl From<&BuildError> for Problem {
             key @ ("segment_duration" | "segment_size" | "part_duration" | "format") => {
                 format!("/recording/{key}")
             }
-            key @ ("sync_interval" | "directory" | "retention/max_age") => format!("/recording/{key}"),
+            key @ ("sync_interval" | "directory" | "retention/max_age" | "retention/events_max_age") => {
+                format!("/recording/{key}")
+            }
             key => format!("/{key}"),
         };
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_stream", error.problem.clone()).at(pointer)

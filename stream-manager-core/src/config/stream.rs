@@ -130,6 +130,9 @@ pub struct RetentionConfig {
     /// Older recordings are deleted. No limit if not set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_age: Option<DurationText>,
+    /// The same for recordings in which something was seen, which are kept for longer. As the others if not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events_max_age: Option<DurationText>,
     /// The most that a stream's recordings may take; the oldest are deleted. No limit if not set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_size: Option<BytesText>,
@@ -409,6 +412,8 @@ pub struct ResolvedRecording {
     pub modes: ModeSettings,
     /// Older recordings are deleted.
     pub max_age: Option<Duration>,
+    /// The same for those in which something was seen.
+    pub events_max_age: Option<Duration>,
     /// The most that they may take.
     pub max_bytes: Option<u64>,
 }
@@ -505,6 +510,7 @@ impl StreamConfig {
                     max_duration: own.max_duration.unwrap_or(common.max_duration).0,
                 },
                 max_age: own_age.or(common_age),
+                events_max_age: own.retention.events_max_age.or(common.retention.events_max_age).map(|d| d.0),
                 max_bytes: own_size.or(common_size),
             },
             inference: self.inference.resolve(&defaults.inference),

@@ -291,6 +291,7 @@ fn everything() -> Config {
         directory = "fast"
         [defaults.recording.retention]
         max_age = 1
+        events_max_age = 2
         max_size = 1
     "#;
     Config::from_toml(text).unwrap()

@@ -142,6 +142,13 @@ pub(super) fn make_stream(
             "0s would delete every recording at once; expected more".into(),
         ));
     }
+    if let (Some(events), Some(age)) = (limits.events_max_age, limits.max_age)
+        && events < age
+    {
+        let [events, age] = [events, age].map(crate::config::DurationText);
+        let problem = format!("it is {events}, which is shorter than max_age ({age}); expected more");
+        return Err(fail("retention/events_max_age", problem));
+    }
     let mut stream = stream.limits(limits);
     if let Some(directory) = &own.directory {
         stream = stream.directory(directory);
@@ -351,7 +358,11 @@ fn fallback_of(
 
 /// How long a stream's recordings are kept.
 pub(super) fn limits_of(config: &ResolvedStream) -> StreamLimits {
-    StreamLimits { max_age: config.recording.max_age, max_bytes: config.recording.max_bytes }
+    StreamLimits {
+        max_age: config.recording.max_age,
+        events_max_age: config.recording.events_max_age,
+        max_bytes: config.recording.max_bytes,
+    }
 }
 
 /// Whether a stream can be made from this configuration: the same checks as for a whole file.

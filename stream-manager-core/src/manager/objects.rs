@@ -116,10 +116,12 @@ impl ObjectLog for StreamLog {
         if let Some(store) = &self.store {
             store.object(&self.stream, event);
         }
-        if event.phase == Phase::Begin
-            && let Some(index) = &self.index
-        {
-            index.change(Change::Mark(self.stream.clone(), mark(event)));
+        if let Some(index) = &self.index {
+            if event.phase == Phase::Begin {
+                index.change(Change::Mark(self.stream.clone(), mark(event)));
+            }
+            let (start, end) = (event.begin, event.last);
+            index.change(Change::Keep { stream: self.stream.clone(), start, end });
         }
         let count = {
             let mut present = self.present.lock();

@@ -173,6 +173,7 @@ pub(super) fn differs_live_only(old: &ResolvedStream, new: &ResolvedStream) -> b
     old.enabled = new.enabled;
     old.recording.enabled = new.recording.enabled;
     old.recording.max_age = new.recording.max_age;
+    old.recording.events_max_age = new.recording.events_max_age;
     old.recording.max_bytes = new.recording.max_bytes;
     let (substream, variant) = (old.inference.source_url.take(), old.inference.variant.take());
     old.hls = new.hls.clone();

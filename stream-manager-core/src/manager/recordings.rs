@@ -90,6 +90,8 @@ pub struct StreamReport {
     pub newest: Option<WallTime>,
     /// How old they may become, in seconds.
     pub max_age_secs: Option<u64>,
+    /// The same for those in which something was seen.
+    pub events_max_age_secs: Option<u64>,
     /// The most that they may take.
     pub max_size_bytes: Option<u64>,
     /// Bytes that its recording writes in an hour, if it runs.
@@ -305,6 +307,7 @@ impl StreamManager {
                     oldest: extent.map(|(start, _)| start),
                     newest: extent.map(|(_, end)| end),
                     max_age_secs: limits.max_age.map(|age| age.as_secs()),
+                    events_max_age_secs: limits.events_max_age.map(|age| age.as_secs()),
                     max_size_bytes: limits.max_bytes,
                     id: total.stream,
                 }

@@ -405,6 +405,7 @@ pub(super) fn retention_of(config: &Config) -> RetentionPolicy {
         streams: Default::default(),
         default: StreamLimits {
             max_age: config.defaults.recording.retention.max_age.map(|d| d.0),
+            events_max_age: config.defaults.recording.retention.events_max_age.map(|d| d.0),
             max_bytes: config.defaults.recording.retention.max_size.map(|b| b.0),
         },
         max_bytes: config.storage.max_size.map(|b| b.0),

@@ -15,6 +15,7 @@ pub(super) struct Server {
     sessions: BTreeMap<(&'static str, &'static str), u64>,
     events: u64,
     events_lost: u64,
+    objects: Option<(u64, u64)>,
     hooks: Vec<HookStatus>,
     backups: BackupStatus,
     runtime: Option<(usize, usize, usize)>,
@@ -42,8 +43,9 @@ impl Server {
         });
         let events = manager.events().last_id();
         let events_lost = system.map_or(0, |system| system.events_lost);
+        let objects = manager.objects().ok().map(|store| (store.waiting(), store.lost()));
         let backups = manager.backup_status();
-        Self { sessions, events, events_lost, hooks, backups, runtime, loop_delay }
+        Self { sessions, events, events_lost, objects, hooks, backups, runtime, loop_delay }
     }
 
     fn hooks<T>(&self, value: impl Fn(&HookStatus) -> T) -> Vec<(Labels, T)> {
@@ -66,6 +68,12 @@ impl Collector for Server {
         counter(out, "events", "Events that have happened, over all runs", vec![(Vec::new(), self.events)])?;
         let lost = vec![(Vec::new(), self.events_lost)];
         counter(out, "events_lost", "Events that could not be written into the journal", lost)?;
+        let of_store = |value: fn((u64, u64)) -> u64| -> Vec<(Labels, u64)> {
+            self.objects.iter().map(|of| (Vec::new(), value(*of))).collect()
+        };
+        let waiting = of_store(|(waiting, _)| waiting).into_iter().map(|(l, n)| (l, n as f64)).collect();
+        gauge(out, "objects_waiting", "What was seen and waits to be written", waiting)?;
+        counter(out, "objects_lost", "What was seen and could not be kept", of_store(|(_, lost)| lost))?;
         counter(out, "hook_done", "Times that a hook was carried out", self.hooks(|h| h.done))?;
         counter(out, "hook_failed", "Attempts of a hook that failed", self.hooks(|h| h.failed))?;
         counter(out, "hook_given_up", "Events that a hook was given up for", self.hooks(|h| h.given_up))?;

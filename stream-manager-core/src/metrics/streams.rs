@@ -130,6 +130,22 @@ impl Streams {
             "From the last analysed frame's arrival to its answer",
             self.analysed(|s| s.latency_secs),
         )?;
+        let scene =
+            |value: fn(&crate::inference::SceneStatus) -> u64| self.analysed(|s| s.scene.as_ref().map(value));
+        let tracked = self.analysed(|s| s.scene.as_ref().map(|scene| scene.tracked as f64));
+        gauge(out, "inference_tracked_objects", "Objects that are followed", tracked)?;
+        counter(
+            out,
+            "inference_left_out_objects",
+            "Objects that were one too many in their picture, and are not followed",
+            scene(|s| s.left_out),
+        )?;
+        counter(
+            out,
+            "inference_suppressed_events",
+            "Events that were one too many in their minute",
+            scene(|s| s.suppressed),
+        )?;
         let model = |value: fn(&crate::inference::ModelStatus) -> f64| -> Vec<(Labels, f64)> {
             self.models.iter().map(|m| (vec![("model", m.name.clone())], value(m))).collect()
         };

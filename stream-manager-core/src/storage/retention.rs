@@ -28,6 +28,8 @@ const FLOOR_BYTES: u64 = 64 << 20;
 pub struct StreamLimits {
     /// Older ones go.
     pub max_age: Option<Duration>,
+    /// The same for those in which something was seen, if they are kept for longer.
+    pub events_max_age: Option<Duration>,
     /// The oldest go while there is more.
     pub max_bytes: Option<u64>,
 }
@@ -132,7 +134,11 @@ pub fn pass(
     for total in catalog.totals()? {
         let limits = policy.of(&total.stream);
         if let (Some(age), Some(now)) = (limits.max_age, now) {
-            let selection = Selection::OlderThan(total.stream.clone(), now - age);
+            let selection = Selection::OlderThan {
+                stream: total.stream.clone(),
+                before: now - age,
+                seen_before: limits.events_max_age.map(|age| now - age),
+            };
             for _ in 0..MAX_STEPS {
                 let doomed = catalog.doom(&selection, false, STEP)?;
                 let last = doomed.len() < STEP;

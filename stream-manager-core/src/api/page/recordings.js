@@ -1,6 +1,6 @@
 // What was recorded: a timeline over several cameras, players in step, marks, and what can be done with a span.
 
-import { all, ask, between, listen, may, mayAll, now, ofStream, request } from "./api.js";
+import { address, all, ask, between, listen, may, mayAll, now, ofStream, request } from "./api.js";
 import { button, dialog, fill, h, say } from "./dom.js";
 import { Exports } from "./exports.js";
 import { Deck, Replay } from "./replay.js";
@@ -288,7 +288,7 @@ export function recordings(place, me, wanted) {
   // ---- what happened
   const search = h("input", { type: "search", placeholder: "Search what happened", "aria-label": "Search what happened", oninput: () => readSoon() });
   const happened = h("ol", { class: "happened" });
-  /** @type {{id: number, stream: string, time: string, kind: string, text: string}[]} */
+  /** @type {{id: number, stream: string, time: string, kind: string, text: string, data: any}[]} */
   let marks = [];
   let later = 0;
   const readSoon = () => {
@@ -307,6 +307,13 @@ export function recordings(place, me, wanted) {
       }
     }
     if (!ended) drawMarks();
+  };
+  /** What was seen, as it was seen best. @param {string} object */
+  const pictureOf = (object) => {
+    const image = h("img", { alt: "", loading: "lazy", src: address(`api/objects/${encodeURIComponent(object)}/picture.jpg`).href });
+    // It may be forgotten by now.
+    image.onerror = () => image.remove();
+    return image;
   };
   const drawMarks = () =>
     fill(
@@ -327,6 +334,7 @@ export function recordings(place, me, wanted) {
                 seek(at);
               },
             },
+            mark.data?.object && pictureOf(mark.data.object),
             h("time", { dateTime: mark.time }, `${date(at, zone)} ${clockTime(at, zone)}`),
             h("b", {}, mark.kind.replaceAll("_", " ")),
             h("span", {}, `${mark.stream}${mark.text ? ` · ${mark.text}` : ""}`),

@@ -93,6 +93,15 @@ pub enum Change {
     },
     /// Something has happened.
     Mark(Arc<str>, Mark),
+    /// Something was seen: what was recorded then may be kept for longer than the rest. With the same start it goes on.
+    Keep {
+        /// The stream.
+        stream: Arc<str>,
+        /// Since when.
+        start: WallTime,
+        /// Until when, as far as is known.
+        end: WallTime,
+    },
 }
 
 /// One connection to the index.
@@ -285,6 +294,16 @@ impl Names<'_> {
                 Ok(())
             }
             Change::Interrupt { stream, at, reason } => self.interrupt(stream, *at, *reason),
+            Change::Keep { stream, start, end } => {
+                let stream = self.stream(stream)?;
+                self.transaction
+                    .prepare_cached(
+                        "INSERT INTO keeps (stream, start, end) VALUES (?1,?2,?3) \
+                         ON CONFLICT DO UPDATE SET end = max(end, ?3)",
+                    )?
+                    .execute([stream, start.as_unix_nanos(), end.as_unix_nanos()])?;
+                Ok(())
+            }
             Change::Mark(stream, mark) => {
                 let stream = self.stream(stream)?;
                 self.transaction

@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 /// Shorter ones come from rounding, in nanoseconds.
 const SHORTEST_GAP: i64 = 1_000_000;
 
+/// What is kept before and after something that was seen, in nanoseconds.
+const AROUND_SEEN: i64 = 10_000_000_000;
+
 /// Rows dropped in one transaction.
 const DROP_STEP: usize = 256;
 
@@ -17,7 +20,14 @@ const DROP_STEP: usize = 256;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Selection {
     /// Those of a stream that end before a moment.
-    OlderThan(String, WallTime),
+    OlderThan {
+        /// The stream.
+        stream: String,
+        /// The moment.
+        before: WallTime,
+        /// Another one for those in which something was seen, if they are kept for longer.
+        seen_before: Option<WallTime>,
+    },
     /// The oldest of a stream.
     OldestOf(String),
     /// The oldest of all streams.
@@ -79,9 +89,22 @@ impl Catalog {
             let of_stream = "AND s.stream = (SELECT id FROM streams WHERE name = ?1) ";
             // What else has to hold, in which order, and the values for it.
             let (rest, mut values): (String, Vec<Value>) = match selection {
-                Selection::OlderThan(stream, time) => (
+                Selection::OlderThan { stream, before, seen_before: None } => (
                     format!("{of_stream} AND s.end < ?2 ORDER BY s.start, s.id LIMIT ?3"),
-                    vec![stream.clone().into(), time.as_unix_nanos().into()],
+                    vec![stream.clone().into(), before.as_unix_nanos().into()],
+                ),
+                Selection::OlderThan { stream, before, seen_before: Some(seen) } => (
+                    format!(
+                        "{of_stream} AND s.end < ?2 AND (s.end < ?3 OR NOT EXISTS (SELECT 1 FROM keeps k \
+                         WHERE k.stream = s.stream AND k.start <= s.end + ?4 AND k.end >= s.start - ?4)) \
+                         ORDER BY s.start, s.id LIMIT ?5"
+                    ),
+                    vec![
+                        stream.clone().into(),
+                        before.as_unix_nanos().into(),
+                        seen.as_unix_nanos().into(),
+                        AROUND_SEEN.into(),
+                    ],
                 ),
                 Selection::OldestOf(stream) => {
                     (format!("{of_stream} ORDER BY s.start, s.id LIMIT ?2"), vec![stream.clone().into()])
@@ -152,7 +175,9 @@ impl Catalog {
             }
             for stream in streams {
                 // What is said of recordings goes with them.
-                for behind in ["gaps WHERE end IS NOT NULL AND end <=", "marks WHERE time <"] {
+                for behind in
+                    ["gaps WHERE end IS NOT NULL AND end <=", "marks WHERE time <", "keeps WHERE end <"]
+                {
                     transaction
                         .prepare_cached(&format!(
                             "DELETE FROM {behind} (SELECT min(start) FROM segments WHERE stream = ?1) AND stream = ?1"

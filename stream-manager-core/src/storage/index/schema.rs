@@ -6,7 +6,8 @@
 use rusqlite::Connection;
 
 /// Each entry brings the database from the version of its index to the next.
-const MIGRATIONS: &[&str] = &[r"
+const MIGRATIONS: &[&str] = &[
+    r"
 CREATE TABLE streams (
   id INTEGER PRIMARY KEY,
   name TEXT NOT NULL UNIQUE,
@@ -82,7 +83,17 @@ CREATE TRIGGER segment_changed AFTER UPDATE OF bytes, protected ON segments BEGI
     WHERE id = new.stream;
   UPDATE folders SET bytes = bytes + new.bytes - old.bytes WHERE id = new.folder;
 END;
-"];
+",
+    r"
+-- When something was seen: what was recorded then may be kept for longer than the rest.
+CREATE TABLE keeps (
+  stream INTEGER NOT NULL REFERENCES streams(id),
+  start INTEGER NOT NULL,
+  end INTEGER NOT NULL,
+  PRIMARY KEY (stream, start)
+) WITHOUT ROWID;
+",
+];
 
 /// The version that this program writes.
 pub(crate) const VERSION: i64 = MIGRATIONS.len() as i64;

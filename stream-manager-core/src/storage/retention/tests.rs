@@ -81,7 +81,7 @@ impl World {
 }
 
 fn limits(max_age: Option<u64>, max_bytes: Option<u64>) -> StreamLimits {
-    StreamLimits { max_age: max_age.map(Duration::from_secs), max_bytes }
+    StreamLimits { max_age: max_age.map(Duration::from_secs), events_max_age: None, max_bytes }
 }
 
 #[test]
@@ -183,4 +183,28 @@ fn a_file_that_cannot_be_removed_keeps_its_entry() {
     assert_eq!(pass.failed.len(), 1);
     assert!(pass.deleted.is_empty());
     assert_eq!(world.catalog.totals().unwrap()[0].segments, 1);
+}
+
+#[test]
+fn what_something_was_seen_in_is_kept_for_longer() {
+    let mut world = World::new();
+    for start in (0..100).step_by(10) {
+        world.record("a", start);
+        world.record("b", start);
+    }
+    // Somebody was there for a while; ten seconds before and after belong to it.
+    let keep = |start, end| Change::Keep { stream: "a".into(), start: at(start), end: at(end) };
+    world.catalog.apply([&keep(45, 46), &keep(45, 62)]).unwrap();
+    let both = StreamLimits { events_max_age: Some(Duration::from_secs(1000)), ..limits(Some(20), None) };
+    let policy = RetentionPolicy { default: both, ..RetentionPolicy::default() };
+    let passed = pass(&mut world.catalog, &policy, Some(at(120)), 0, &[], &|_| None).unwrap();
+    assert_eq!(passed.deleted["max_age"].0, 13);
+    assert_eq!(world.left(), ["a30", "a40", "a50", "a60", "a70", "a90", "b90"]);
+    // Not for ever.
+    pass(&mut world.catalog, &policy, Some(at(1075)), 0, &[], &|_| None).unwrap();
+    assert_eq!(world.left(), ["a70"]);
+    // And without a longer time like all others.
+    let policy = RetentionPolicy { default: limits(Some(20), None), ..RetentionPolicy::default() };
+    pass(&mut world.catalog, &policy, Some(at(1075)), 0, &[], &|_| None).unwrap();
+    assert!(world.left().is_empty());
 }
