@@ -536,6 +536,12 @@ const flows = {
       return { address, modules: qr(address).map((row) => row.map((dark) => (dark ? '1' : '0')).join('')) };
     });
     tell({ modules, address });
+    // Each is an event, with its picture, where one looks for what happened.
+    await page.goto(`${base}#/recordings`);
+    await page.reload();
+    await page.waitForFunction(() => [...document.querySelectorAll('.happened img')].some((image) => image.naturalWidth > 20), null, LIMIT);
+    await look(page, 'seen-recordings');
+    tell({ happened: await page.$eval('.happened li:has(img)', (item) => item.textContent) });
   },
 
   // A slow network: pictures come, and what is asked for says that it is being done.

@@ -551,6 +551,8 @@ fn what_is_seen_is_drawn() {
     } else {
         println!("SKIPPED: nothing here reads QR codes");
     }
+    let said = flow.next();
+    assert!(said["happened"].as_str().unwrap().contains("person"), "{said}");
     flow.end();
     server.stop();
     drop(folder);
