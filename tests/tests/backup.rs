@@ -84,7 +84,7 @@ fn an_empty_machine_is_as_the_old_one() {
     let listed = String::from_utf8(listed.stdout).unwrap();
     assert_eq!(
         listed.lines().collect::<Vec<_>>(),
-        ["manifest.json", "config.toml", "state.db", "accounts.db", "recordings.db"]
+        ["manifest.json", "config.toml", "state.db", "accounts.db", "recordings.db", "objects.db"]
     );
     use std::os::unix::fs::PermissionsExt as _;
     assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
@@ -196,7 +196,7 @@ fn what_is_not_right_changes_nothing() {
     std::fs::write(at.join("rubbish.tar.gz"), "not a tar").unwrap();
     std::fs::write(at.join("empty.tar.gz"), "").unwrap();
     shell(
-        "mkdir x && cd x && tar xzf ../good.tar.gz && files='config.toml state.db accounts.db recordings.db'
+        "mkdir x && cd x && tar xzf ../good.tar.gz && files='config.toml state.db accounts.db recordings.db objects.db'
          tar czf ../foreign.tar.gz $files
          printf x >> state.db && tar czf ../changed.tar.gz manifest.json $files && truncate -s -1 state.db
          tar czf ../missing.tar.gz manifest.json config.toml state.db
@@ -216,7 +216,7 @@ for f in m['files']:
     f['bytes'], f['sha256'] = len(data), hashlib.sha256(data).hexdigest()
 json.dump(m, open('manifest.json', 'w'))
 END
-         tar czf ../schema.tar.gz manifest.json config.toml state.db accounts.db recordings.db && cd .. && rm -rf y",
+         tar czf ../schema.tar.gz manifest.json config.toml state.db accounts.db recordings.db objects.db && cd .. && rm -rf y",
     );
     let before = everything(at);
     for (file, said) in [

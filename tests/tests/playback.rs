@@ -319,6 +319,10 @@ fn over_a_kill() {
     let before = segments(&server).len();
     until_segments(&server, before + 2);
     record(&server, "stop");
+    // The index comes behind the file.
+    wait_until("the last one is entered", SOON, || {
+        segments(&server).iter().all(|row| row["complete"] == true)
+    });
     let rows = segments(&server);
     let end = seconds(&rows.last().unwrap()["end"]);
     let files: Vec<u32> =

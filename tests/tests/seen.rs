@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
+use stream_manager_core::event::EventKind;
+use stream_manager_core::inference::{AnalysisSettings, CascadeConfig, MockBackend, ModelKind, ModelSpec};
+use stream_manager_core::manager::{Stream, StreamManager};
+use stream_manager_core::source::from_url;
 use stream_manager_tests::program::{Server, finish, stream_manager};
 use stream_manager_tests::webhook::{Request, endpoint};
 use stream_manager_tests::{assets, http, wait_until};
@@ -299,4 +303,65 @@ fn who_is_there_when_the_server_is_killed_has_left_when_it_is_back() {
     }
     assert_eq!(ended(&heard), 1);
     server.stop();
+}
+
+/// A digit on grey, three seconds and again and again.
+fn digit_video(folder: &Path, target: &Path, digit: &str) -> String {
+    let video = target.join(format!("{digit}.mp4"));
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-v", "error", "-f", "lavfi", "-i", "color=gray:size=256x256:rate=10:duration=3", "-i"]);
+    ffmpeg.arg(folder.join(format!("digit-{digit}.jpg")));
+    ffmpeg.args([
+        "-filter_complex",
+        "[1]scale=128:128[d];[0][d]overlay=64:64",
+        "-c:v",
+        "libx264",
+        "-g",
+        "10",
+    ]);
+    ffmpeg.args(["-pix_fmt", "yuv420p"]).arg(&video);
+    assert!(finish(ffmpeg, LIMIT).status.success());
+    format!("file://{}?loop=true", video.display())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_classifier_looks_at_each_object_once() {
+    let Some(folder) = material() else { return };
+    let target = tempfile::tempdir().unwrap();
+    // It finds something where the digit is; what it is says the other one.
+    let finder = MockBackend::detecting(64, 64, vec![[16.0, 16.0, 48.0, 48.0, 0.9, 0.0]]);
+    let finding = ModelSpec::new("-").named("finder").backend("mock".parse().unwrap()).labels(["plate"]);
+    let mut reading = ModelSpec::new(folder.join("mnist.onnx")).named("digits");
+    reading.kind = Some(ModelKind::Classifier);
+    let mut settings = AnalysisSettings { enabled: true, model: Some("finder".into()), ..Default::default() };
+    settings.scene.cascade = vec![CascadeConfig { model: "digits".into(), ..CascadeConfig::default() }];
+    let digits = ["3", "5", "7"];
+    let mut builder =
+        StreamManager::builder().backend("mock", finder.factory()).model(finding).model(reading);
+    for digit in digits {
+        let source = from_url(&digit_video(&folder, target.path(), digit)).unwrap();
+        builder = builder.stream(Stream::builder(digit).boxed_source(source).analyse(settings.clone()));
+    }
+    let manager = builder.build().await.unwrap();
+    let mut heard = manager.events().subscribe();
+    let mut read = std::collections::BTreeMap::new();
+    while read.len() < digits.len() {
+        let event = tokio::time::timeout(LIMIT, heard.recv()).await.unwrap().unwrap();
+        if let EventKind::Object(object) = &event.kind
+            && let Some(attribute) = object.attributes.first()
+        {
+            assert_eq!((&*object.label, &*attribute.model), ("plate", "digits"));
+            assert!(attribute.score > 0.9, "{attribute:?}");
+            read.insert(event.stream.clone().unwrap().to_string(), attribute.label.to_string());
+        }
+    }
+    assert!(read.iter().all(|(stream, label)| stream == label), "{read:?}");
+    // Once for each object, however long it is there.
+    let pictures = manager.models().get("digits").unwrap().status().stats.pictures;
+    let tracks: u64 = digits
+        .iter()
+        .map(|d| manager.stream(d).unwrap().analysis().status().scene.unwrap().tracked as u64)
+        .sum();
+    assert!(pictures <= tracks.max(3) + 3, "{pictures} of {tracks}");
+    manager.shutdown().await;
 }

@@ -1,6 +1,8 @@
 //! `[inference]`, the description of a model, and what a stream asks of one.
 
-use super::scene::{LineConfig, MaskConfig, ObjectsConfig, SceneSettings, TrackingConfig, ZoneConfig};
+use super::scene::{
+    CascadeConfig, LineConfig, MaskConfig, ObjectsConfig, SceneSettings, TrackingConfig, ZoneConfig,
+};
 use super::{Address, BytesText, DurationText, units};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -548,6 +550,9 @@ pub struct StreamInferenceConfig {
     /// Parts of the picture in which objects do not count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub masks: Option<Vec<MaskConfig>>,
+    /// Classifiers that look at objects.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cascade: Option<Vec<CascadeConfig>>,
 }
 
 impl StreamInferenceConfig {
@@ -704,6 +709,7 @@ impl StreamInferenceConfig {
                 zones: pick_list(&self.zones, &defaults.zones),
                 lines: pick_list(&self.lines, &defaults.lines),
                 masks: pick_list(&self.masks, &defaults.masks),
+                cascade: pick_list(&self.cascade, &defaults.cascade),
             },
         }
     }

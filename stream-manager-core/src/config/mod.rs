@@ -57,8 +57,8 @@ pub use outbound::OutboundConfig;
 pub use policy::{MinFreeText, SyncText};
 pub use rtmp::RtmpConfig;
 pub use scene::{
-    Anchor, LineConfig, LineDirection, MaskConfig, ObjectSettings, ObjectsConfig, SceneSettings,
-    TrackingConfig, TrackingSettings, ZoneConfig, scene_schedule,
+    Anchor, CascadeConfig, LineConfig, LineDirection, MaskConfig, ObjectSettings, ObjectsConfig,
+    SceneSettings, TrackingConfig, TrackingSettings, ZoneConfig, scene_schedule,
 };
 pub use schema::json_schema;
 pub use source::{Password, TlsConfig};

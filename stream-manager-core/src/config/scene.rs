@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// Zones, lines and masks of one stream, each.
 const MOST: usize = 32;
+/// Classifiers of one stream.
+const MOST_CLASSIFIERS: usize = 4;
 /// Letters of a name.
 const MOST_LETTERS: usize = 60;
 /// Longer than this nothing takes that is waited for.
@@ -171,6 +173,34 @@ pub struct MaskConfig {
     pub anchor: Anchor,
 }
 
+/// One of `[[streams.inference.cascade]]`: a classifier that looks at objects, as at a person's clothes or a car's plate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CascadeConfig {
+    /// The classifier, by its name.
+    pub model: String,
+    /// The classes of objects that it looks at; all if empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
+    /// How often it looks at one again; once if not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<DurationText>,
+    /// The lowest score that counts.
+    #[serde(deserialize_with = "units::part")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub min_score: f32,
+    /// How much of the picture an object has to fill, 0 to 1.
+    #[serde(deserialize_with = "units::part")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub min_area: f32,
+}
+
+impl Default for CascadeConfig {
+    fn default() -> Self {
+        Self { model: String::new(), classes: Vec::new(), interval: None, min_score: 0.5, min_area: 0.0 }
+    }
+}
+
 impl Default for ZoneConfig {
     fn default() -> Self {
         Self {
@@ -203,6 +233,8 @@ pub struct SceneSettings {
     pub lines: Vec<LineConfig>,
     /// Parts in which objects do not count.
     pub masks: Vec<MaskConfig>,
+    /// Classifiers that look at objects.
+    pub cascade: Vec<CascadeConfig>,
 }
 
 /// How objects are followed.
@@ -269,6 +301,7 @@ impl Default for SceneSettings {
             zones: Vec::new(),
             lines: Vec::new(),
             masks: Vec::new(),
+            cascade: Vec::new(),
         }
     }
 }
@@ -449,8 +482,34 @@ impl SceneSettings {
             shape::check_polygon(&mask.points)
                 .map_err(|problem| ("inference/masks", format!("[{index}].points: {problem}")))?;
         }
-        if self.tracking.is_none() && !(self.zones.is_empty() && self.lines.is_empty()) {
-            let problem = "it is false; expected true, because there are zones or lines".to_owned();
+        if self.cascade.len() > MOST_CLASSIFIERS {
+            let number = self.cascade.len();
+            return Err((
+                "inference/cascade",
+                format!("there are {number}; expected at most {MOST_CLASSIFIERS}"),
+            ));
+        }
+        for (index, one) in self.cascade.iter().enumerate() {
+            let fail = |problem: String| Err(("inference/cascade", format!("[{index}].{problem}")));
+            if one.model.is_empty() {
+                return fail("model: it is empty; expected a classifier's name".into());
+            }
+            if self.cascade[..index].iter().any(|other| other.model == one.model) {
+                return fail(format!("model: \"{}\" is an earlier one's already", one.model));
+            }
+            if let Some(interval) =
+                one.interval.filter(|i| i.0 < Duration::from_millis(100) || i.0 > MOST_TIME)
+            {
+                return fail(format!(
+                    "interval: it is {interval}; expected 100ms to {}",
+                    DurationText(MOST_TIME)
+                ));
+            }
+        }
+        let needed = !(self.zones.is_empty() && self.lines.is_empty() && self.cascade.is_empty());
+        if self.tracking.is_none() && needed {
+            let problem =
+                "it is false; expected true, because there are zones, lines or a cascade".to_owned();
             return Err(("inference/tracking/enabled", problem));
         }
         if let Some(tracking) = &self.tracking {
@@ -558,6 +617,9 @@ mod tests {
             ("[[lines]]\nname = ''\npoints = [[0.5, 0.5], [0.5, 0.9]]", "[0].name: \"\" is no name"),
             ("[[masks]]\npoints = [[0.5, 0.5], [0.5, 0.9]]", "[0].points: it has 2 corners"),
             ("[objects]\nzones = ['nowhere']", "there is no zone \"nowhere\""),
+            ("[[cascade]]\nmodel = ''", "[0].model: it is empty"),
+            ("[[cascade]]\nmodel = 'a'\n[[cascade]]\nmodel = 'a'", "[1].model: \"a\" is an earlier"),
+            ("[[cascade]]\nmodel = 'a'\ninterval = '1ms'", "[0].interval: it is 1ms"),
             ("[tracking]\nmax_objects = 0", "it is 0; expected 1 to 1000"),
             (&format!("{YARD}[tracking]\nenabled = false"), "expected true, because there are zones"),
             (&format!("{YARD}schedule = ['whenever']"), "[0].schedule: \"whenever\" is no time"),

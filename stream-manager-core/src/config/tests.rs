@@ -283,6 +283,10 @@ fn everything() -> Config {
         classes = ["person"]
         schedule = ["daily 00:00-24:00"]
         time_zone = "UTC"
+        [[defaults.inference.cascade]]
+        model = "m"
+        classes = ["person"]
+        interval = "5s"
         [[defaults.inference.masks]]
         points = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]
         classes = ["person"]

@@ -7,7 +7,7 @@ mod thrift;
 mod work;
 
 use super::decode::{Decoder, Room};
-use super::follow::{Answer, Follow};
+use super::follow::{Answer, Follow, Question};
 use super::models::{Model, Models};
 use super::scene::{Happening, SceneStatus};
 use super::scheduler::{Outcome, Slot, SlotSettings, SlotStats};
@@ -17,8 +17,10 @@ use crate::detection::Detections;
 use crate::event::{EventKind, EventSender};
 use crate::frame::WallTime;
 use crate::hub::{Hub, HubItem, HubReader, QueueLimits, ReaderOptions};
-use crate::object::ObjectLog;
+use crate::object::{Attribute, ObjectLog};
 use crate::sink::{Sink, SinkError};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -26,7 +28,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use work::Work;
 
@@ -36,6 +38,10 @@ const LISTENER_LENGTH: usize = 256;
 const MIN_EVENT_INTERVAL: Duration = Duration::from_secs(1);
 /// A decoder that takes nothing for this long hangs.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pictures of objects that wait for classifiers.
+const MAX_QUESTIONS: usize = 16;
+/// Those that classifiers have at once.
+const MAX_ASKED: usize = 4;
 /// How often it is looked whether anything comes at all.
 const CLOCK: Duration = Duration::from_secs(1);
 /// What may wait for the decoder: it should be near the present.
@@ -419,7 +425,12 @@ impl Analysis {
         self
     }
 
-    fn slot(&self, model: &Model, settings: &AnalysisSettings) -> Arc<Slot> {
+    fn slot(
+        &self,
+        model: &Model,
+        settings: &AnalysisSettings,
+        questions: mpsc::Sender<Question>,
+    ) -> Arc<Slot> {
         let weak = Arc::downgrade(&self.shared);
         let session = self.shared.next_session();
         let slot = model.slot(slot_settings(settings), move |outcome| {
@@ -429,7 +440,7 @@ impl Analysis {
         });
         let slot = Arc::new(slot);
         self.shared.set_slot(Some(slot.clone()));
-        *self.shared.follow.lock() = Follow::new(&settings.scene);
+        *self.shared.follow.lock() = Follow::new(&settings.scene).map(|follow| follow.asking(questions));
         slot
     }
 
@@ -451,9 +462,11 @@ impl Analysis {
             }
         };
         let mut standing = model.standing();
-        let slot = self.slot(&model, &settings);
+        let (sender, mut questions) = mpsc::channel(MAX_QUESTIONS);
+        let slot = self.slot(&model, &settings, sender.clone());
+        let mut answers = FuturesUnordered::new();
         let options = ReaderOptions { limits: LIMITS, ..ReaderOptions::default() };
-        let mut work = Work::new(self.shared.clone(), slot, settings);
+        let mut work = Work::new(self.shared.clone(), slot, settings, sender);
         let mut reader = hub.subscribe("inference", options);
         let look = standing.borrow_and_update().clone();
         work.model_stands(look.state, &look.reason);
@@ -469,6 +482,8 @@ impl Analysis {
                 _ = standing.changed() => Step::Model,
                 _ = others.changed() => Step::Models,
                 _ = clock.tick() => Step::Clock,
+                Some((track, answer)) = answers.next() => Step::Answer(track, answer),
+                Some(question) = questions.recv(), if answers.len() < MAX_ASKED => Step::Question(question),
                 error = decoder_error(&mut work.decoder) => Step::Decoder(error),
                 step = next_step(&mut reader, room) => step,
             };
@@ -482,6 +497,8 @@ impl Analysis {
                     work.look_at_classes(model.plan().as_deref());
                 }
                 Step::Clock => work.look_at_clock(),
+                Step::Question(question) => answers.push(classify(self.models.clone(), question)),
+                Step::Answer(track, answer) => work.answer(track, answer),
                 Step::Model => {
                     let look = standing.borrow_and_update().clone();
                     work.model_stands(look.state, &look.reason);
@@ -519,8 +536,29 @@ enum Step {
     Model,
     Models,
     Clock,
+    Question(Question),
+    Answer(u64, Result<Option<Attribute>, String>),
     Decoder(InferenceError),
     Item(Option<HubItem>),
+}
+
+/// What a classifier says of an object. Many streams' are computed together, as the classifier can.
+async fn classify(models: Models, question: Question) -> (u64, Result<Option<Attribute>, String>) {
+    let Question { track, model, min_score, picture } = question;
+    let ask = async {
+        let model = models.get(&model)?;
+        // The best one alone is asked for.
+        let wanted = Wanted { threshold: Some(min_score), classes: Vec::new() };
+        let seen = model.infer_with(Arc::new(picture), wanted).await?;
+        let best = seen.detections.into_iter().max_by(|a, b| a.score.total_cmp(&b.score));
+        Ok::<_, InferenceError>(best.map(|best| Attribute {
+            model: seen.model,
+            label: best.label,
+            score: best.score,
+        }))
+    };
+    let answer = ask.await.map_err(|error| format!("cascade: {error}"));
+    (track, answer)
 }
 
 fn slot_settings(settings: &AnalysisSettings) -> SlotSettings {

@@ -7,10 +7,11 @@ use super::track::{Track, Tracker, TrackerSettings};
 use crate::config::{SceneSettings, TrackingSettings};
 use crate::detection::{Detections, Region};
 use crate::frame::{MediaTime, WallTime};
-use crate::object::Phase;
+use crate::object::{Attribute, Phase};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 
 /// A picture that is so much older than one that was looked at already came late: models work at several at once.
 const LATE: Duration = Duration::from_secs(2);
@@ -25,6 +26,8 @@ const AROUND: f32 = 0.15;
 /// How much better a picture has to be to replace another.
 const BETTER: f32 = 1.08;
 const QUALITY: u8 = 80;
+/// How many pixels a classifier's picture is wide or high at most: few take more.
+const CLASSIFIED_SIZE: f32 = 512.0;
 
 /// What is followed on one stream.
 pub(crate) struct Follow {
@@ -40,6 +43,20 @@ pub(crate) struct Follow {
     pictures: BTreeMap<u64, Shot>,
     scaler: Scaler,
     problems: Vec<String>,
+    /// Where classifiers are asked, if there are any.
+    questions: Option<mpsc::Sender<Question>>,
+    /// When each was asked last, by track and classifier.
+    asked: BTreeMap<(u64, usize), MediaTime>,
+    /// What went wrong with a classifier.
+    failed: Option<String>,
+}
+
+/// A picture of an object for a classifier.
+pub(crate) struct Question {
+    pub(crate) track: u64,
+    pub(crate) model: String,
+    pub(crate) min_score: f32,
+    pub(crate) picture: Picture,
 }
 
 /// The best picture of an object.
@@ -88,7 +105,57 @@ impl Follow {
             pictures: BTreeMap::new(),
             scaler: Scaler::default(),
             problems: Vec::new(),
+            questions: None,
+            asked: BTreeMap::new(),
+            failed: None,
         })
+    }
+
+    /// Asks classifiers here.
+    pub(crate) fn asking(mut self, questions: mpsc::Sender<Question>) -> Self {
+        self.questions = Some(questions);
+        self
+    }
+
+    /// What a classifier has said of an object, or why it says nothing.
+    pub(crate) fn answer(&mut self, track: u64, answer: Result<Option<Attribute>, String>) {
+        match answer {
+            Ok(Some(attribute)) => self.scene.call(track, attribute),
+            Ok(None) => {}
+            Err(problem) => self.failed = Some(problem),
+        }
+    }
+
+    /// Has classifiers look at those that they have not seen yet, or not for a while.
+    fn ask(&mut self, picture: &Picture, pts: MediaTime) {
+        let Some(questions) = &self.questions else { return };
+        for (index, cascade) in self.settings.cascade.iter().enumerate() {
+            for track in
+                self.tracker.tracks().iter().filter(|track| track.is_confirmed() && track.seen.is_some())
+            {
+                let fits =
+                    cascade.classes.is_empty() || cascade.classes.iter().any(|class| **class == *track.label);
+                let due = match (self.asked.get(&(track.id, index)), cascade.interval) {
+                    (None, _) => true,
+                    (Some(_), None) => false,
+                    (Some(at), Some(interval)) => pts.saturating_since(*at) >= interval.0,
+                };
+                if !fits || !due || track.region.area() < cascade.min_area {
+                    continue;
+                }
+                // One that has no room is asked with the next picture.
+                let Ok(permit) = questions.try_reserve() else { return };
+                let Some((width, height, rgb)) =
+                    cut(&mut self.scaler, picture, &track.region, 0.0, CLASSIFIED_SIZE)
+                else {
+                    continue;
+                };
+                let Ok(cut) = Picture::rgb(width, height, rgb) else { continue };
+                let (model, min_score) = (cascade.model.clone(), cascade.min_score);
+                permit.send(Question { track: track.id, model, min_score, picture: cut });
+                self.asked.insert((track.id, index), pts);
+            }
+        }
     }
 
     pub(crate) fn configure(&mut self, settings: &SceneSettings) {
@@ -98,6 +165,9 @@ impl Follow {
         self.scene.configure(settings.clone());
         self.settings = settings.clone();
         self.problems.clear();
+        // By their places: another classifier may be there now.
+        self.asked.clear();
+        self.failed = None;
     }
 
     /// Which classes are asked for that the model does not have.
@@ -123,6 +193,9 @@ impl Follow {
         }
         if let Some(objects) = &self.settings.objects {
             look("objects".to_owned(), &objects.classes);
+        }
+        for (index, cascade) in self.settings.cascade.iter().enumerate() {
+            look(format!("cascade[{index}]"), &cascade.classes);
         }
         self.problems = problems;
     }
@@ -163,6 +236,7 @@ impl Follow {
         }
         detections.detections.truncate(sure);
         self.shoot(picture, time);
+        self.ask(picture, pts);
         let ended = self.tracker.take_ended();
         let told = self.scene.look(self.tracker.tracks(), &ended, pts, time);
         self.illustrate(told, &ended)
@@ -190,7 +264,7 @@ impl Follow {
     pub(crate) fn status(&self) -> SceneStatus {
         SceneStatus {
             left_out: self.tracker.left_out(),
-            problems: self.problems.clone(),
+            problems: self.problems.iter().chain(&self.failed).cloned().collect(),
             ..self.scene.status()
         }
     }
@@ -225,6 +299,7 @@ impl Follow {
         }
         for track in ended {
             self.pictures.remove(&track.id);
+            self.asked.retain(|(id, _), _| *id != track.id);
         }
         told
     }
@@ -237,21 +312,33 @@ fn shot(
     quality: f32,
     time: WallTime,
 ) -> Option<Shot> {
+    let (width, height, rgb) = cut(scaler, picture, region, AROUND, PICTURE_SIZE)?;
+    Some(Shot { quality, time, width, height, rgb, jpeg: None, told: false })
+}
+
+/// A part of a picture, with so much around it and not larger than that, as red, green and blue.
+fn cut(
+    scaler: &mut Scaler,
+    picture: &Picture,
+    region: &Region,
+    around: f32,
+    most: f32,
+) -> Option<(u32, u32, Vec<u8>)> {
     let (width, height) = (picture.width() as f32, picture.height() as f32);
     let (w, h) = ((region.x1 - region.x0) * width, (region.y1 - region.y0) * height);
-    let x0 = (region.x0 * width - w * AROUND).max(0.0).floor();
-    let y0 = (region.y0 * height - h * AROUND).max(0.0).floor();
-    let x1 = (region.x1 * width + w * AROUND).min(width).ceil();
-    let y1 = (region.y1 * height + h * AROUND).min(height).ceil();
+    let x0 = (region.x0 * width - w * around).max(0.0).floor();
+    let y0 = (region.y0 * height - h * around).max(0.0).floor();
+    let x1 = (region.x1 * width + w * around).min(width).ceil();
+    let y1 = (region.y1 * height + h * around).min(height).ceil();
     let (w, h) = (x1 - x0, y1 - y0);
     if w < 2.0 || h < 2.0 {
         return None;
     }
-    let scale = (PICTURE_SIZE / w.max(h)).min(1.0);
+    let scale = (most / w.max(h)).min(1.0);
     let size = |v: f32| ((v * scale).round() as u32).max(1);
     let (width, height) = (size(w), size(h));
     let rgb = scaler.rgb(picture, (x0, y0, w, h), (width, height)).ok()?.to_vec();
-    Some(Shot { quality, time, width, height, rgb, jpeg: None, told: false })
+    Some((width, height, rgb))
 }
 
 impl Shot {

@@ -56,9 +56,9 @@ mod track;
 mod video;
 
 pub use crate::config::{
-    AnalysisSettings, BackendChoice, ColorOrder, Fit, Labels, Layout, LineConfig, MaskConfig, ModelKind,
-    ModelSpec, MotionSettings, ObjectSettings, Precision, Priority, SceneSettings, TrackingSettings,
-    ZoneConfig,
+    AnalysisSettings, BackendChoice, CascadeConfig, ColorOrder, Fit, Labels, Layout, LineConfig, MaskConfig,
+    ModelKind, ModelSpec, MotionSettings, ObjectSettings, Precision, Priority, SceneSettings,
+    TrackingSettings, ZoneConfig,
 };
 pub use crate::detection::{Detection, Detections, Region};
 pub use analysis::{Analysis, AnalysisHandle, AnalysisState, AnalysisStatus};

@@ -418,6 +418,16 @@ fn check_loops(config: &StreamConfig, whole: &Config) -> Result<(), BuildError> 
 /// Whether there is the model that a stream is to be analysed by.
 fn check_model(stream: &ResolvedStream, whole: &Config) -> Result<(), BuildError> {
     let models: Vec<String> = whole.inference.models.iter().map(crate::config::ModelSpec::name).collect();
+    for (index, one) in stream.inference.scene.cascade.iter().enumerate() {
+        if !models.contains(&one.model) {
+            let known = if models.is_empty() { "none".to_owned() } else { models.join(", ") };
+            let problem = format!(
+                "[{index}].model: \"{}\" is none of inference.models; expected one of: {known}",
+                one.model
+            );
+            return Err(BuildError { id: stream.id.clone(), key: "inference/cascade", problem });
+        }
+    }
     let problem = match &stream.inference.model {
         Some(name) if models.contains(name) => return Ok(()),
         None if !stream.inference.enabled || models.len() == 1 => return Ok(()),

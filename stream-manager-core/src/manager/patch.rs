@@ -35,10 +35,11 @@ pub(super) fn patched(config: &StreamConfig, patch: &Value) -> Result<StreamConf
 pub(crate) const NO_ARRAY: &str = "it is an array; expected something else here";
 
 /// The only keys of a stream that are arrays.
-const ARRAYS: [&str; 14] = [
+const ARRAYS: [&str; 15] = [
     "/forward",
     "/hls/variants",
     "/inference/classes",
+    "/inference/cascade",
     "/inference/lines",
     "/inference/masks",
     "/inference/motion/mask",
@@ -53,8 +54,15 @@ const ARRAYS: [&str; 14] = [
 ];
 
 /// Those whose items are objects.
-const OF_OBJECTS: [&str; 6] =
-    ["/forward", "/inference/lines", "/inference/masks", "/inference/zones", "/transcode", "/variants"];
+const OF_OBJECTS: [&str; 7] = [
+    "/forward",
+    "/inference/cascade",
+    "/inference/lines",
+    "/inference/masks",
+    "/inference/zones",
+    "/transcode",
+    "/variants",
+];
 
 /// Where a value has an array that is none of the few that there are, as a JSON pointer: serde would take an array for an
 /// object whose values come in its own order.

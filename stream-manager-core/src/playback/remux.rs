@@ -15,6 +15,7 @@ use gstreamer_app as gst_app;
 use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -84,10 +85,28 @@ fn connect(pipeline: &gst::Pipeline, mux: &gst::Element, pad: &gst::Pad, contain
     pipeline.add_many([&queue, &parser]).ok()?;
     queue.link(&parser).ok()?;
     let into = mux.request_pad(&template, None, None)?;
-    parser.static_pad("src")?.link(&into).ok()?;
+    let source = parser.static_pad("src")?;
+    if container == Container::Mkv {
+        keep_caps(&source);
+    }
+    source.link(&into).ok()?;
     queue.sync_state_with_parent().ok()?;
     parser.sync_state_with_parent().ok()?;
     pad.link(&queue.static_pad("sink")?).ok().map(drop)
+}
+
+/// Lets only the first caps through. Matroska takes no others once it has begun, and a demuxer guesses another rate of frames where one is
+/// missing; one head says how all of a plan is encoded, so nothing else can change.
+fn keep_caps(pad: &gst::Pad) {
+    let seen = AtomicBool::new(false);
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        let is_caps = info.event().is_some_and(|event| event.type_() == gst::EventType::Caps);
+        if is_caps && seen.swap(true, Ordering::Relaxed) {
+            gst::PadProbeReturn::Drop
+        } else {
+            gst::PadProbeReturn::Ok
+        }
+    });
 }
 
 /// A pipeline that reads a plan into a muxer and what is behind it, the last element of which is called `out`; gives both.

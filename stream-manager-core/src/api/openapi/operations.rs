@@ -443,7 +443,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "inference",
         "How often objects have come into a stream's zones, stayed too long in them, crossed its lines, hour by hour",
         &[
-            query("stream", r#"{"type":"string"}"#, "The stream's id"),
+            needed("stream", r#"{"type":"string","minLength":1}"#, "The stream's id"),
             query("place", r#"{"type":"string"}"#, "Only these zones and lines, with commas"),
             START,
             END,
@@ -455,7 +455,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "getHeat",
         "inference",
         "Where a stream's objects went",
-        &[query("stream", r#"{"type":"string"}"#, "The stream's id"), START, END],
+        &[needed("stream", r#"{"type":"string","minLength":1}"#, "The stream's id"), START, END],
         &[answer(200, "A grid of the picture", of::<HeatMap>)],
     ),
     get(

@@ -7,14 +7,16 @@ use crate::frame::{CodecParameters, Frame, MediaKind, MediaTime};
 use crate::hub::{HubItem, Input};
 use crate::inference::InferenceError;
 use crate::inference::decode::{Decoder, Pace};
-use crate::inference::follow::Follow;
+use crate::inference::follow::{Follow, Question};
 use crate::inference::models::ModelState;
 use crate::inference::plan::ModelPlan;
 use crate::inference::scheduler::Slot;
+use crate::object::Attribute;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 
 /// How long after a decoder has failed it is tried again.
 const DECODER_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -48,6 +50,7 @@ impl Keyframes {
 pub(super) struct Work {
     shared: Arc<Shared>,
     slot: Arc<Slot>,
+    questions: mpsc::Sender<Question>,
     pace: Arc<Mutex<Pace>>,
     pub(super) settings: AnalysisSettings,
     pub(super) decoder: Option<Decoder>,
@@ -65,11 +68,17 @@ pub(super) struct Work {
 }
 
 impl Work {
-    pub(super) fn new(shared: Arc<Shared>, slot: Arc<Slot>, settings: AnalysisSettings) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        slot: Arc<Slot>,
+        settings: AnalysisSettings,
+        questions: mpsc::Sender<Question>,
+    ) -> Self {
         let pace = Arc::new(Mutex::new(Pace::new(settings.max_fps)));
         Self {
             shared,
             slot,
+            questions,
             pace,
             settings,
             decoder: None,
@@ -93,7 +102,10 @@ impl Work {
                 self.shared.tell(held.end());
                 *follow = None;
             }
-            None => *follow = Follow::new(&settings.scene),
+            None => {
+                let asking = |follow: Follow| follow.asking(self.questions.clone());
+                *follow = Follow::new(&settings.scene).map(asking);
+            }
         }
         drop(follow);
         self.settings = settings;
@@ -109,6 +121,12 @@ impl Work {
         let still = self.shared.stats().still;
         if let Some(follow) = &mut *self.shared.follow.lock() {
             self.shared.tell(follow.look_at_clock(still));
+        }
+    }
+
+    pub(super) fn answer(&self, track: u64, answer: Result<Option<Attribute>, String>) {
+        if let Some(follow) = &mut *self.shared.follow.lock() {
+            follow.answer(track, answer);
         }
     }
 

@@ -16,7 +16,7 @@ use super::track::Track;
 use crate::config::{Anchor, LineConfig, SceneSettings, ZoneConfig};
 use crate::detection::{Detection, Region};
 use crate::frame::{MediaTime, WallTime};
-use crate::object::{ObjectEvent, Phase, SceneAction, SceneEvent};
+use crate::object::{Attribute, ObjectEvent, Phase, SceneAction, SceneEvent};
 use crate::shape::{self, Point};
 use line::Line;
 use object::Object;
@@ -320,6 +320,13 @@ impl Scene {
         }
         if object.name().is_some() {
             told.push(object.event(Phase::End, track, now, &self.zones));
+        }
+    }
+
+    /// A classifier has said what an object is.
+    pub fn call(&mut self, track: u64, attribute: Attribute) {
+        if let Some(object) = self.objects.get_mut(&track) {
+            object.is_called(attribute);
         }
     }
 

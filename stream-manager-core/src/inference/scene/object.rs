@@ -6,7 +6,7 @@ use crate::config::{Anchor, ObjectSettings};
 use crate::detection::Region;
 use crate::frame::{MediaTime, WallTime};
 use crate::inference::track::Track;
-use crate::object::{Crossing, ObjectEvent, Phase};
+use crate::object::{Attribute, Crossing, ObjectEvent, Phase};
 use crate::shape::Point;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,6 +69,7 @@ pub(super) struct Object {
     path: Vec<Point>,
     been_in: Vec<Arc<str>>,
     crossed: Vec<Crossing>,
+    attributes: Vec<Attribute>,
     /// By the places of the zones.
     pub(super) zones: Vec<InZone>,
     pub(super) lines: Vec<Option<AtLine>>,
@@ -87,6 +88,7 @@ impl Object {
             path: Vec::new(),
             been_in: Vec::new(),
             crossed: Vec::new(),
+            attributes: Vec::new(),
             zones: vec![InZone::default(); zones],
             lines: vec![None; lines],
         }
@@ -150,6 +152,23 @@ impl Object {
         self.has_changed();
     }
 
+    /// A classifier has looked at it; what it said before is replaced.
+    pub(super) fn is_called(&mut self, attribute: Attribute) {
+        match self.attributes.iter_mut().find(|known| known.model == attribute.model) {
+            Some(known) => {
+                let changes = known.label != attribute.label;
+                *known = attribute;
+                if changes {
+                    self.has_changed();
+                }
+            }
+            None => {
+                self.attributes.push(attribute);
+                self.has_changed();
+            }
+        }
+    }
+
     fn has_changed(&mut self) {
         if let Telling::Told { more, .. } = &mut self.telling {
             *more = true;
@@ -203,7 +222,7 @@ impl Object {
             object: self.name().unwrap_or_default(),
             track: track.id,
             label: track.label.clone(),
-            attributes: Vec::new(),
+            attributes: self.attributes.clone(),
             score: track.score,
             best_score: track.best_score,
             region: self.region,
