@@ -80,6 +80,24 @@ pub fn finish(mut command: Command, limit: Duration) -> Output {
     Output { status, stdout: out.join().unwrap(), stderr: err.join().unwrap() }
 }
 
+/// The folder with real models and videos, if it and ONNX Runtime are here; says so if not.
+#[allow(clippy::print_stdout)]
+pub fn material() -> Option<PathBuf> {
+    let Some(folder) = crate::assets() else {
+        println!("SKIPPED: no real models here; STREAM_MANAGER_TEST_ASSETS names a folder with them");
+        return None;
+    };
+    let mut command = stream_manager();
+    command.args(["models", "inspect"]).arg(folder.join("mnist.onnx"));
+    let output = finish(command, Duration::from_secs(60));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if !output.status.success() && said.contains("ONNX Runtime") {
+        println!("SKIPPED: {said}");
+        return None;
+    }
+    Some(folder.canonicalize().unwrap())
+}
+
 /// Runs `stream-manager` in a folder to its end. Gives the exit code and all that it has said.
 pub fn run(arguments: &[&str], folder: &Path) -> (i32, String) {
     let mut command = stream_manager();

@@ -7,27 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use stream_manager_core::detection::Region;
-use stream_manager_tests::assets;
 use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::media::{check, describe};
-use stream_manager_tests::program::{Server, finish, stream_manager};
+use stream_manager_tests::program::{Server, finish, material, stream_manager};
 
 const LIMIT: Duration = Duration::from_secs(120);
-
-#[allow(clippy::print_stdout)]
-/// The real models and videos, if they and ONNX Runtime are here.
-fn material() -> Option<PathBuf> {
-    let Some(folder) = assets() else {
-        println!("SKIPPED: no real models here; STREAM_MANAGER_TEST_ASSETS names a folder with them");
-        return None;
-    };
-    let (code, text) = sm(&["models", "inspect", path(&folder.join("mnist.onnx"))]);
-    if code != 0 && text.contains("ONNX Runtime") {
-        println!("SKIPPED: {text}");
-        return None;
-    }
-    Some(folder.canonicalize().unwrap())
-}
 
 fn path(path: &Path) -> &str {
     path.to_str().unwrap()

@@ -11,27 +11,11 @@ use stream_manager_core::event::EventKind;
 use stream_manager_core::inference::{AnalysisSettings, CascadeConfig, MockBackend, ModelKind, ModelSpec};
 use stream_manager_core::manager::{Stream, StreamManager};
 use stream_manager_core::source::from_url;
-use stream_manager_tests::program::{Server, finish, stream_manager};
+use stream_manager_tests::program::{Server, finish, material, stream_manager};
 use stream_manager_tests::webhook::{Request, endpoint};
-use stream_manager_tests::{assets, http, wait_until};
+use stream_manager_tests::{http, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(240);
-
-/// The real models and videos, if they and ONNX Runtime are here.
-fn material() -> Option<PathBuf> {
-    let Some(folder) = assets() else {
-        println!("SKIPPED: no real models here; STREAM_MANAGER_TEST_ASSETS names a folder with them");
-        return None;
-    };
-    let mut command = stream_manager();
-    command.args(["models", "inspect"]).arg(folder.join("mnist.onnx"));
-    let output = finish(command, LIMIT);
-    if !output.status.success() {
-        println!("SKIPPED: {}", String::from_utf8_lossy(&output.stderr));
-        return None;
-    }
-    Some(folder.canonicalize().unwrap())
-}
 
 fn events(folder: &Path, video: &Path, more: &[&str]) -> Vec<Value> {
     let mut command = stream_manager();

@@ -7,7 +7,7 @@ use super::track::{Track, Tracker, TrackerSettings};
 use crate::config::{SceneSettings, TrackingSettings};
 use crate::detection::{Detections, Region};
 use crate::frame::{MediaTime, WallTime};
-use crate::object::{Attribute, Phase};
+use crate::object::Attribute;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +17,8 @@ use tokio::sync::mpsc;
 const LATE: Duration = Duration::from_secs(2);
 /// How long nothing has to come until what was there has gone.
 const SILENCE: Duration = Duration::from_secs(5);
+/// The same where pictures come rarely.
+const LONGEST_SILENCE: Duration = Duration::from_secs(60);
 /// Objects of which a picture is kept.
 const MOST_PICTURES: usize = 64;
 /// How many pixels a kept picture is wide or high at most.
@@ -40,6 +42,8 @@ pub(crate) struct Follow {
     still: u64,
     /// Since when nothing has come that says anything.
     quiet: Instant,
+    /// How far apart the last two pictures were.
+    step: Duration,
     pictures: BTreeMap<u64, Shot>,
     scaler: Scaler,
     problems: Vec<String>,
@@ -66,9 +70,7 @@ struct Shot {
     width: u32,
     height: u32,
     rgb: Vec<u8>,
-    /// Made when it is first asked for.
-    jpeg: Option<Arc<[u8]>>,
-    /// Whether it was told since.
+    /// Whether it was told: then it is the listener's.
     told: bool,
 }
 
@@ -102,6 +104,7 @@ impl Follow {
             last: None,
             still: 0,
             quiet: Instant::now(),
+            step: Duration::ZERO,
             pictures: BTreeMap::new(),
             scaler: Scaler::default(),
             problems: Vec::new(),
@@ -216,6 +219,7 @@ impl Follow {
             self.tracker.stay_until(last, pts);
         }
         self.still = still;
+        self.step = self.last.map_or(Duration::ZERO, |(last, ..)| pts.saturating_since(last));
         self.last = Some((pts, time, Instant::now()));
         let scene = &self.scene;
         let (mut places, mut wanted) = (Vec::new(), Vec::new());
@@ -248,7 +252,9 @@ impl Follow {
             // The camera is there, and nothing moves in front of it.
             self.quiet = Instant::now();
         }
-        let patience = self.settings.tracking.as_ref().map_or(SILENCE, |t| t.max_lost.max(SILENCE));
+        let lost = self.settings.tracking.as_ref().map_or(SILENCE, |t| t.max_lost.max(SILENCE));
+        // Where only keyframes are looked at, it takes a while until the next one.
+        let patience = lost.max(self.step.saturating_mul(3).min(LONGEST_SILENCE));
         if self.quiet.elapsed() < patience { Vec::new() } else { self.end() }
     }
 
@@ -291,10 +297,8 @@ impl Follow {
             let Happening::Object(object) = one else { continue };
             let Some(shot) = self.pictures.get_mut(&object.track) else { continue };
             object.best_time = Some(shot.time);
-            // An update that has no better one has none.
-            if object.phase != Phase::Update || !shot.told {
+            if !std::mem::replace(&mut shot.told, true) {
                 object.picture = shot.jpeg();
-                shot.told = true;
             }
         }
         for track in ended {
@@ -313,7 +317,7 @@ fn shot(
     time: WallTime,
 ) -> Option<Shot> {
     let (width, height, rgb) = cut(scaler, picture, region, AROUND, PICTURE_SIZE)?;
-    Some(Shot { quality, time, width, height, rgb, jpeg: None, told: false })
+    Some(Shot { quality, time, width, height, rgb, told: false })
 }
 
 /// A part of a picture, with so much around it and not larger than that, as red, green and blue.
@@ -343,16 +347,16 @@ fn cut(
 
 impl Shot {
     fn jpeg(&mut self) -> Option<Arc<[u8]>> {
-        if self.jpeg.is_none() {
-            let mut bytes = Vec::new();
-            let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, QUALITY);
-            match encoder.encode(&self.rgb, self.width, self.height, image::ExtendedColorType::Rgb8) {
-                Ok(()) => self.jpeg = Some(bytes.into()),
-                Err(error) => tracing::warn!(%error, "an object's picture cannot be encoded"),
+        // It is never asked for again.
+        let rgb = std::mem::take(&mut self.rgb);
+        let mut bytes = Vec::new();
+        let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, QUALITY);
+        match encoder.encode(&rgb, self.width, self.height, image::ExtendedColorType::Rgb8) {
+            Ok(()) => Some(bytes.into()),
+            Err(error) => {
+                tracing::warn!(%error, "an object's picture cannot be encoded");
+                None
             }
-            // It is never asked for again.
-            self.rgb = Vec::new();
         }
-        self.jpeg.clone()
     }
 }

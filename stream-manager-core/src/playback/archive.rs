@@ -163,7 +163,12 @@ impl Archive {
             return Err(PlaybackError::TooLong);
         }
         let other = rows.iter().find(|row| row.format != "fmp4").map(|row| row.format.clone());
-        let rows: Vec<SegmentRow> = rows.into_iter().filter(|row| row.format == "fmp4").collect();
+        let mut rows: Vec<SegmentRow> = rows.into_iter().filter(|row| row.format == "fmp4").collect();
+        // Whoever names the moment at which a file begins means that file, also where the one before reaches a little beyond it: that is how
+        // it is told where a plan that has ended goes on.
+        if let Some(named) = rows.iter().rposition(|row| row.start == request.start) {
+            rows.drain(..named);
+        }
         if rows.is_empty() {
             return Err(other.map_or_else(nothing, |format| PlaybackError::Format { format }));
         }

@@ -45,6 +45,8 @@ pub(super) struct Owner {
     inner: Weak<Inner>,
     generation: u64,
     workers: Vec<Thread>,
+    /// Threads that load, and have not taken over.
+    loading: Vec<Thread>,
     /// Threads that were told to end.
     retired: Vec<JoinHandle<()>>,
     failures: u32,
@@ -52,7 +54,15 @@ pub(super) struct Owner {
 
 impl Owner {
     pub(super) fn new(shared: Arc<Shared>, inner: Weak<Inner>) -> Self {
-        Self { shared, inner, generation: 0, workers: Vec::new(), retired: Vec::new(), failures: 0 }
+        Self {
+            shared,
+            inner,
+            generation: 0,
+            workers: Vec::new(),
+            loading: Vec::new(),
+            retired: Vec::new(),
+            failures: 0,
+        }
     }
 
     /// Works until the model is given up.
@@ -178,13 +188,12 @@ impl Owner {
             counters: self.shared.counters.clone(),
             watch: watch.clone(),
         };
-        let mut threads_made = Vec::new();
         let mut first: Option<Loaded> = None;
         let mut wanted = 1;
-        while threads_made.len() < wanted {
+        while self.loading.len() < wanted {
             let watch = Arc::new(Watch::default());
-            let (handle, receiver) = spawn(start(threads_made.len(), &watch))?;
-            threads_made.push(Thread { handle, watch });
+            let (handle, receiver) = spawn(start(self.loading.len(), &watch))?;
+            self.loading.push(Thread { handle, watch });
             let loaded = match tokio::time::timeout(LOAD_TIMEOUT, receiver).await {
                 Ok(Ok(loaded)) => loaded,
                 Ok(Err(_)) => Err(InferenceError::Thread("a model's thread has ended".into())),
@@ -201,18 +210,14 @@ impl Owner {
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    // Those that are loaded wait for a turn that never comes.
-                    for thread in threads_made {
-                        thread.watch.given_up.store(true, Ordering::Relaxed);
-                        self.retired.push(thread.handle);
-                    }
+                    self.give_up_loading();
                     return Err(error);
                 }
             }
         }
         let Some(loaded) = first else { return Ok(()) };
         self.retire(false);
-        self.workers = threads_made;
+        self.workers = std::mem::take(&mut self.loading);
         self.shared.scheduler.set_generation(generation);
         let reason = format!("{} on {}", loaded.chosen.name, loaded.chosen.device);
         tracing::info!(
@@ -228,6 +233,14 @@ impl Owner {
         );
         self.stand(ModelState::Ready, reason, Some((loaded, wanted, threads, sha256)));
         Ok(())
+    }
+
+    /// Those that are loaded, or about to be, wait for a turn that never comes.
+    fn give_up_loading(&mut self) {
+        for thread in self.loading.drain(..) {
+            thread.watch.given_up.store(true, Ordering::Relaxed);
+            self.retired.push(thread.handle);
+        }
     }
 
     fn stand(
@@ -331,6 +344,8 @@ impl Owner {
             }
         }
         self.retire(false);
+        // One that is in the midst of it is waited for, too: a process that ends while native code loads may crash.
+        self.give_up_loading();
         let deadline = Instant::now() + CLOSE_TIMEOUT;
         while self.retired.iter().any(|h| !h.is_finished()) && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(10)).await;

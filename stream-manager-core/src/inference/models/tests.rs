@@ -241,3 +241,23 @@ async fn what_cannot_be_loaded_says_why() {
     let error = reason(named).await;
     assert!(error.contains("no backend \"tpu\"; expected one of: auto, tensorrt, cuda, cpu"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thread_that_loads_is_waited_for_at_the_end() {
+    let (begun, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let script = Script::default().factory();
+    let (loads, loaded) = (begun.clone(), done.clone());
+    let slow: BackendFactory = Arc::new(move || {
+        loads.store(true, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(300));
+        loaded.store(true, Ordering::SeqCst);
+        script()
+    });
+    let models = Models::new(ModelsOptions::default().backend("mock", slow), vec![spec()]);
+    while !begun.load(Ordering::SeqCst) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    models.close().await;
+    // A process that ends while native code loads may crash.
+    assert!(done.load(Ordering::SeqCst));
+}

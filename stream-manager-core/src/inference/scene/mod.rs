@@ -23,7 +23,6 @@ use object::Object;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use zone::Zone;
 
 /// So near to the edge an object is in the picture: boxes end there, and so do zones.
@@ -328,11 +327,6 @@ impl Scene {
         if let Some(object) = self.objects.get_mut(&track) {
             object.is_called(attribute);
         }
-    }
-
-    /// The event that a track is, if it is one.
-    pub fn event_of(&self, track: u64) -> Option<Arc<str>> {
-        self.objects.get(&track).and_then(Object::name)
     }
 
     /// What has been counted.

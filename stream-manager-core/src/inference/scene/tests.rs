@@ -5,6 +5,7 @@ use crate::config::{MaskConfig, ObjectSettings};
 use crate::inference::track::{Tracker, TrackerSettings};
 use crate::object::Direction;
 use proptest::prelude::*;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// 2026-11-29T14:03:00Z, a Sunday.

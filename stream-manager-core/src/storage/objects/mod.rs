@@ -11,7 +11,7 @@ mod query;
 mod write;
 
 pub use query::{
-    CountRow, CrossingRow, HeatMap, ObjectFilter, ObjectPicture, ObjectRow, PlaceFilter, search,
+    CountRow, HappeningRow, HeatMap, ObjectFilter, ObjectPicture, ObjectRow, PlaceFilter, search,
 };
 
 use crate::frame::WallTime;

@@ -104,7 +104,7 @@ pub struct CountRow {
 
 /// Something that has happened in a zone or at a line.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-pub struct CrossingRow {
+pub struct HappeningRow {
     /// Its number.
     pub id: u64,
     /// What.
@@ -327,7 +327,7 @@ impl ObjectStore {
         stream: &str,
         range: TimeRange,
         limit: usize,
-    ) -> Result<Vec<CrossingRow>, ObjectsError> {
+    ) -> Result<Vec<HappeningRow>, ObjectsError> {
         let stream = stream.to_owned();
         self.read(move |connection| {
             let sql = "SELECT id, json FROM happenings WHERE stream = (SELECT id FROM names WHERE name = ?1) \
@@ -337,7 +337,7 @@ impl ObjectStore {
             let row = |row: &Row<'_>| {
                 let event = serde_json::from_str(&row.get::<_, String>(1)?).ok();
                 let id = row.get::<_, i64>(0)?.unsigned_abs();
-                Ok(event.map(|event| CrossingRow { id, event }))
+                Ok(event.map(|event| HappeningRow { id, event }))
             };
             connection.prepare_cached(sql)?.query_map(values, row)?.filter_map(Result::transpose).collect()
         })
