@@ -162,6 +162,16 @@ fn a_passage_is_recorded_told_of_and_found() {
     };
     let mut heard = Vec::new();
     wait_until("the person has gone", LIMIT, || told(&rig.hooked, &mut heard).contains(&"end".to_owned()));
+    let metrics = http::get(&server.url("/metrics")).text();
+    for metric in
+        ["inference_pictures_total", "inference_tracked_objects", "inference_suppressed_events_total"]
+    {
+        assert!(
+            metrics.contains(&format!("stream_manager_{metric}{{stream=\"door\"}} ")),
+            "{metric}: {metrics}"
+        );
+    }
+    assert!(metrics.contains("stream_manager_objects_lost_total 0"), "{metrics}");
     // Told once each, and in an order that makes sense.
     assert_eq!(told(&rig.hooked, &mut heard), ["entered", "begin", "left", "end"]);
     let ids: std::collections::BTreeSet<&str> =

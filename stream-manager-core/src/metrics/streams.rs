@@ -53,7 +53,10 @@ impl Streams {
             analyses: infos
                 .iter()
                 .filter_map(|info| Some((info.id.to_string(), info.handle()?.analysis().status())))
-                .filter(|(_, status)| status.model.is_some())
+                // Also of those that take the only model there is, which they need not name.
+                .filter(|(_, status)| {
+                    status.model.is_some() || status.state != crate::inference::AnalysisState::Off
+                })
                 .collect(),
             #[cfg(feature = "inference")]
             models: manager.models().all().iter().map(crate::inference::Model::status).collect(),
