@@ -457,7 +457,7 @@ const flows = {
     // Checked before it is applied.
     await page.locator('.tabs').getByRole('link', { name: 'Configuration' }).click();
     const text = page.getByLabel('Configuration as JSON');
-    await page.waitForFunction(() => document.querySelector('textarea').value.includes('min_free'), null, LIMIT);
+    await page.waitForFunction(() => document.querySelector('textarea')?.value.includes('min_free'), null, LIMIT);
     const before = await text.inputValue();
     const free = before.match(/"min_free": "[^"]*"/)[0];
     tell({ applyAtFirst: await button(page, 'Apply').isDisabled() });
