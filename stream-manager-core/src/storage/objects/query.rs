@@ -174,7 +174,8 @@ fn find(connection: &Connection, filter: &ObjectFilter, limit: usize) -> rusqlit
         [one] => conditions.and(&format!("t.{column} = ?"), *one),
         many => {
             let many = serde_json::to_string(many).unwrap_or_default();
-            conditions.and(&format!("t.{column} IN (SELECT value FROM json_each(?))"), many);
+            // In order of time, until there are enough: with an index for each of many, all of them would be sorted first.
+            conditions.and(&format!("+t.{column} IN (SELECT value FROM json_each(?))"), many);
         }
     };
     if let Some(streams) = &streams {
