@@ -1,14 +1,14 @@
 //! `/api/marks` and `/api/streams/{id}/marks`: what is marked in recordings.
 
 use super::body::{self, Media};
-use super::playback::time;
+use super::playback::range;
 use super::problem::Problem;
-use super::query::{self, bad};
+use super::query::{self, Order, bad};
 use super::recordings::{MAX_DATA_BYTES, MAX_TEXT, check_kind};
 use super::{ApiState, json};
 use crate::auth::{Action, Grant};
 use crate::frame::WallTime;
-use crate::storage::index::{Mark, MarkFilter, MarkRow, TimeRange};
+use crate::storage::index::{Mark, MarkFilter, MarkRow};
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -30,14 +30,6 @@ pub(super) struct MarksQuery {
     order: Option<Order>,
     limit: Option<usize>,
     after: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Order {
-    #[default]
-    Oldest,
-    Newest,
 }
 
 /// A page of marks.
@@ -91,15 +83,13 @@ pub(super) async fn list(
     if stream.is_some() && query.stream.is_some() {
         return Err(bad("stream stands in the path already"));
     }
-    let start = time("start", query.start.as_ref())?.unwrap_or(TimeRange::ALL.start);
-    let end = time("end", query.end.as_ref())?.unwrap_or(TimeRange::ALL.end);
     let limit = query::limit(query.limit)?;
     let filter = MarkFilter {
         stream: stream.map(str::to_owned),
         streams: query::names(query.stream.as_deref()),
         kinds: query::names(query.kind.as_deref()),
         text: query.text,
-        range: TimeRange::new(start, end).map_err(|e| query::contradiction(e.to_string()))?,
+        range: range(query.start.as_ref(), query.end.as_ref())?,
         newest_first: query.order == Some(Order::Newest),
         after: query::place(query.after.as_deref())?,
     };

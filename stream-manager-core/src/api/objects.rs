@@ -1,13 +1,12 @@
 //! `/api/objects`, `/api/counts`, `/api/heat`: what was seen, and what it did.
 
-use super::playback::time;
+use super::playback::range;
 use super::problem::Problem;
-use super::query::{self, bad};
+use super::query::{self, Order, bad};
 use super::{ApiState, json};
 use crate::auth::{Action, Grant};
 use crate::frame::WallTime;
 use crate::object::Phase;
-use crate::storage::index::TimeRange;
 use crate::storage::objects::{CountRow, ObjectFilter, ObjectRow, ObjectsError, PlaceFilter};
 use axum::Router;
 use axum::extract::{Extension, Path, State};
@@ -45,14 +44,6 @@ struct ObjectsQuery {
     order: Option<Order>,
     limit: Option<usize>,
     after: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Order {
-    Oldest,
-    #[default]
-    Newest,
 }
 
 /// An object that was seen.
@@ -97,12 +88,6 @@ impl From<ObjectsError> for Problem {
     }
 }
 
-fn range(start: Option<&String>, end: Option<&String>) -> Result<TimeRange, Problem> {
-    let start = time("start", start)?.unwrap_or(TimeRange::ALL.start);
-    let end = time("end", end)?.unwrap_or(TimeRange::ALL.end);
-    TimeRange::new(start, end).map_err(|e| query::contradiction(e.to_string()))
-}
-
 async fn search(
     State(state): State<Arc<ApiState>>,
     Extension(grant): Extension<Grant>,
@@ -120,7 +105,7 @@ async fn search(
         zones: query::names(query.zone.as_deref()),
         min_score,
         range: range(query.start.as_ref(), query.end.as_ref())?,
-        newest_first: query.order.unwrap_or_default() == Order::Newest,
+        newest_first: query.order != Some(Order::Oldest),
         after: query::place(query.after.as_deref())?,
     };
     let mut items = state.manager.objects()?.find(filter, limit + 1).await?;

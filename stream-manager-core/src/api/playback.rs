@@ -92,6 +92,13 @@ pub(super) fn time(name: &str, text: Option<&String>) -> Result<Option<WallTime>
     text.parse().map(Some).map_err(|e| bad(format!("{name}: {e}")))
 }
 
+/// Part of the time, from a query; all time where it says nothing.
+pub(super) fn range(start: Option<&String>, end: Option<&String>) -> Result<TimeRange, Problem> {
+    let start = time("start", start)?.unwrap_or(TimeRange::ALL.start);
+    let end = time("end", end)?.unwrap_or(TimeRange::ALL.end);
+    TimeRange::new(start, end).map_err(|e| query::contradiction(e.to_string()))
+}
+
 /// A start that is needed, and an end or a length.
 fn span(
     start: Option<&String>,
@@ -409,9 +416,7 @@ pub(super) async fn timeline(
     id: &str,
     query: &TimelineQuery,
 ) -> Result<Response, Problem> {
-    let start = time("start", query.start.as_ref())?.unwrap_or(TimeRange::ALL.start);
-    let end = time("end", query.end.as_ref())?.unwrap_or(TimeRange::ALL.end);
-    let range = TimeRange::new(start, end).map_err(|e| query::contradiction(e.to_string()))?;
+    let range = range(query.start.as_ref(), query.end.as_ref())?;
     let resolution = query.resolution.map_or(Duration::ZERO, |text| text.0);
     let found = state.manager.timeline(id, range, resolution).await?;
     let mut view = TimelineView {

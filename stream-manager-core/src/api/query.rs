@@ -56,6 +56,14 @@ pub(super) fn limit(limit: Option<usize>) -> Result<usize, Problem> {
     }
 }
 
+/// Which of a list by time come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Order {
+    Oldest,
+    Newest,
+}
+
 /// The place in a list by time that the page before has named, as in `1795960980000000000.17`.
 pub(super) fn place(cursor: Option<&str>) -> Result<Option<(WallTime, u64)>, Problem> {
     let Some(cursor) = cursor.filter(|cursor| !cursor.is_empty()) else { return Ok(None) };

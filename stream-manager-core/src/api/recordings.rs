@@ -1,6 +1,6 @@
 //! `/api/streams/{id}/recordings` and `/api/storage`: what has been recorded, and how the disks are.
 
-use super::playback::time;
+use super::playback::range;
 use super::problem::Problem;
 use super::query::{self, bad};
 use super::{ApiState, json};
@@ -82,12 +82,6 @@ pub(super) struct Protected {
     segments: usize,
 }
 
-fn range(query: &RecordingsQuery) -> Result<TimeRange, Problem> {
-    let start = time("start", query.start.as_ref())?.unwrap_or(TimeRange::ALL.start);
-    let end = time("end", query.end.as_ref())?.unwrap_or(TimeRange::ALL.end);
-    TimeRange::new(start, end).map_err(|e| query::contradiction(e.to_string()))
-}
-
 /// A range of which both ends are given: what changes recordings is not guessed.
 fn whole_range(query: &RecordingsQuery) -> Result<TimeRange, Problem> {
     if query.start.is_none() || query.end.is_none() {
@@ -95,7 +89,7 @@ fn whole_range(query: &RecordingsQuery) -> Result<TimeRange, Problem> {
             "start and end are needed here; expected RFC 3339 times such as 2026-01-31T23:59:59Z, or seconds since 1970",
         ));
     }
-    range(query)
+    range(query.start.as_ref(), query.end.as_ref())
 }
 
 pub(super) async fn list(
@@ -103,7 +97,7 @@ pub(super) async fn list(
     id: &str,
     query: &RecordingsQuery,
 ) -> Result<Response, Problem> {
-    let mut range = range(query)?;
+    let mut range = range(query.start.as_ref(), query.end.as_ref())?;
     let limit = query::limit(query.limit)?;
     let cursor = query.after.as_deref().unwrap_or_default();
     let no_cursor =

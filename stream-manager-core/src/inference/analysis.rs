@@ -440,7 +440,7 @@ impl Analysis {
         });
         let slot = Arc::new(slot);
         self.shared.set_slot(Some(slot.clone()));
-        *self.shared.follow.lock() = Follow::new(&settings.scene).map(|follow| follow.asking(questions));
+        *self.shared.follow.lock() = Follow::new(&settings.scene, Some(questions));
         slot
     }
 

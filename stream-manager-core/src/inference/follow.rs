@@ -2,7 +2,7 @@
 
 use super::convert::Scaler;
 use super::picture::Picture;
-use super::scene::{Happening, Scene, SceneStatus};
+use super::scene::{Happening, Scene, SceneStatus, is_of};
 use super::track::{Track, Tracker, TrackerSettings};
 use crate::config::{SceneSettings, TrackingSettings};
 use crate::detection::{Detections, Region};
@@ -36,8 +36,8 @@ pub(crate) struct Follow {
     settings: SceneSettings,
     tracker: Tracker,
     scene: Scene,
-    /// The last picture: when it was taken, and when its answer came.
-    last: Option<(MediaTime, WallTime, Instant)>,
+    /// When the last picture was taken.
+    last: Option<(MediaTime, WallTime)>,
     /// Pictures in which nothing had moved, by then.
     still: u64,
     /// Since when nothing has come that says anything.
@@ -94,8 +94,8 @@ fn tracking(settings: &TrackingSettings) -> TrackerSettings {
 }
 
 impl Follow {
-    /// None where nothing is to be followed.
-    pub(crate) fn new(settings: &SceneSettings) -> Option<Self> {
+    /// None where nothing is to be followed. Classifiers are asked by `questions`, if there are any.
+    pub(crate) fn new(settings: &SceneSettings, questions: Option<mpsc::Sender<Question>>) -> Option<Self> {
         let followed = settings.tracking.as_ref()?;
         Some(Self {
             tracker: Tracker::new(tracking(followed)),
@@ -108,16 +108,10 @@ impl Follow {
             pictures: BTreeMap::new(),
             scaler: Scaler::default(),
             problems: Vec::new(),
-            questions: None,
+            questions,
             asked: BTreeMap::new(),
             failed: None,
         })
-    }
-
-    /// Asks classifiers here.
-    pub(crate) fn asking(mut self, questions: mpsc::Sender<Question>) -> Self {
-        self.questions = Some(questions);
-        self
     }
 
     /// What a classifier has said of an object, or why it says nothing.
@@ -133,11 +127,8 @@ impl Follow {
     fn ask(&mut self, picture: &Picture, pts: MediaTime) {
         let Some(questions) = &self.questions else { return };
         for (index, cascade) in self.settings.cascade.iter().enumerate() {
-            for track in
-                self.tracker.tracks().iter().filter(|track| track.is_confirmed() && track.seen.is_some())
-            {
-                let fits =
-                    cascade.classes.is_empty() || cascade.classes.iter().any(|class| **class == *track.label);
+            for track in self.tracker.tracks().iter().filter(|track| track.is_seen()) {
+                let fits = is_of(&cascade.classes, &track.label);
                 let due = match (self.asked.get(&(track.id, index)), cascade.interval) {
                     (None, _) => true,
                     (Some(_), None) => false,
@@ -208,19 +199,19 @@ impl Follow {
         let Answer { detections, sure, picture, still } = answer;
         let (pts, time) = (detections.pts, detections.time);
         self.quiet = Instant::now();
-        if self.last.is_some_and(|(last, ..)| pts < last && last.saturating_since(pts) < LATE) {
+        if self.last.is_some_and(|(last, _)| pts < last && last.saturating_since(pts) < LATE) {
             detections.detections.truncate(sure);
             return Vec::new();
         }
         if still > self.still
-            && let Some((last, ..)) = self.last
+            && let Some((last, _)) = self.last
         {
             // Nothing had moved in between, so all was where it was.
             self.tracker.stay_until(last, pts);
         }
         self.still = still;
-        self.step = self.last.map_or(Duration::ZERO, |(last, ..)| pts.saturating_since(last));
-        self.last = Some((pts, time, Instant::now()));
+        self.step = self.last.map_or(Duration::ZERO, |(last, _)| pts.saturating_since(last));
+        self.last = Some((pts, time));
         let scene = &self.scene;
         let (mut places, mut wanted) = (Vec::new(), Vec::new());
         let mut surely = 0;
@@ -262,7 +253,7 @@ impl Follow {
     pub(crate) fn end(&mut self) -> Vec<Happening> {
         self.tracker.reset();
         let ended = self.tracker.take_ended();
-        let Some((pts, time, _)) = self.last.take() else { return Vec::new() };
+        let Some((pts, time)) = self.last.take() else { return Vec::new() };
         let told = self.scene.look(&[], &ended, pts, time);
         self.illustrate(told, &ended)
     }
@@ -277,8 +268,7 @@ impl Follow {
 
     /// Keeps the best picture of each that may be told of.
     fn shoot(&mut self, picture: &Picture, time: WallTime) {
-        for track in self.tracker.tracks().iter().filter(|track| track.is_confirmed() && track.seen.is_some())
-        {
+        for track in self.tracker.tracks().iter().filter(|track| track.is_seen()) {
             let quality = track.score * track.region.area().sqrt();
             match self.pictures.get(&track.id) {
                 Some(shot) if quality < shot.quality * BETTER => continue,

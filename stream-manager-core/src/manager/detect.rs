@@ -192,7 +192,7 @@ impl DetectJob {
         };
         let doubtful = self.scene.as_ref().and_then(|scene| scene.tracking.as_ref()).map(|t| t.doubtful);
         let mut followed = Followed {
-            follow: self.scene.as_ref().and_then(Follow::new),
+            follow: self.scene.as_ref().and_then(|scene| Follow::new(scene, None)),
             begin,
             last: Duration::ZERO,
             tell: self.tell,

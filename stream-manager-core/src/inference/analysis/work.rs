@@ -102,10 +102,7 @@ impl Work {
                 self.shared.tell(held.end());
                 *follow = None;
             }
-            None => {
-                let asking = |follow: Follow| follow.asking(self.questions.clone());
-                *follow = Follow::new(&settings.scene).map(asking);
-            }
+            None => *follow = Follow::new(&settings.scene, Some(self.questions.clone())),
         }
         drop(follow);
         self.settings = settings;

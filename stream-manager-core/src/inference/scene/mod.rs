@@ -201,22 +201,8 @@ impl Scene {
         for object in self.objects.values_mut() {
             object.rearrange(&zones, &lines);
         }
-        let mut old: Vec<Option<Zone>> = self.zones.drain(..).map(Some).collect();
-        let mut kept = |at: Option<usize>| at.and_then(|at| old.get_mut(at)?.take());
-        self.zones = settings
-            .zones
-            .iter()
-            .zip(&zones)
-            .map(|(config, at)| kept(*at).unwrap_or_else(|| Zone::new(config)))
-            .collect();
-        let mut old: Vec<Option<Line>> = self.lines.drain(..).map(Some).collect();
-        let mut kept = |at: Option<usize>| at.and_then(|at| old.get_mut(at)?.take());
-        self.lines = settings
-            .lines
-            .iter()
-            .zip(&lines)
-            .map(|(config, at)| kept(*at).unwrap_or_else(|| Line::new(config)))
-            .collect();
+        carry_over(&mut self.zones, &settings.zones, &zones, Zone::new);
+        carry_over(&mut self.lines, &settings.lines, &lines, Line::new);
         self.refused += self.budget.refused;
         self.budget = budget(&settings);
         self.settings = settings;
@@ -247,7 +233,7 @@ impl Scene {
         for zone in &mut self.zones {
             zone.look_at_clock(now);
         }
-        for track in tracks.iter().filter(|track| track.is_confirmed() && track.seen.is_some()) {
+        for track in tracks.iter().filter(|track| track.is_seen()) {
             self.see(track, now, &mut told);
         }
         for at in 0..self.zones.len() {
@@ -290,13 +276,11 @@ impl Scene {
                 object.suppress();
             }
         }
-        for mut one in scene {
+        for one in scene {
             if one.may_be_left_out() && !self.budget.take(now.pts) {
                 continue;
             }
-            one.object = object.name();
-            (one.track, one.label) = (Some(track.id), Some(track.label.clone()));
-            told.push(Happening::Scene(Box::new(one)));
+            told.push(one.by(object, track));
         }
         if let Some(wanted) = &self.settings.objects
             && begins.is_none()
@@ -312,11 +296,7 @@ impl Scene {
         for (at, zone) in self.zones.iter_mut().enumerate() {
             zone.end(&mut object, at, track, now, &mut scene);
         }
-        for mut one in scene {
-            one.object = object.name();
-            (one.track, one.label) = (Some(track.id), Some(track.label.clone()));
-            told.push(Happening::Scene(Box::new(one)));
-        }
+        told.extend(scene.into_iter().map(|one| one.by(&object, track)));
         if object.name().is_some() {
             told.push(object.event(Phase::End, track, now, &self.zones));
         }
@@ -342,6 +322,13 @@ impl Scene {
     }
 }
 
+/// What stays as it is goes on, at its new place; the rest is new.
+fn carry_over<T, C>(held: &mut Vec<T>, configs: &[C], places: &[Option<usize>], new: impl Fn(&C) -> T) {
+    let mut old: Vec<Option<T>> = held.drain(..).map(Some).collect();
+    let mut kept = |at: Option<usize>| at.and_then(|at| old.get_mut(at)?.take());
+    held.extend(configs.iter().zip(places).map(|(config, at)| kept(*at).unwrap_or_else(|| new(config))));
+}
+
 fn budget(settings: &SceneSettings) -> Budget {
     Budget::new(settings.objects.as_ref().map_or_else(
         || crate::config::ObjectSettings::default().max_per_minute,
@@ -349,7 +336,7 @@ fn budget(settings: &SceneSettings) -> Budget {
     ))
 }
 
-fn is_of(classes: &[String], label: &str) -> bool {
+pub(super) fn is_of(classes: &[String], label: &str) -> bool {
     classes.is_empty() || classes.iter().any(|class| class == label)
 }
 
@@ -382,6 +369,13 @@ impl SceneEvent {
     fn of_zone(mut self, zone: &Zone) -> Self {
         self.zone = Some(zone.name.clone());
         self
+    }
+
+    /// What an object does.
+    fn by(mut self, object: &Object, track: &Track) -> Happening {
+        self.object = object.name();
+        (self.track, self.label) = (Some(track.id), Some(track.label.clone()));
+        Happening::Scene(Box::new(self))
     }
 
     /// What ends something that was told of is always told.

@@ -124,6 +124,11 @@ impl Track {
         self.hits >= CONFIRMED
     }
 
+    /// Whether it counts, and is seen just now.
+    pub fn is_seen(&self) -> bool {
+        self.is_confirmed() && self.seen.is_some()
+    }
+
     /// For how long it has been followed.
     pub fn age(&self) -> Duration {
         self.last.saturating_since(self.first)
