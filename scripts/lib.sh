@@ -80,6 +80,20 @@ install_onnxruntime() {
   "$root/scripts/install-onnxruntime" || say "ONNX Runtime does not install; what needs it says so"
 }
 
+# Room for what is built: the tests' programs alone are 8 GB. What earlier checkouts in other folders have left of ours goes first, since
+# their programs have other names and are never used again; the dependencies stay. A full disk makes tests fail that have nothing to do with it.
+make_room() {
+  local least_gb=16 free_gb
+  mkdir -p "$CARGO_TARGET_DIR"
+  free_gb=$(df --output=avail -BG "$CARGO_TARGET_DIR" | tail -n1 | tr -dc 0-9)
+  [ "$free_gb" -lt "$least_gb" ] || return 0
+  say "making room: $free_gb GB are free, $least_gb are wanted"
+  rm -rf "$CARGO_TARGET_DIR"/debug/incremental
+  (cd "$root" && cargo clean --locked --workspace --quiet)
+  free_gb=$(df --output=avail -BG "$CARGO_TARGET_DIR" | tail -n1 | tr -dc 0-9)
+  [ "$free_gb" -ge "$least_gb" ] || say "$free_gb GB are free: that may be too little (cargo clean throws away all that was built)"
+}
+
 # Rust is checked, not installed: how to get it is everybody's own choice.
 check_rust() {
   local want=1.92 have

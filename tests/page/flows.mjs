@@ -526,6 +526,9 @@ const flows = {
     tell({
       painted: await page.$eval('.player .overlay', (canvas) => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some((byte) => byte > 0)),
       words: await page.textContent('.player .unseen'),
+      // Over the picture that it was seen in: what is drawn is not older than it is from one analysed picture to the next.
+      by: await page.$eval('.player .overlay', (canvas) => canvas.dataset.by),
+      age: Number(await page.$eval('.player .overlay', (canvas) => canvas.dataset.age)),
     });
     await look(page, 'seen-stream');
     await button(page, 'The address for RTSP as a QR code').click();
@@ -536,12 +539,73 @@ const flows = {
       return { address, modules: qr(address).map((row) => row.map((dark) => (dark ? '1' : '0')).join('')) };
     });
     tell({ modules, address });
+    // The same by other ways than WebRTC.
+    await page.goto(`${base}#/stream/others`);
+    await page.waitForSelector('.player[data-playing="true"]', LIMIT);
+    await drawn('.player');
+    tell({ by: await page.$eval('.player .overlay', (canvas) => canvas.dataset.by), way: await page.$eval('.player .picture', (box) => box.dataset.way) });
     // Each is an event, with its picture, where one looks for what happened.
     await page.goto(`${base}#/recordings`);
     await page.reload();
     await page.waitForFunction(() => [...document.querySelectorAll('.happened img')].some((image) => image.naturalWidth > 20), null, LIMIT);
     await look(page, 'seen-recordings');
     tell({ happened: await page.$eval('.happened li:has(img)', (item) => item.textContent) });
+    // Looked for by what it is; its clip is there.
+    await page.locator('nav').getByRole('link', { name: 'Seen' }).click();
+    await page.waitForFunction(() => document.querySelector('.seen img')?.naturalWidth > 20, null, LIMIT);
+    await look(page, 'objects');
+    await page.getByLabel('What', { exact: true }).fill('dog');
+    await page.getByText('Nothing was seen that is like this.').waitFor(LIMIT);
+    await page.getByLabel('What', { exact: true }).fill('person');
+    await page.getByLabel('Sure, % at least').fill('50');
+    await button(page, 'Today').click();
+    await page.locator('.seen button').last().click();
+    await page.waitForFunction(() => document.querySelector('dialog video')?.readyState >= 2, null, LIMIT);
+    await look(page, 'object');
+    tell({ clip: await page.$eval('dialog video', (video) => video.duration), facts: await page.textContent('dialog .facts') });
+    await inDialog(page, 'Show in recordings').click();
+    await page.waitForFunction(() => location.hash.startsWith('#/recordings/persons@'), null, LIMIT);
+    await page.waitForSelector('.replays .replay', LIMIT);
+  },
+
+  // Zones, lines and masks, drawn over the picture by mouse and keyboard.
+  async zones() {
+    const page = await open();
+    await page.goto(`${base}#/stream/yard`);
+    await page.getByRole('link', { name: 'Zones …' }).click();
+    await page.waitForFunction(() => document.querySelector('.board img')?.naturalWidth > 20, null, LIMIT);
+    await button(page, 'Zone').click();
+    await page.getByLabel('Name').fill('door');
+    await page.getByLabel('Only these count').fill('person, dog');
+    await page.getByLabel('Told of who is in it for longer than').fill('soon');
+    const { x, y, width, height } = await page.locator('.board').boundingBox();
+    const corner = await page.locator('.corner').first().boundingBox();
+    await page.mouse.move(corner.x + corner.width / 2, corner.y + corner.height / 2);
+    await page.mouse.down();
+    await page.mouse.move(x + width * 0.1, y + height * 0.2, { steps: 5 });
+    await page.mouse.up();
+    // Another corner, by the keyboard; and moved out of the picture, which it does not leave.
+    await page.getByLabel('Another corner behind corner 2').focus();
+    await page.keyboard.press('Enter');
+    for (let step = 0; step < 50; step += 1) await page.keyboard.press('ArrowRight');
+    await button(page, 'Line').click();
+    await page.getByLabel('What counts').selectOption('forward');
+    await button(page, 'Mask').click();
+    await look(page, 'zones');
+    await button(page, 'Save').click();
+    await page.waitForFunction(() => document.querySelector('.problem').textContent, null, LIMIT);
+    tell({ refused: await page.textContent('.problem') });
+    await page.locator('.shapes button').first().click();
+    await page.getByLabel('Told of who is in it for longer than').fill('30s');
+    await button(page, 'Save').click();
+    await page.getByText('It holds from now on.').waitFor(LIMIT);
+    tell({ saved: true });
+    await page.reload();
+    await page.waitForFunction(() => document.querySelectorAll('.shapes button').length === 3, null, LIMIT);
+    await page.locator('.shapes button').last().click();
+    await button(page, 'Take it away').click();
+    await button(page, 'Save').click();
+    await page.getByText('It holds from now on.').waitFor(LIMIT);
   },
 
   // A slow network: pictures come, and what is asked for says that it is being done.

@@ -84,7 +84,7 @@ fn rule(operation: &str) -> Option<(&'static str, About)> {
         | "unprotectRecordings" => ("record", Stream),
         "listRecordings" | "getTimeline" | "listMarks" | "listStreamExports" | "beginExport"
         | "getPlayback" | "getThumbnails" => ("playback", Stream),
-        "getSnapshot" | "getMjpeg" | "getLiveMp4" => ("read", Stream),
+        "getSnapshot" | "getMjpeg" | "getLiveMp4" | "getDetections" => ("read", Stream),
         "listExports" | "getExport" | "deleteExport" | "getExportFile" | "searchMarks" | "searchObjects"
         | "getObject" | "getObjectPicture" | "getCounts" | "getHeat" => ("playback", Any),
         "forgetObject" => ("record", Any),

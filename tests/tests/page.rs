@@ -515,12 +515,21 @@ fn what_is_seen_is_drawn() {
         println!("SKIPPED: the assets are not there");
         return;
     };
+    let folder = tempfile::tempdir().unwrap();
+    // As cameras send it: browsers take no B frames by WebRTC, and get what has some in another way.
+    let clip = folder.path().join("persons.mp4");
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-v", "error", "-t", "21", "-i"]).arg(assets.join("one-by-one-person-detection.mp4"));
+    ffmpeg.args(["-an", "-c:v", "libx264", "-preset", "veryfast", "-g", "10", "-bf", "0"]).arg(&clip);
+    assert!(finish(ffmpeg, LIMIT).status.success());
     let config = format!(
         "[[inference.models]]\nname = \"yolox\"\npath = \"{0}/yolox_nano.onnx\"\nkind = \"detector\"\nlabels = \"{0}/coco_classes.txt\"\n\
-         [[streams]]\nid = \"persons\"\nsource_url = \"file://{0}/one-by-one-person-detection.mp4?loop=true\"\ninference = {{ enabled = true, model = \"yolox\" }}\n",
-        assets.display()
+         [[streams]]\nid = \"persons\"\nsource_url = \"file://{1}?loop=true\"\nrecording = {{ enabled = true }}\ninference = {{ enabled = true, model = \"yolox\" }}\n\
+         [[streams]]\nid = \"others\"\nsource_url = \"file://{0}/one-by-one-person-detection.mp4?loop=true\"\ninference = {{ enabled = true, model = \"yolox\" }}\n",
+        assets.display(),
+        clip.display(),
     );
-    let (folder, server) = Server::alone(&config);
+    let (_home, server) = Server::alone(&config);
     wait_until("the model is there, or cannot be", LIMIT, || {
         let state = server.call("GET", "/api/models/yolox", None).1["state"].clone();
         state == "ready" || state == "failed"
@@ -534,6 +543,7 @@ fn what_is_seen_is_drawn() {
     let said = flow.next();
     assert_eq!(said["painted"], true);
     assert!(said["words"].as_str().unwrap().contains("person"), "{said}");
+    assert!(said["by"].as_str() == Some("rtp") && said["age"].as_f64().unwrap() < 1.0, "{said}");
     // What the code says, somebody else's program reads.
     let said = flow.next();
     if let Some(python) = tool("python") {
@@ -551,11 +561,42 @@ fn what_is_seen_is_drawn() {
     } else {
         println!("SKIPPED: nothing here reads QR codes");
     }
+    assert_eq!(flow.next(), json!({"by": "pts", "way": "mse"}));
     let said = flow.next();
     assert!(said["happened"].as_str().unwrap().contains("person"), "{said}");
+    let said = flow.next();
+    assert!(said["clip"].as_f64().unwrap() > 3.0, "{said}");
+    assert!(said["facts"].as_str().unwrap().contains("persons"), "{said}");
     flow.end();
     server.stop();
     drop(folder);
+}
+
+#[test]
+fn zones_are_drawn_over_the_picture() {
+    let (_folder, server) = Server::alone("");
+    let stream = json!({"id": "yard", "source_url": "test://ball?gop=10&audio=false"});
+    assert_eq!(server.call("POST", "/api/streams", Some(&stream)).0, 201);
+    let before = server.wait_for("yard", "it runs", LIMIT, |s| s["state"] == "running")["since"].clone();
+    let inference = || server.call("GET", "/api/streams/yard/inference", None).1["config"].clone();
+    let Some(mut flow) = Flow::start("zones", &server.url("/")) else { return };
+    let said = flow.next();
+    assert!(said["refused"].as_str().unwrap().contains("loitering_after"), "{said}");
+    assert!(inference()["zones"].is_null(), "nothing of it holds: {}", inference());
+    flow.next();
+    let config = inference();
+    let zone = &config["zones"][0];
+    assert_eq!((&zone["name"], &zone["classes"]), (&json!("door"), &json!(["person", "dog"])), "{config}");
+    assert_eq!(zone["loitering_after"], "30s", "{config}");
+    let points: Vec<[f64; 2]> = serde_json::from_value(zone["points"].clone()).unwrap();
+    assert!((points[0][0] - 0.1).abs() < 0.02 && (points[0][1] - 0.2).abs() < 0.02, "{points:?}");
+    assert_eq!((points.len(), points[2]), (5, [1.0, 0.5]), "{points:?}");
+    assert_eq!(config["lines"][0]["direction"], "forward", "{config}");
+    assert_eq!(config["masks"].as_array().map(Vec::len), Some(1), "{config}");
+    flow.end();
+    assert_eq!(inference()["masks"].as_array().map(Vec::len), Some(0), "{}", inference());
+    assert_eq!(server.stream("yard")["since"], before, "the stream goes on");
+    server.stop();
 }
 
 #[test]

@@ -359,3 +359,95 @@ async fn a_classifier_looks_at_each_object_once() {
     assert!(pictures <= tracks.max(3) + 3, "{pictures} of {tracks}");
     manager.shutdown().await;
 }
+
+/// How many pixels of a picture by ffmpeg have the colour of the first track's box.
+fn boxed(url: &str, more: &[&str]) -> Option<usize> {
+    let mut ffmpeg = Command::new("timeout");
+    ffmpeg.args(["30", "ffmpeg", "-v", "error"]).args(more).args(["-i", url]);
+    ffmpeg.args(["-frames:v", "1", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]);
+    let output = finish(ffmpeg, LIMIT);
+    (!output.stdout.is_empty()).then(|| {
+        let is = |p: &&[u8]| p[0] > 200 && (60..130).contains(&p[1]) && p[2] < 110;
+        output.stdout.chunks_exact(3).filter(is).count()
+    })
+}
+
+#[test]
+fn what_is_seen_goes_with_the_picture_in_every_way() {
+    let Some(folder) = material() else { return };
+    let target = tempfile::tempdir().unwrap();
+    let clip = one_passage(&folder, target.path());
+    let config = format!(
+        "[[inference.models]]\nname = \"yolo\"\npath = \"{model}\"\nlabels = \"{labels}\"\nclasses = [\"person\"]\n\
+         [[streams]]\nid = \"door\"\nsource_url = \"file://{clip}?loop=true\"\nrecording = {{ enabled = true }}\n\
+         inference = {{ enabled = true, metadata_track = true }}\n\
+         [[streams]]\nid = \"yard\"\nsource_url = \"file://{clip}?loop=true\"\n",
+        model = folder.join("yolox_nano.onnx").display(),
+        labels = folder.join("coco_classes.txt").display(),
+        clip = clip.display(),
+    );
+    let (_home, server) = Server::alone(&config);
+    let state = |id: &str| server.stream(id)["state"].as_str().unwrap_or_default().to_owned();
+    let somebody = || {
+        let last = server.call("GET", "/api/streams/door/inference", None).1["last"].clone();
+        last["detections"].as_array().is_some_and(|seen| seen.iter().any(|one| one["track"].is_u64()))
+    };
+    wait_until("somebody is seen", LIMIT, somebody);
+    // By server-sent events: each analysed picture once, with its time.
+    let mut curl = Command::new("curl");
+    curl.args(["-sN", "-m", "4", &server.url("/api/streams/door/detections")]);
+    let text = String::from_utf8(finish(curl, LIMIT).stdout).unwrap();
+    let told: Vec<Value> =
+        text.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok()).collect();
+    assert!(told.len() >= 8, "{text}");
+    let times: Vec<f64> = told.iter().map(|seen| seen["pts_secs"].as_f64().unwrap()).collect();
+    assert!(times.windows(2).all(|pair| pair[1] > pair[0]), "{times:?}");
+    // Nothing is drawn while nobody watches, and only in the stream that is for it.
+    assert_eq!(
+        (state("door/annotated"), server.call("GET", "/api/streams/yard/annotated", None).0),
+        ("idle".into(), 404)
+    );
+    let drawn = |url: &str, more: &[&str]| {
+        wait_until(url, LIMIT, || boxed(url, more).is_some_and(|count| count > 300));
+    };
+    drawn(&server.rtsp_url("door/annotated"), &["-rtsp_transport", "tcp"]);
+    drawn(&server.url("/hls/door/annotated/index.m3u8"), &[]);
+    drawn(&server.url("/api/streams/door/annotated/live.mp4"), &[]);
+    assert_eq!(state("door/annotated"), "running");
+    wait_until("somebody is seen", LIMIT, somebody);
+    let plain = boxed(&server.rtsp_url("door"), &["-rtsp_transport", "tcp"]).unwrap();
+    assert!(plain < 50, "the stream itself stays as it is: {plain}");
+    wait_until("nobody watches any more", LIMIT, || state("door/annotated") == "idle");
+    // As ONVIF has it, by somebody else's program.
+    let tracks = server.stream("door")["tracks"].clone();
+    assert_eq!((&tracks[0]["codec"], &tracks[1]["codec"]), (&json!("h264"), &json!("onvif")), "{tracks}");
+    let xml = target.path().join("metadata.xml");
+    wait_until("a person in the metadata", LIMIT, || {
+        let mut ffmpeg = Command::new("timeout");
+        ffmpeg.args([
+            "30",
+            "ffmpeg",
+            "-v",
+            "error",
+            "-y",
+            "-rtsp_transport",
+            "tcp",
+            "-i",
+            &server.rtsp_url("door"),
+        ]);
+        ffmpeg.args(["-t", "3", "-map", "0:d", "-c", "copy", "-f", "data"]).arg(&xml);
+        finish(ffmpeg, LIMIT);
+        std::fs::read_to_string(&xml).is_ok_and(|text| text.contains(">Human</tt:Type>"))
+    });
+    let text = std::fs::read_to_string(&xml).unwrap();
+    let document = text.split("<?xml").nth(1).unwrap();
+    assert!(
+        document.starts_with(" version=\"1.0\" encoding=\"UTF-8\"?><tt:MetadataStream ")
+            && document.ends_with("</tt:MetadataStream>"),
+        "{document}"
+    );
+    // The recording has the picture, and goes on.
+    let recorded = server.stream("door")["recording"].clone();
+    assert_eq!(recorded["state"], "recording", "{recorded}");
+    server.stop();
+}

@@ -135,7 +135,9 @@ fn a_file_and_the_same_file_looped_and_over_http() {
     assert!(started.elapsed() > Duration::from_millis(1500), "a file is let out at its own pace");
     assert_eq!(counters(&copy), counters(&original));
     let looped = folder.path().join("looped.mp4");
+    let started = std::time::Instant::now();
     record(&format!("{url}?loop=true"), &looped, "5s");
+    assert!(started.elapsed() > Duration::from_millis(4500), "also when it is played again");
     let (once, numbers) = (counters(&original), counters(&looped));
     assert!(numbers.len() > 2 * once.len());
     for (n, number) in numbers.iter().enumerate() {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use stream_manager_tests::camera::{Auth, Camera, Feed};
 use stream_manager_tests::media::files;
 use stream_manager_tests::program::{Server, wait};
@@ -150,14 +150,18 @@ fn the_machine_and_the_log() {
 #[test]
 fn a_disk_without_room_is_told() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path(), None);
+    // However full this machine's disk is.
+    let server = Server::start(folder.path(), Some("[storage]\nmin_free = 0\n"));
     let mut socket = TcpStream::connect(server.address()).unwrap();
     socket.set_read_timeout(Some(LIMIT)).unwrap();
     write!(socket, "GET /api/events?kind=storage_low,storage_recovered HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .unwrap();
     let mut lines = BufReader::new(socket).lines();
     assert!(lines.next().unwrap().unwrap().contains("200"));
+    // The connection is kept alive by comments: what never comes would be waited for without an end.
+    let deadline = Instant::now() + LIMIT;
     let mut events = lines
+        .take_while(|_| Instant::now() < deadline)
         .map(Result::unwrap)
         .filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok());
     for (min_free, kind) in [("900PB", "storage_low"), ("1B", "storage_recovered")] {

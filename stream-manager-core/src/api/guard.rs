@@ -120,7 +120,8 @@ impl Target<'_> {
             | Self::Playlist(_)
             | Self::Snapshot(_)
             | Self::Thumbnails(_)
-            | Self::Mjpeg(_) => {
+            | Self::Mjpeg(_)
+            | Self::Detections(_) => {
                 return None;
             }
         })

@@ -47,6 +47,7 @@ mod health;
 mod idempotency;
 #[cfg(feature = "inference")]
 mod inference;
+mod listen;
 mod lists;
 mod logs;
 mod marks;
@@ -64,6 +65,8 @@ mod proxy;
 mod query;
 mod recordings;
 mod routes;
+#[cfg(feature = "inference")]
+mod seen;
 mod server;
 mod session_cookie;
 mod sessions;

@@ -70,6 +70,7 @@ fn of_stream(target: &Target<'_>) -> &'static str {
         Target::Enable(..) => "/api/streams/{id}/enable",
         Target::Restart(_) => "/api/streams/{id}/restart",
         Target::Inference(_) | Target::Analyse(..) => "/api/streams/{id}/inference",
+        Target::Detections(_) => "/api/streams/{id}/detections",
         Target::Live(_) => "/api/streams/{id}/live.mp4",
         Target::Timeline(_) => "/api/streams/{id}/timeline",
         Target::Playback(_) | Target::Playlist(_) => "/api/streams/{id}/playback",

@@ -358,6 +358,8 @@ async fn by_path(
         ("GET" | "HEAD", Target::Mjpeg(id)) => {
             return Ok(super::pictures::mjpeg(state, id, request.into_parts().0).await);
         }
+        #[cfg(feature = "inference")]
+        ("GET", Target::Detections(id)) => return Ok(super::seen::detections(state, id, request).await),
         _ => {}
     }
     if let Target::Playback(id) = target

@@ -17,6 +17,7 @@ pub(super) enum Target<'a> {
     Restart(&'a str),
     Inference(&'a str),
     Analyse(&'a str, bool),
+    Detections(&'a str),
     Live(&'a str),
     Timeline(&'a str),
     Playback(&'a str),
@@ -59,6 +60,7 @@ impl<'a> Target<'a> {
             ("enable" | "disable", _) => Self::Enable(front, last == "enable"),
             ("restart", _) => Self::Restart(front),
             ("inference", _) => Self::Inference(front),
+            ("detections", _) => Self::Detections(front),
             ("live.mp4", _) => Self::Live(front),
             ("timeline", _) => Self::Timeline(front),
             ("playback", _) => Self::Playback(front),
@@ -80,6 +82,7 @@ impl<'a> Target<'a> {
             Self::Stats(_) | Self::Timeline(_) | Self::Snapshot(_) | Self::Thumbnails(_) | Self::Mjpeg(_) => {
                 "GET, HEAD"
             }
+            Self::Detections(_) => "GET",
             Self::Marks(_) | Self::Exports(_) => "GET, HEAD, POST",
             Self::Mark(..) => "DELETE",
             Self::Live(_) | Self::Playback(_) | Self::Playlist(_) => "GET, HEAD, OPTIONS",
@@ -115,6 +118,7 @@ mod tests {
             ("cam/*/disable", Target::Enable("cam/*", false)),
             ("restart", Target::Stream("restart")),
             ("yard/door/inference", Target::Inference("yard/door")),
+            ("yard/door/detections", Target::Detections("yard/door")),
             ("a/inference/stop", Target::Analyse("a", false)),
             ("yard/door/live.mp4", Target::Live("yard/door")),
             ("yard/door/playback", Target::Playback("yard/door")),

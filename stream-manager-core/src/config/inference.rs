@@ -529,6 +529,13 @@ pub struct StreamInferenceConfig {
     /// Which of the stream's variants is decoded instead of this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
+    /// Whether there is a stream `<id>/annotated` with what is seen drawn into the picture; by default where it is analysed from the start,
+    /// or a model is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub annotated: Option<bool>,
+    /// Whether what is seen goes along as a track of ONVIF metadata, for players by RTSP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata_track: Option<bool>,
     /// How often the same objects become an event again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event_interval: Option<DurationText>,
@@ -639,6 +646,10 @@ pub struct AnalysisSettings {
     pub source_url: Option<Address>,
     /// Which of the stream's variants is decoded instead.
     pub variant: Option<String>,
+    /// Whether there is a stream `<id>/annotated`; where it is analysed from the start, or a model is named, if not set.
+    pub annotated: Option<bool>,
+    /// Whether there is a track of ONVIF metadata.
+    pub metadata_track: bool,
     /// How often the same objects become an event again.
     pub event_interval: Duration,
     /// When a picture is worth analysing; always if not set.
@@ -685,6 +696,8 @@ impl StreamInferenceConfig {
         AnalysisSettings {
             enabled: self.enabled.or(defaults.enabled).unwrap_or(false),
             model: self.model.clone().or_else(|| defaults.model.clone()),
+            annotated: self.annotated.or(defaults.annotated),
+            metadata_track: self.metadata_track.or(defaults.metadata_track).unwrap_or(false),
             max_fps: self.max_fps.or(defaults.max_fps).unwrap_or(5.0),
             priority: self.priority.or(defaults.priority).unwrap_or_default(),
             threshold: self.threshold.or(defaults.threshold),
@@ -720,6 +733,11 @@ fn pick_list<T: Clone>(own: &Option<Vec<T>>, common: &Option<Vec<T>>) -> Vec<T> 
 }
 
 impl AnalysisSettings {
+    /// Whether there is a stream with what is seen drawn into the picture.
+    pub fn is_annotated(&self) -> bool {
+        self.annotated.unwrap_or(self.enabled || self.model.is_some())
+    }
+
     /// What is wrong with it: the key, and what would be right.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
         if !(self.max_fps > 0.0 && self.max_fps <= 1000.0) {

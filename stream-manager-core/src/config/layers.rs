@@ -175,7 +175,13 @@ impl Effect {
                 || key == "recording.enabled"
                 || key.starts_with("recording.retention")
                 || (key.starts_with("inference.")
-                    && !matches!(key, "inference.source_url" | "inference.variant"))
+                    && !matches!(
+                        key,
+                        "inference.source_url"
+                            | "inference.variant"
+                            | "inference.annotated"
+                            | "inference.metadata_track"
+                    ))
                 || key.starts_with("hls.");
             return if live { Self::Live } else { Self::StreamRestart };
         }

@@ -69,7 +69,7 @@ pub use stream::{
 pub use telemetry::{LogFormat, LogLevel, OtlpConfig, TelemetryConfig};
 pub use transcode::{TranscodeCodec, TranscodeConfig};
 pub use units::{BytesText, DurationText};
-pub use variant::{VariantConfig, check_derived};
+pub use variant::{ANNOTATED, VariantConfig, check_derived};
 pub use webrtc::{IceConfig, IceServerConfig, Transcode, WebRtcConfig};
 
 use crate::auth::Network;

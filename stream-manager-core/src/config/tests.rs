@@ -245,6 +245,8 @@ fn everything() -> Config {
         priority = "normal"
         threshold = 0.5
         classes = ["person"]
+        annotated = false
+        metadata_track = false
         event_interval = "10s"
         [defaults.inference.motion]
         enabled = false

@@ -6,6 +6,9 @@ use crate::source::SourceTransport;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// The last part of the id of the stream that has what is seen drawn into its picture.
+pub const ANNOTATED: &str = "annotated";
+
 /// How many streams may be made of one.
 const MAX_DERIVED: usize = 8;
 
@@ -29,7 +32,10 @@ pub struct VariantConfig {
 impl StreamConfig {
     /// The ids of the streams that are made of this one.
     pub fn derived_ids(&self) -> impl Iterator<Item = String> + '_ {
-        self.transcode.iter().map(|rendition| rendition.id(&self.id)).chain(self.variant_ids())
+        let annotated = self.inference.annotated.unwrap_or(self.inference.enabled == Some(true));
+        let annotated = annotated.then(|| format!("{}/{ANNOTATED}", self.id));
+        let made = self.transcode.iter().map(|rendition| rendition.id(&self.id)).chain(self.variant_ids());
+        made.chain(annotated)
     }
 
     /// The ids of its variants.

@@ -90,6 +90,8 @@ pub struct LiveTracks {
     pub init: Bytes,
     /// The MIME type with the codecs, as Media Source Extensions want it.
     pub mime: String,
+    /// What the reader's zero is on the stream's timeline.
+    pub zero: MediaTime,
 }
 
 /// Somebody who reads along.
@@ -169,7 +171,7 @@ impl LiveReader {
             .map(|r| (r.id(), r.read(|held| held.init.clone())))
             .map(|(id, init)| if id == item.track { (id, item.init.clone()) } else { (id, init) })
             .collect();
-        self.zero.get_or_insert(item.part.start);
+        let zero = *self.zero.get_or_insert(item.part.start);
         let tracks: Vec<CmafTrack> = self
             .told
             .iter()
@@ -178,6 +180,7 @@ impl LiveReader {
         Ok(Some(LiveTracks {
             init: init_segment(&tracks)?,
             mime: mime(tracks.iter().map(|t| &*t.parameters)),
+            zero: self.presentation.of_stream(zero),
         }))
     }
 }

@@ -5,9 +5,10 @@ use super::rendition::Rendition;
 use super::rules::LeftOut;
 use super::text::Texts;
 use crate::config::HlsSettings;
-use crate::frame::MediaTime;
+use crate::frame::{MediaTime, WallTime};
 use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -37,6 +38,8 @@ pub struct Presentation {
     pub(super) manifests: Texts,
     /// Whenever the renditions are others.
     changed: watch::Sender<()>,
+    /// By how much its times are more than those of the stream itself, in nanoseconds.
+    ahead: AtomicI64,
 }
 
 impl Presentation {
@@ -52,7 +55,22 @@ impl Presentation {
             ring: Ring::default(),
             manifests: Texts::default(),
             changed: watch::Sender::new(()),
+            ahead: AtomicI64::new(0),
         }
+    }
+
+    pub(super) fn set_ahead(&self, nanos: i64) {
+        self.ahead.store(nanos, Ordering::Relaxed);
+    }
+
+    /// A time of the stream, as players have it: in UTC.
+    pub fn utc_of(&self, pts: MediaTime) -> WallTime {
+        WallTime::from_unix_nanos(pts.as_nanos().saturating_add(self.ahead.load(Ordering::Relaxed)))
+    }
+
+    /// The time of the stream that players have as this.
+    pub(super) fn of_stream(&self, utc: MediaTime) -> MediaTime {
+        MediaTime::from_nanos(utc.as_nanos().saturating_sub(self.ahead.load(Ordering::Relaxed)))
     }
 
     /// How it is packaged.

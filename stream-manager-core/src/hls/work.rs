@@ -152,7 +152,9 @@ impl Work {
         if index == 0 && frame.keyframe {
             self.clock.align(&frame);
         }
+        let own = frame.pts;
         let frame = self.clock.place(frame);
+        self.presentation.set_ahead(frame.pts.as_nanos() - own.as_nanos());
         if index == 0 && self.makings[0].encoder.is_none() {
             return self.main_frame(frame);
         }

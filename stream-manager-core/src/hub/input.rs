@@ -167,8 +167,11 @@ impl Inner {
 
     /// Makes the tracks of the input that is let in the stream's.
     pub(super) fn apply_tracks(&mut self) {
+        let own = &self.inputs.of(self.inputs.active).tracks;
+        // What is made here goes with what it is made of.
+        let made = self.data.as_ref().filter(|_| !own.is_empty()).map(|data| &data.parameters);
         let tracks: Arc<[Track]> = (0..)
-            .zip(&self.inputs.of(self.inputs.active).tracks)
+            .zip(own.iter().chain(made))
             .map(|(id, parameters)| Track { id: TrackId(id), parameters: parameters.clone() })
             .collect();
         if tracks != self.tracks {

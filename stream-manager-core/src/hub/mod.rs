@@ -20,14 +20,17 @@
 //! # });
 //! ```
 
+mod data;
 mod dts;
 mod input;
 mod queue;
+mod seen;
 mod timeline;
 mod writer;
 
 pub use input::Input;
 pub use queue::{ConsumerStats, QueueLimits};
+pub use seen::{Played, Seen};
 pub use writer::HubWriter;
 
 use crate::frame::{CodecParameters, Frame, MediaKind, MediaTime, Track, TrackId, WallTime};
@@ -195,6 +198,8 @@ struct Shared {
     demand: watch::Sender<bool>,
     /// Which input is let in.
     input: watch::Sender<Input>,
+    /// What is seen in the pictures.
+    seen: seen::SeenChannel,
 }
 
 #[derive(Debug)]
@@ -213,6 +218,10 @@ struct Inner {
     next_consumer: u64,
     stats: HubStats,
     inputs: Inputs,
+    /// A track that is made here.
+    data: Option<data::DataTrack>,
+    /// The last picture, and when it arrived.
+    last_picture: Option<(MediaTime, Instant)>,
     session_has_frame: bool,
     discontinuity: bool,
     closed: bool,
@@ -220,12 +229,12 @@ struct Inner {
 
 impl Default for Shared {
     fn default() -> Self {
-        Self::new(HubOptions::default())
+        Self::new(HubOptions::default(), seen::SeenChannel::new())
     }
 }
 
 impl Shared {
-    fn new(options: HubOptions) -> Self {
+    fn new(options: HubOptions, seen: seen::SeenChannel) -> Self {
         Self {
             options,
             inner: Mutex::new(Inner {
@@ -241,6 +250,8 @@ impl Shared {
                 next_consumer: 0,
                 stats: HubStats::default(),
                 inputs: Inputs::default(),
+                data: None,
+                last_picture: None,
                 session_has_frame: false,
                 discontinuity: false,
                 closed: false,
@@ -249,6 +260,7 @@ impl Shared {
             closing: Notify::new(),
             demand: watch::Sender::new(false),
             input: watch::Sender::new(Input::Main),
+            seen,
         }
     }
 
@@ -262,7 +274,7 @@ impl Shared {
 impl Hub {
     /// A hub with these settings.
     pub fn new(options: HubOptions) -> Self {
-        Self { shared: Arc::new(Shared::new(options)) }
+        Self { shared: Arc::new(Shared::new(options, seen::SeenChannel::new())) }
     }
 
     /// The end a source writes to. There should be one source at a time.
@@ -478,6 +490,9 @@ impl Inner {
         self.stats.bytes += frame.data.len() as u64;
         self.stats.keyframes += u64::from(sync && self.main_video.is_some());
         self.stats.last_frame = Some(now);
+        if frame.is_video() {
+            self.last_picture = Some((frame.pts, now));
+        }
         if std::mem::take(&mut self.discontinuity) {
             for consumer in &self.consumers {
                 consumer.push_item(HubItem::Discontinuity);

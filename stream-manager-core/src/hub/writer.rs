@@ -110,6 +110,10 @@ impl HubWriter {
             }
         }
         if let Some(raw) = entering {
+            let tracks = inner.inputs.of(self.input).tracks.len();
+            if raw.track as usize >= tracks {
+                return Err(HubError::UnknownTrack { track: raw.track, tracks });
+            }
             inner.enter(raw, now, wall_clock, max_bytes)?;
         }
         let first = self.input == Input::Main && !std::mem::replace(&mut inner.session_has_frame, true);

@@ -15,7 +15,7 @@ use super::{InferenceError, Wanted};
 use crate::config::AnalysisSettings;
 use crate::detection::Detections;
 use crate::event::{EventKind, EventSender};
-use crate::frame::WallTime;
+use crate::frame::{CodecParameters, DataCodec, DataParameters, WallTime};
 use crate::hub::{Hub, HubItem, HubReader, QueueLimits, ReaderOptions};
 use crate::object::{Attribute, ObjectLog};
 use crate::sink::{Sink, SinkError};
@@ -147,6 +147,10 @@ struct Shared {
     /// Held while events are told, so that they are in order.
     follow: Mutex<Option<Follow>>,
     log: OnceLock<Arc<dyn ObjectLog>>,
+    /// Whose pictures are analysed: what is seen is told there.
+    hub: OnceLock<Hub>,
+    /// Whose track of metadata it goes into, if it is to.
+    metadata: OnceLock<Hub>,
     events: EventSender,
 }
 
@@ -364,8 +368,22 @@ impl Shared {
         if tell {
             self.events.emit(EventKind::Detections((*detections).clone()));
         }
+        self.show(&detections, outcome.arrived);
         // Nobody may be listening.
         let _ = self.listeners.send(detections);
+    }
+
+    /// Tells those who show the stream.
+    fn show(&self, detections: &Arc<Detections>, arrived: Instant) {
+        let Some(hub) = self.hub.get() else { return };
+        let seen = hub.tell_seen(detections.clone(), arrived);
+        if let Some(stream) = self.metadata.get()
+            && let Some(pts) = stream.time_of(&seen)
+        {
+            let document = super::metadata::document(detections);
+            // Without a picture there is nothing that it goes with.
+            let _ = stream.push_data(pts, WallTime::now() - arrived.elapsed(), document);
+        }
     }
 }
 
@@ -412,6 +430,8 @@ impl Analysis {
             decoded: AtomicU64::new(0),
             follow: Mutex::default(),
             log: OnceLock::new(),
+            hub: OnceLock::new(),
+            metadata: OnceLock::new(),
             events,
         });
         (AnalysisHandle { shared: shared.clone() }, Self { shared, models })
@@ -422,6 +442,16 @@ impl Analysis {
     pub fn log(self, log: Arc<dyn ObjectLog>) -> Self {
         // The first one stays.
         let _ = self.shared.log.set(log);
+        self
+    }
+
+    /// What is seen also goes into a stream as a [track of metadata](Hub::set_data_track), as ONVIF tells it. It is of the hub that is
+    /// analysed, or of one that shows the same.
+    #[must_use]
+    pub fn metadata(self, stream: Hub) -> Self {
+        stream.set_data_track(CodecParameters::Data(DataParameters { codec: DataCodec::Onvif }));
+        // The first one stays.
+        let _ = self.shared.metadata.set(stream);
         self
     }
 
@@ -593,6 +623,8 @@ impl Sink for Analysis {
     async fn run(&mut self, reader: HubReader, cancel: CancellationToken) -> Result<(), SinkError> {
         let hub = reader.hub();
         drop(reader);
+        // It has one all its life.
+        let _ = self.shared.hub.set(hub.clone());
         loop {
             let mut changes = self.shared.settings.subscribe();
             let enabled = changes.borrow_and_update().enabled;

@@ -72,7 +72,16 @@ const COLORS: [Rgb888; 8] = [
 /// If the picture's memory is not as its format says.
 pub fn annotated(picture: &Picture, detections: &[Detection]) -> Result<Vec<u8>, InferenceError> {
     let mut canvas = Canvas { width: picture.width(), height: picture.height(), rgb: picture.to_rgb()? };
-    let (font, line) = match canvas.height {
+    draw(&mut canvas, detections);
+    Ok(canvas.rgb)
+}
+
+/// Draws boxes and names. Boxes are in pixels of the picture that is drawn in.
+pub(super) fn draw<D>(canvas: &mut D, detections: &[Detection])
+where
+    D: DrawTarget<Color = Rgb888, Error = std::convert::Infallible> + OriginDimensions,
+{
+    let (font, line) = match canvas.size().height {
         0..400 => (&FONT_6X10, 1),
         400..900 => (&FONT_9X15, 2),
         _ => (&FONT_10X20, 4),
@@ -92,7 +101,7 @@ pub fn annotated(picture: &Picture, detections: &[Detection]) -> Result<Vec<u8>,
                 let frame =
                     Rectangle::new(corner, size).into_styled(PrimitiveStyle::with_stroke(color, line));
                 // Drawing into memory cannot fail.
-                let _ = frame.draw(&mut canvas);
+                let _ = frame.draw(canvas);
                 let above = corner.y - high as i32;
                 Point::new(corner.x, if above < 0 { corner.y } else { above })
             }
@@ -103,11 +112,10 @@ pub fn annotated(picture: &Picture, detections: &[Detection]) -> Result<Vec<u8>,
             }
         };
         let ground = Rectangle::new(place, Size::new(text.len() as u32 * wide, high));
-        let _ = ground.into_styled(PrimitiveStyle::with_fill(color)).draw(&mut canvas);
+        let _ = ground.into_styled(PrimitiveStyle::with_fill(color)).draw(canvas);
         let style = MonoTextStyle::new(font, Rgb888::BLACK);
-        let _ = Text::with_baseline(&text, place, style, Baseline::Top).draw(&mut canvas);
+        let _ = Text::with_baseline(&text, place, style, Baseline::Top).draw(canvas);
     }
-    Ok(canvas.rgb)
 }
 
 /// Writes a picture with what was seen in it as JPEG or PNG, by the file's name. Blocks.

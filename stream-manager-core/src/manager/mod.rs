@@ -168,8 +168,8 @@ const CLOSE_RENDITION_AFTER: Duration = Duration::from_secs(10);
 struct Kin<'a> {
     /// A publisher whose id fits a pattern.
     by_pattern: bool,
-    /// Another stream, which ends by this token.
-    parent: Option<&'a CancellationToken>,
+    /// Another stream, which ends by this token, and shows the same.
+    parent: Option<(&'a CancellationToken, &'a crate::hub::Hub)>,
 }
 
 /// Takes a sample of each stream now and then.
@@ -233,24 +233,41 @@ impl StreamManager {
                 .source(TranscodeSource::new(parent.clone()).rendition(rendition))
                 .hub(stream.hub)
                 .on_demand(close_after);
-            let kin = Kin { by_pattern: false, parent: Some(cancel) };
+            let kin = Kin { by_pattern: false, parent: Some((cancel, parent)) };
             made.push(self.launch(child.checked_id()?, child, kin)?);
         }
         for (name, source) in std::mem::take(&mut stream.variants) {
             let child = Stream::builder(format!("{id}/{name}")).boxed_source(source);
             let child = child.hub(stream.hub).retry(stream.retry).on_demand(close_after);
-            let kin = Kin { by_pattern: false, parent: Some(cancel) };
+            let kin = Kin { by_pattern: false, parent: Some((cancel, parent)) };
             made.push(self.launch(child.checked_id()?, child, kin)?);
+        }
+        #[cfg(feature = "inference")]
+        {
+            let annotated = format!("{id}/{}", crate::config::ANNOTATED);
+            // A name that somebody has given is theirs.
+            let is_free = made.iter().all(|made: &StreamHandle| made.id().as_str() != annotated);
+            if stream.analysis.is_annotated() && is_free {
+                let overlay = Arc::new(crate::inference::Overlay::new(parent));
+                let source =
+                    TranscodeSource::new(parent.clone()).rendition(Default::default()).paint(overlay);
+                let child = Stream::builder(annotated).source(source).hub(stream.hub).on_demand(close_after);
+                let kin = Kin { by_pattern: false, parent: Some((cancel, parent)) };
+                made.push(self.launch(child.checked_id()?, child, kin)?);
+            }
         }
         Ok(made)
     }
 
     fn launch(&self, id: StreamId, mut stream: Stream, kin: Kin<'_>) -> Result<StreamHandle, ManagerError> {
         let Kin { by_pattern, parent } = kin;
-        let cancel = parent.unwrap_or(&self.inner.cancel).child_token();
+        let cancel = parent.map_or(&self.inner.cancel, |(cancel, _)| cancel).child_token();
         // Until all of it runs, nothing of it is to stay.
         let unless_all = cancel.clone().drop_guard();
-        let hub = crate::hub::Hub::new(stream.hub);
+        let hub = match parent {
+            Some((_, shown)) => crate::hub::Hub::beside(stream.hub, shown),
+            None => crate::hub::Hub::new(stream.hub),
+        };
         let renditions = self.launch_renditions(&id, &mut stream, &hub, &cancel)?;
         let variant = |key: &str, name: Option<String>| match name {
             None => Ok(None),
@@ -309,8 +326,10 @@ impl StreamManager {
         #[cfg(feature = "inference")]
         let (analysis, substream_state) = {
             let mut state_of = None;
+            let metadata = stream.analysis.metadata_track.then(|| hub.clone());
             let (handle, sink) =
                 crate::inference::Analysis::new(self.inner.models.clone(), stream.analysis, events.clone());
+            let sink = metadata.into_iter().fold(sink, crate::inference::Analysis::metadata);
             let storage = &self.inner.storage;
             let log = objects::StreamLog::new(id.shared(), storage.objects.clone(), storage.index().cloned());
             let present = objects::record_while_present(log.present(), recorder.clone(), cancel.clone());
@@ -323,7 +342,7 @@ impl StreamManager {
                 }
                 (None, None) => hub.clone(),
                 (Some(source), None) => {
-                    let small = crate::hub::Hub::new(stream.hub);
+                    let small = crate::hub::Hub::beside(stream.hub, &hub);
                     let (state, receiver) = watch::channel(StateInfo::idle());
                     state_of = Some(receiver);
                     let supervisor = Supervisor {

@@ -176,8 +176,14 @@ pub(super) fn differs_live_only(old: &ResolvedStream, new: &ResolvedStream) -> b
     old.recording.events_max_age = new.recording.events_max_age;
     old.recording.max_bytes = new.recording.max_bytes;
     let (substream, variant) = (old.inference.source_url.take(), old.inference.variant.take());
+    let (annotated, metadata_track) = (old.inference.annotated, old.inference.metadata_track);
     old.hls = new.hls.clone();
-    old.inference =
-        crate::config::AnalysisSettings { source_url: substream, variant, ..new.inference.clone() };
+    old.inference = crate::config::AnalysisSettings {
+        source_url: substream,
+        variant,
+        annotated,
+        metadata_track,
+        ..new.inference.clone()
+    };
     old == *new
 }

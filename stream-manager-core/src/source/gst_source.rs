@@ -424,6 +424,14 @@ async fn at_end(
     };
     if options.looped {
         let seek = tokio::task::spawn_blocking(move || {
+            // Running time begins anew with a seek. The clock does not, and nothing sets one by the other where sinks wait for nothing
+            // to start: all that comes would be late, and be let out at once.
+            if let Some(now) = pipeline.clock().map(|clock| clock.time()) {
+                pipeline.set_base_time(now);
+                for element in pipeline.iterate_recurse().into_iter().flatten() {
+                    element.set_base_time(now);
+                }
+            }
             pipeline.seek_simple(gst::SeekFlags::FLUSH | gst::SeekFlags::KEY_UNIT, gst::ClockTime::ZERO)
         });
         return match tokio::time::timeout(options.timeout, seek).await {

@@ -4,6 +4,7 @@
 //! Decoded here and scaled, it goes the way of all raw video (see [`super::gst_source`]).
 
 use super::gst_source::{self, GstOptions};
+use super::paint::{self, Painter};
 use super::{Source, SourceEnd, SourceError};
 use crate::frame::{Frame, MediaKind, MediaTime, TrackId, VideoCodec, VideoParameters};
 use crate::hub::{Hub, HubItem, HubReader, HubWriter, ReaderOptions};
@@ -13,11 +14,15 @@ use crate::pipeline::{self, ErrorCause, PipelineError, buffer_of, link_first, ma
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Frames that may wait to be decoded: more than a kept GOP usually has. What is more is left out up to the next keyframe.
 const MAX_WAITING: u64 = 600;
+/// For how long frames are held back at most.
+const LONGEST_HOLD: Duration = Duration::from_secs(1);
 /// Frames in which there has to be sound if there is any.
 const MAX_FIRST: usize = 500;
 
@@ -74,18 +79,26 @@ impl Rendition {
 pub struct TranscodeSource {
     hub: Hub,
     rendition: Option<Rendition>,
+    painter: Option<Arc<dyn Painter>>,
 }
 
 impl TranscodeSource {
     /// Of what goes through this hub: H.264, without sound, by the encoder and with the settings that raw video gets.
     pub fn new(hub: Hub) -> Self {
-        Self { hub, rendition: None }
+        Self { hub, rendition: None, painter: None }
     }
 
     /// Makes this of it.
     #[must_use]
     pub fn rendition(mut self, rendition: Rendition) -> Self {
         self.rendition = Some(rendition);
+        self
+    }
+
+    /// Has its pictures drawn into. Only with a [rendition](Self::rendition).
+    #[must_use]
+    pub fn paint(mut self, painter: Arc<dyn Painter>) -> Self {
+        self.painter = Some(painter);
         self
     }
 
@@ -99,7 +112,8 @@ impl TranscodeSource {
             caps += &format!(",framerate={num}/{den}");
         }
         let rates = if rate.is_some() { "videorate drop-only=true !" } else { "" };
-        let scale = parse_chain(&format!("{rates} videoscale ! capsfilter caps=\"{caps}\""))?;
+        let canvas = if self.painter.is_some() { paint::CHAIN } else { "" };
+        let scale = parse_chain(&format!("{canvas} {rates} videoscale ! capsfilter caps=\"{caps}\""))?;
         let bitrate_bps = rendition.bitrate(shape, video);
         let gop = usual_gop(rate.or(video.frame_rate));
         Ok(Some((scale, Encoding { codec: rendition.codec, bitrate_bps, gop })))
@@ -148,8 +162,38 @@ impl Inlet {
     }
 }
 
+/// Frames that are held back, and until when.
+struct Held<'a> {
+    painter: Option<&'a dyn Painter>,
+    frames: VecDeque<(Frame, Instant)>,
+}
+
+impl Held<'_> {
+    /// Takes a frame in. Gives it back if it is not to be held.
+    fn hold(&mut self, frame: Frame) -> Option<Frame> {
+        let hold = self.painter.map_or(Duration::ZERO, Painter::hold).min(LONGEST_HOLD);
+        if (hold.is_zero() && self.frames.is_empty()) || self.frames.len() as u64 >= MAX_WAITING {
+            return Some(frame);
+        }
+        // None overtakes another.
+        let due = self.frames.back().map_or_else(Instant::now, |(_, due)| *due).max(Instant::now() + hold);
+        self.frames.push_back((frame, due));
+        None
+    }
+
+    /// The next one, when its time has come. Cancel safe.
+    async fn next(&mut self) -> Frame {
+        let Some((_, due)) = self.frames.front() else { return std::future::pending().await };
+        tokio::time::sleep_until((*due).into()).await;
+        match self.frames.pop_front() {
+            Some((frame, _)) => frame,
+            None => std::future::pending().await,
+        }
+    }
+}
+
 /// Puts in what comes, until something else comes than was begun with.
-async fn fill(inlets: &mut [Inlet], mut reader: HubReader, first: Vec<Frame>) {
+async fn fill(inlets: &mut [Inlet], mut reader: HubReader, first: Vec<Frame>, painter: Option<&dyn Painter>) {
     let begun: Vec<_> = inlets
         .iter()
         .filter_map(|inlet| Some(first.iter().find(|f| f.track == inlet.track)?.parameters.clone()))
@@ -157,19 +201,33 @@ async fn fill(inlets: &mut [Inlet], mut reader: HubReader, first: Vec<Frame>) {
     for frame in &first {
         inlets.iter_mut().for_each(|inlet| inlet.push(frame));
     }
-    while let Some(item) = reader.next().await {
+    let mut held = Held { painter, frames: VecDeque::new() };
+    loop {
+        let item = tokio::select! {
+            frame = held.next() => {
+                inlets.iter_mut().for_each(|inlet| inlet.push(&frame));
+                continue;
+            }
+            item = reader.next() => item,
+        };
+        let Some(item) = item else { return };
         match item {
             HubItem::Frame(frame) => {
-                for (inlet, parameters) in
-                    inlets.iter_mut().zip(&begun).filter(|(i, _)| i.track == frame.track)
-                {
+                for (_, parameters) in inlets.iter().zip(&begun).filter(|(i, _)| i.track == frame.track) {
                     if frame.keyframe && *frame.parameters != **parameters {
                         return;
                     }
-                    inlet.push(&frame);
+                }
+                if let Some(frame) = held.hold(frame) {
+                    // What is held has been for too long already.
+                    for (frame, _) in held.frames.drain(..) {
+                        inlets.iter_mut().for_each(|inlet| inlet.push(&frame));
+                    }
+                    inlets.iter_mut().for_each(|inlet| inlet.push(&frame));
                 }
             }
             HubItem::Discontinuity | HubItem::Lagged { .. } => {
+                held.frames.clear();
                 inlets.iter_mut().for_each(|inlet| inlet.waits_for_keyframe = true);
             }
             _ => {}
@@ -222,6 +280,9 @@ impl Source for TranscodeSource {
         inlet.link(&decoder).map_err(failed)?;
         let mut options = GstOptions::live(self.address());
         if let Some((scale, encoding)) = self.behind(video)? {
+            if let Some(painter) = &self.painter {
+                paint::paint_in(&scale, painter.clone(), origin);
+            }
             line.add(&scale).map_err(failed)?;
             link_first(&decoder, scale.upcast_ref());
             options.encoding = Some(encoding);
@@ -235,7 +296,7 @@ impl Source for TranscodeSource {
         let mut runs = std::pin::pin!(gst_source::run(line, &options, hub, &stop));
         tokio::select! {
             ended = &mut runs => ended,
-            () = fill(&mut inlets, reader, first) => {
+            () = fill(&mut inlets, reader, first, self.painter.as_deref()) => {
                 stop.cancel();
                 runs.await?;
                 // What comes now is something else: to be begun anew.

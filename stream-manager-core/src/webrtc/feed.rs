@@ -8,7 +8,7 @@ use super::worker::{Command, WorkerHandle};
 use crate::frame::{
     AudioCodec, AudioParameters, Codec, CodecParameters, Frame, MediaTime, Track, TrackId, VideoCodec,
 };
-use crate::hub::{Hub, HubItem, HubReader, ReaderOptions};
+use crate::hub::{Hub, HubItem, HubReader, ReaderOptions, Seen};
 use crate::pipeline::sound::Encoder;
 use crate::rtp::{HEADER_BYTES, Packetizer, PacketizerOptions, Packets, is_worth_a_line};
 use parking_lot::Mutex;
@@ -16,13 +16,16 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 
 /// With SRTP's tag and header extensions no datagram is longer than 1200 bytes, which passes everywhere.
 const PACKET_BYTES: usize = 1160;
 /// A difference between the stream's clock and ours that is taken over at once.
 const CLOCK_STEP: Duration = Duration::from_secs(2);
+
+/// Ticks of a picture's timestamps in a second (RFC 6184 section 5.1 and its like).
+const VIDEO_CLOCK: u32 = 90_000;
 
 /// A stream's rate is that over so long.
 const RATE_WINDOW: Duration = Duration::from_secs(2);
@@ -91,6 +94,10 @@ pub(super) struct FeedShared {
     pub(super) stream: Arc<str>,
     pub(super) tracks: Arc<[Track]>,
     main_video: Option<TrackId>,
+    /// What it reads.
+    hub: Hub,
+    /// The picture's RTP timestamp at the stream's zero.
+    zero_timestamp: u32,
     /// Whether pictures were seen that are not sent in the order in which they are shown.
     reorders: AtomicBool,
     /// Viewers of each worker.
@@ -108,6 +115,18 @@ pub(super) struct FeedShared {
 }
 
 impl FeedShared {
+    /// What is seen in its pictures, from now on.
+    pub(super) fn seen(&self) -> broadcast::Receiver<Seen> {
+        self.hub.seen()
+    }
+
+    /// When something was seen: on the stream's timeline, and as the picture's RTP timestamp.
+    pub(super) fn time_of(&self, seen: &Seen) -> Option<(MediaTime, u32)> {
+        let pts = self.hub.time_of(seen)?;
+        // Wraps, as it is meant to.
+        Some((pts, (pts.to_ticks(VIDEO_CLOCK) as u32).wrapping_add(self.zero_timestamp)))
+    }
+
     pub(super) fn reorders(&self) -> bool {
         self.reorders.load(Ordering::Relaxed)
     }
@@ -190,8 +209,9 @@ fn opus_of(parameters: &CodecParameters) -> Option<CodecParameters> {
 }
 
 impl Line {
-    fn new(number: usize, track: &Track) -> Self {
-        let options = PacketizerOptions { packet_bytes: PACKET_BYTES, ..Default::default() };
+    /// With the timestamp at the stream's zero, if that is given.
+    fn new(number: usize, track: &Track, timestamp: Option<u32>) -> Self {
+        let options = PacketizerOptions { packet_bytes: PACKET_BYTES, timestamp, ..Default::default() };
         let copied = match &*track.parameters {
             CodecParameters::Video(_) => true,
             CodecParameters::Audio(a) => {
@@ -425,7 +445,10 @@ impl Feeds {
             return feed;
         }
         feeds.retain(|_, feed| feed.strong_count() > 0);
+        let zero_timestamp = fastrand::u32(..);
         let shared = Arc::new(FeedShared {
+            hub: hub.clone(),
+            zero_timestamp,
             id: self.next.fetch_add(1, Ordering::Relaxed),
             stream: stream.clone(),
             tracks: tracks.clone(),
@@ -441,7 +464,14 @@ impl Feeds {
         });
         let work = Work {
             shared: shared.clone(),
-            lines: tracks.iter().enumerate().map(|(number, track)| Line::new(number, track)).collect(),
+            lines: tracks
+                .iter()
+                .enumerate()
+                .map(|(number, track)| {
+                    let shown = shared.main_video == Some(track.id);
+                    Line::new(number, track, shown.then_some(zero_timestamp))
+                })
+                .collect(),
             workers: workers.clone(),
             gop_max_bytes: hub.gop_max_bytes(),
             last_video: None,

@@ -38,6 +38,7 @@ mod push;
 mod relay;
 mod rendition;
 mod route;
+mod seen;
 mod server;
 mod session;
 mod signalling;

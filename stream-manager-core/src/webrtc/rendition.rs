@@ -2,7 +2,7 @@
 
 use super::server::tracks;
 use crate::frame::Track;
-use crate::hub::Hub;
+use crate::hub::{Hub, HubOptions};
 use crate::source::{Source, TranscodeSource};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -43,7 +43,7 @@ impl Renditions {
             return rendition;
         }
         all.retain(|_, rendition| rendition.strong_count() > 0);
-        let (made, cancel) = (Hub::default(), CancellationToken::new());
+        let (made, cancel) = (Hub::beside(HubOptions::default(), hub), CancellationToken::new());
         let (writes, ends, name) = (made.clone(), cancel.clone(), stream.clone());
         let mut source = TranscodeSource::new(hub.clone());
         owner.spawn(async move {

@@ -7,6 +7,7 @@ use super::lower::Lower;
 use super::negotiate::Chosen;
 use super::peer::Peer;
 use super::rendition::Rendition;
+use super::seen::{self, SeenTeller};
 use super::teller::Teller;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -139,6 +140,7 @@ pub(super) struct Viewer {
     accounted: u64,
     mids: Vec<(MediaKind, Mid)>,
     teller: Option<Teller>,
+    seen: SeenTeller,
     /// Needs a keyframe.
     waits: bool,
     asked: Option<Instant>,
@@ -166,6 +168,7 @@ impl Viewer {
             accounted: 0,
             mids: new.mids,
             teller: new.teller,
+            seen: SeenTeller::default(),
             waits: true,
             asked: None,
         }
@@ -381,6 +384,10 @@ impl Viewer {
         if let Some(teller) = &mut self.teller {
             teller.tell(&mut peer.rtc);
         }
+        if let Some(out) = &self.video {
+            let shown = self.low.as_ref().unwrap_or(&self.main);
+            self.seen.tell(&mut peer.rtc, shown.feed(), out.shift);
+        }
         let passed = now.saturating_duration_since(self.refilled).as_secs_f64();
         let pace = self.line.limit().unwrap_or(BYTES_PER_SECOND).min(BYTES_PER_SECOND);
         // What a slow line takes in a tenth of a second goes at once, or one packet.
@@ -433,12 +440,16 @@ impl Viewer {
     /// Something has happened at the client.
     pub(super) fn event(&mut self, peer: &mut Peer, event: Event) {
         match event {
+            Event::ChannelOpen(channel, label) if label == seen::LABEL => {
+                self.seen.opened(channel, self.main.feed());
+            }
             Event::ChannelOpen(channel, _) => {
                 if let Some(teller) = &mut self.teller {
                     teller.opened(channel);
                 }
             }
             Event::ChannelClose(channel) => {
+                self.seen.closed(channel);
                 if let Some(teller) = &mut self.teller {
                     teller.closed(channel);
                 }

@@ -996,6 +996,21 @@ pub(super) const INFERENCE: &[Operation] = &[
         &[answer(200, "The analysis", of::<AnalysisView>)],
     ),
     get(
+        "/api/streams/{id}/detections",
+        "getDetections",
+        "inference",
+        "What is seen in each analysed picture, with the picture's time on the timeline of what is played: by WebSocket if the \
+         request asks for one, as server-sent events otherwise",
+        &[],
+        &[Answer {
+            status: 200,
+            text: "What is seen, without an end: events `detections`, whose data are those of the schema Detections, and `missed`",
+            body: Some(("text/event-stream", server_sent_event)),
+            also: None,
+            etag: false,
+        }],
+    ),
+    get(
         "/api/models",
         "listModels",
         "inference",

@@ -31,6 +31,7 @@ const header = h(
 const PAGES = [
   { name: "Live", path: "", may: () => true, load: async () => wall },
   { name: "Recordings", path: "recordings", may: (me) => may(me, "playback"), load: async () => (await import("./recordings.js")).recordings },
+  { name: "Seen", path: "objects", may: (me) => may(me, "playback"), load: async () => (await import("./objects.js")).objects },
   { name: "Add", path: "add", may: (me) => mayAll(me, "api.write"), load: async () => (await import("./add.js")).add },
   { name: "Settings", path: "settings", may: (me) => mayAll(me, "api.read"), load: async () => (await import("./settings.js")).settings },
 ];
@@ -61,7 +62,7 @@ function show() {
   const { page, id } = place();
   const pages = PAGES.filter((one) => one.may(/** @type {Me} */ (me)));
   fill(nav, pages.map(({ name, path }) => h("a", { href: `#/${path}`, "aria-current": path === page ? "page" : undefined }, name)));
-  const title = (page === "stream" && id) || pages.find(({ path }) => path && path === page)?.name;
+  const title = ((page === "stream" || page === "zones") && id) || pages.find(({ path }) => path && path === page)?.name;
   document.title = title ? `${title} · Stream Manager` : "Stream Manager";
   for (const open of document.querySelectorAll("dialog")) open.close();
   const mine = ++turn;
@@ -69,7 +70,8 @@ function show() {
     leave = streamPage(main, me, id);
     return;
   }
-  const target = pages.find(({ path }) => path === page) ?? pages[0];
+  const zones = { name: "Zones", path: "zones", load: async () => (await import("./zones.js")).zones };
+  const target = page === "zones" && id ? zones : (pages.find(({ path }) => path === page) ?? pages[0]);
   if (target.path) fill(main, h("p", { class: "empty" }, "Loading …"));
   target.load().then(
     (open) => {

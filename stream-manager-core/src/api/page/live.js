@@ -40,6 +40,10 @@ export class Live {
     this.muted = true;
     /** @type {any} */
     this.player = null;
+    /** Told what is seen, by WebRTC. @type {((message: any) => void) | null} */
+    this.ondetections = null;
+    /** Where the zero of what is shown is on the stream's timeline, in seconds. */
+    this.zero = 0;
   }
 
   start() {
@@ -132,6 +136,7 @@ export class Live {
     // What does not come this way may come another: a firewall, or a codec that the browser has only elsewhere.
     const limit = setTimeout(() => video.readyState < 2 && next("mse"), WEBRTC_LIMIT_MS);
     const player = new module.WhepPlayer(video, where, {
+      ondetections: (/** @type {any} */ message) => this.ondetections?.(message),
       onstate: (/** @type {string} */ state, /** @type {string} */ detail, /** @type {number} */ status) => {
         if (attempt !== this.attempt) return;
         if (status === 406) {
@@ -193,7 +198,8 @@ export class Live {
       socket.onmessage = ({ data }) => {
         heard = true;
         if (typeof data === "string") {
-          const type = codecs(data);
+          const { type, zero } = told(data);
+          this.zero = zero;
           if (!type || !MediaSource.isTypeSupported(type)) return next("pictures");
           if (buffer) {
             // Others than before: begun anew, which is short.
@@ -259,13 +265,14 @@ export class Live {
 }
 
 /**
- * The type that a message names, for a SourceBuffer.
+ * What a message says: the type for a SourceBuffer, and where its zero is on the stream's timeline.
  * @param {string} text
  */
-function codecs(text) {
+function told(text) {
   try {
-    return String(JSON.parse(text).mime ?? "");
+    const { mime, start_pts_secs } = JSON.parse(text);
+    return { type: String(mime ?? ""), zero: Number(start_pts_secs ?? 0) };
   } catch {
-    return "";
+    return { type: "", zero: 0 };
   }
 }

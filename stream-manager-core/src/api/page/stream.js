@@ -52,7 +52,7 @@ export function streamPage(place, me, id) {
       if (stream?.state === "running") fill(why, name === "playing" ? "" : detail);
     },
   });
-  const overlay = new Overlay(box, id);
+  const overlay = new Overlay(box, live);
   const state = h("span", { class: "state" });
   const facts = h("dl", { class: "facts" });
   const actions = h("div", { class: "actions" });
@@ -66,6 +66,7 @@ export function streamPage(place, me, id) {
     h("table", {}, h("thead", {}, h("tr", {}, heads)), sessions),
   );
   const log = h("ol", { class: "events", reversed: true });
+  const zoning = h("a", { class: "button", href: `#/zones/${encodeURIComponent(id)}`, hidden: true }, "Zones …");
   const charts = {
     rate: chart("Bit rate", rate),
     frames: chart("Pictures a second", (value) => value.toFixed(1)),
@@ -143,6 +144,7 @@ export function streamPage(place, me, id) {
   const draw = () => {
     if (!stream) return;
     const { word, kind, why: reason } = condition(stream);
+    zoning.hidden = !stream.inference || !stream.config || !may(me, "api.read", id);
     player.dataset.state = kind;
     state.dataset.state = kind;
     fill(state, word);
@@ -240,7 +242,7 @@ export function streamPage(place, me, id) {
 
   fill(
     place,
-    h("div", { class: "bar" }, h("a", { class: "button", href: "#/", "aria-label": "Back to the wall" }, "‹"), h("h1", {}, id), state, h("span", { class: "space" }), may(me, "playback", id) && h("a", { class: "button", href: `#/recordings/${encodeURIComponent(id)}` }, "Recordings"), may(me, "api.write", id) && removing),
+    h("div", { class: "bar" }, h("a", { class: "button", href: "#/", "aria-label": "Back to the wall" }, "‹"), h("h1", {}, id), state, h("span", { class: "space" }), may(me, "playback", id) && h("a", { class: "button", href: `#/recordings/${encodeURIComponent(id)}` }, "Recordings"), zoning, may(me, "api.write", id) && removing),
     h(
       "div",
       { class: "stream" },

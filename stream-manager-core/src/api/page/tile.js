@@ -52,7 +52,8 @@ export class Tile {
         h("footer", {}, this.light, h("h2", { title: stream.id }, stream.id), this.state),
       ),
     );
-    this.overlay = new Overlay(this.box, stream.id);
+    /** @type {Overlay | null} */
+    this.overlay = null;
     /** @type {Live | null} */
     this.live = null;
     this.visible = false;
@@ -98,8 +99,13 @@ export class Tile {
       this.live = null;
       this.element.dataset.playing = "false";
     }
-    if (wanted && this.stream.inference?.state === "running") this.overlay.start();
-    else this.overlay.stop();
+    if (this.live && wanted && this.stream.inference?.state === "running") {
+      this.overlay ??= new Overlay(this.box, this.live);
+      this.overlay.start();
+    } else {
+      this.overlay?.stop();
+      this.overlay = null;
+    }
   }
 
   /** The camera's own smaller stream for a small tile: nothing is encoded for that. */

@@ -5,7 +5,7 @@ use super::super::access::{Refused, authorize, peer};
 use super::super::problem::Problem;
 use super::access::presentation;
 use crate::auth::Action;
-use crate::hls::{LiveItem, LiveReader, PackagerUse};
+use crate::hls::{LiveItem, LiveReader, LiveTracks, PackagerUse};
 use crate::session::{NewSession, SessionGuard, SessionKind, SessionStats};
 use axum::body::Body;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
@@ -152,7 +152,12 @@ fn closed() -> CancellationToken {
     token
 }
 
-/// What goes out over a WebSocket: for each set of tracks a text `{"mime": …}`, then its initialization segment and
+/// What a player has to know, and where its zero is on the stream's timeline, for what else has times on that.
+fn told(tracks: &LiveTracks) -> String {
+    serde_json::json!({"mime": tracks.mime, "start_pts_secs": tracks.zero.as_secs_f64()}).to_string()
+}
+
+/// What goes out over a WebSocket: for each set of tracks a text `{"mime": …, "start_pts_secs": …}`, then its initialization segment and
 /// parts, as binary messages that are pieces of one row of bytes.
 async fn over_websocket(socket: WebSocket, mut viewing: Viewing) {
     let (mut sender, mut receiver) = socket.split();
@@ -167,7 +172,7 @@ async fn over_websocket(socket: WebSocket, mut viewing: Viewing) {
                     match viewing.reader.tracks_before(item) {
                         Ok(None) => {}
                         Ok(Some(tracks)) => {
-                            let told = serde_json::json!({"mime": tracks.mime}).to_string();
+                            let told = told(&tracks);
                             messages.push(Message::Text(told.into()));
                             messages.push(Message::Binary(tracks.init));
                         }

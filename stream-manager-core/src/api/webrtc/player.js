@@ -9,7 +9,8 @@
 //
 // Both connect again by themselves, with growing pauses, until stop() is called. Options: `token`, sent as a bearer
 // token; `onstate(state, detail)` with "connecting", "playing" or "publishing", "waiting" (and why, and the HTTP status if there is one) or "stopped";
-// `connection`, more for the RTCPeerConnection, such as {iceTransportPolicy: "relay"}.
+// `connection`, more for the RTCPeerConnection, such as {iceTransportPolicy: "relay"}; `ondetections(message)`, told what is seen in each
+// analysed picture, with its `rtp_timestamp`: that of the picture which `requestVideoFrameCallback` tells as `rtpTimestamp`.
 
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 15000;
@@ -161,10 +162,12 @@ class Session {
 
 export class WhepPlayer extends Session {
   #video;
+  #told;
 
   constructor(video, url, options = {}) {
     super(url, options, "playing");
     this.#video = video;
+    this.#told = options.ondetections;
   }
 
   prepare(peer) {
@@ -173,6 +176,10 @@ export class WhepPlayer extends Session {
       const { receiver } = peer.addTransceiver(kind, { direction: "recvonly" });
       // As soon as possible: this is a live picture.
       if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = 0;
+    }
+    if (this.#told) {
+      const channel = peer.createDataChannel("detections");
+      channel.onmessage = ({ data }) => this.#told(JSON.parse(typeof data === "string" ? data : new TextDecoder().decode(data)));
     }
     peer.ontrack = ({ track }) => {
       stream.addTrack(track);

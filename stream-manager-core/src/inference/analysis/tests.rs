@@ -3,8 +3,11 @@
 use super::*;
 use crate::event::EventBus;
 use crate::frame::{CodecParameters, MediaTime};
-use crate::inference::{InferenceBackend, MockBackend, ModelSpec, ModelsOptions};
-use crate::source::{Source, TestSource};
+use crate::inference::{
+    InferenceBackend, LiveDecoder, MockBackend, ModelIo, ModelSpec, ModelsOptions, Overlay, Picture, Tensor,
+    TensorInfo,
+};
+use crate::source::{Rendition, Source, TestPattern, TestSource, TranscodeSource};
 use std::time::Duration;
 
 struct Rig {
@@ -317,5 +320,104 @@ async fn what_is_there_becomes_an_event_and_ends_with_the_analysis() {
     }
     assert_eq!(tracks.len(), 1);
     assert!(rig.handle.status().scene.is_none());
+    rig.end().await;
+}
+
+/// The pixels between the counter above and the clock below.
+fn inside(width: usize, height: usize) -> std::ops::Range<usize> {
+    width * 32..width * (height - 64)
+}
+
+/// Where pixels of a kind are: left, top, right, bottom.
+fn around(picture: &Picture, is: impl Fn(&[u8]) -> bool) -> Option<[usize; 4]> {
+    let (width, rgb) = (picture.width() as usize, picture.to_rgb().unwrap());
+    let inside = inside(width, picture.height() as usize);
+    let places: Vec<(usize, usize)> = rgb
+        .chunks_exact(3)
+        .enumerate()
+        .filter(|(at, pixel)| inside.contains(at) && is(pixel))
+        .map(|(at, _)| (at % width, at / width))
+        .collect();
+    let xs = || places.iter().map(|place| place.0);
+    let ys = || places.iter().map(|place| place.1);
+    Some([xs().min()?, ys().min()?, xs().max()?, ys().max()?])
+}
+
+/// A model that finds what is white.
+fn finding_white(width: usize, height: usize) -> MockBackend {
+    let io = ModelIo {
+        inputs: vec![TensorInfo::f32("images", &[0, 3, height, width])],
+        outputs: vec![TensorInfo::f32("objects", &[0, 1, 6])],
+        ..ModelIo::default()
+    };
+    MockBackend::new(io, move |inputs| {
+        let input = inputs[0].as_f32();
+        let size = width * height;
+        let mut rows = Vec::new();
+        for picture in input.chunks_exact(3 * size) {
+            let brightest = picture.iter().copied().fold(0.0, f32::max);
+            let lit = |at: &usize| (0..3).all(|plane| picture[plane * size + at] > brightest * 0.8);
+            let places: Vec<usize> = inside(width, height).filter(lit).collect();
+            let edge = |values: &dyn Fn(usize) -> usize| {
+                let all = || places.iter().map(|at| values(*at));
+                (all().min().unwrap_or(0) as f32, all().max().unwrap_or(0) as f32 + 1.0)
+            };
+            let (across, down) = (edge(&|at| at % width), edge(&|at| at / width));
+            rows.extend([across.0, down.0, across.1, down.1, 0.9, 0.0]);
+        }
+        Ok(vec![Tensor::f32([inputs[0].shape[0], 1, 6], rows)])
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn boxes_are_drawn_over_the_picture_that_they_belong_to() {
+    // A ball that moves on by several pixels with each picture, of which every fifth is analysed.
+    let (width, height) = (384, 216);
+    let ball =
+        TestSource { pattern: TestPattern::Ball, width, height, audio: false, ..TestSource::default() };
+    let rig = rig_of(ball, settings(5.0), finding_white(width as usize, height as usize));
+    let overlay = Arc::new(Overlay::new(&rig.hub));
+    let mut source = TranscodeSource::new(rig.hub.clone()).rendition(Rendition::default()).paint(overlay);
+    let drawn = Hub::beside(crate::hub::HubOptions::default(), &rig.hub);
+    let (writer, stop) = (drawn.writer(), rig.cancel.clone());
+    writer.begin_session();
+    until("it is seen", || rig.handle.status().analysed > 5).await;
+    let drawing = tokio::spawn(async move {
+        let _ = source.run(&writer, stop).await;
+    });
+    let mut reader = drawn.subscribe("test", ReaderOptions::default());
+    let (sender, mut pictures) = mpsc::channel(100);
+    let mut decoder: Option<LiveDecoder> = None;
+    let mut compared = 0;
+    let mut off = Vec::new();
+    let mut moved = std::collections::BTreeSet::new();
+    while compared < 40 {
+        let item = tokio::time::timeout(Duration::from_secs(30), reader.next()).await.unwrap().unwrap();
+        let HubItem::Frame(frame) = item else { continue };
+        if decoder.is_none() {
+            let sender = sender.clone();
+            let take = move |picture| drop(sender.try_send(picture));
+            decoder = Some(LiveDecoder::start(&frame.parameters, take).await.unwrap());
+        }
+        decoder.as_mut().unwrap().push(&frame).await;
+        while let Ok(picture) = pictures.try_recv() {
+            let white = around(&picture, |pixel| pixel.iter().all(|part| *part > 200));
+            let boxed = around(&picture, |p| p.iter().max().unwrap() - p.iter().min().unwrap() > 100);
+            if let (Some(ball), Some(boxed)) = (white, boxed) {
+                compared += 1;
+                moved.insert(ball[0]);
+                // The name above it is of the box's colour, too, and as wide as it likes.
+                off.push((boxed[0].abs_diff(ball[0]), boxed[3].abs_diff(ball[3])));
+            }
+        }
+    }
+    decoder.unwrap().stop().await;
+    assert!(moved.len() > 20, "the ball moves: {moved:?}");
+    // From one analysed picture to the next it goes five times as far, at least.
+    let mut apart: Vec<usize> = off.iter().map(|(across, down)| *across.max(down)).collect();
+    apart.sort_unstable();
+    assert!(apart[apart.len() / 2] <= 6, "{off:?}");
+    rig.cancel.cancel();
+    drawing.await.unwrap();
     rig.end().await;
 }
