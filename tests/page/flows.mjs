@@ -558,7 +558,12 @@ const flows = {
     await page.getByText('Nothing was seen that is like this.').waitFor(LIMIT);
     await page.getByLabel('What', { exact: true }).fill('person');
     await page.getByLabel('Sure, % at least').fill('50');
+    await page.locator('.filters select').first().selectOption('persons');
     await button(page, 'Today').click();
+    await page.waitForFunction(() => {
+      const cards = [...document.querySelectorAll('.seen li')].map((card) => card.textContent);
+      return cards.length && cards.every((text) => text.includes('persons'));
+    }, null, LIMIT);
     await page.locator('.seen button').last().click();
     await page.waitForFunction(() => document.querySelector('dialog video')?.readyState >= 2, null, LIMIT);
     await look(page, 'object');
