@@ -6,7 +6,8 @@
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use stream_manager_core::inference::{AnalysisSettings, ModelSpec, ModelStats};
+use stream_manager_core::config::DurationText;
+use stream_manager_core::inference::{AnalysisSettings, CascadeConfig, ModelSpec, ModelStats};
 use stream_manager_core::manager::{Stream, StreamManager};
 use stream_manager_core::recording::{Recorder, Recording};
 use stream_manager_core::source::RtspSource;
@@ -32,6 +33,8 @@ pub struct Setup {
     pub seconds: u64,
     /// Where to record.
     pub folder: PathBuf,
+    /// A classifier that looks at each object, if any does.
+    pub classifier: Option<PathBuf>,
 }
 
 /// What came out.
@@ -47,6 +50,10 @@ pub struct Figures {
     pub run_ms: f64,
     /// Reading its outputs.
     pub postprocess_ms: f64,
+    /// Following objects: tracks, zones, events, their pictures.
+    pub follow_ms: f64,
+    /// By how much the cameras' rates differ: the highest less the lowest, in per cent of their mean.
+    pub spread: f64,
     /// The model's part of the time that its threads are busy.
     pub share: f64,
     /// From a frame's arrival to its answer, in milliseconds.
@@ -92,8 +99,21 @@ fn threads() -> [f64; 3] {
 pub async fn library(setup: &Setup) -> Result<Figures, Failure> {
     let mut spec = ModelSpec::new(&setup.model).named("model");
     (spec.threads, spec.instances) = (setup.threads, setup.instances);
-    let analysis = AnalysisSettings { enabled: true, max_fps: setup.max_fps, ..AnalysisSettings::default() };
+    let mut analysis =
+        AnalysisSettings { enabled: true, max_fps: setup.max_fps, ..AnalysisSettings::default() };
     let mut builder = StreamManager::builder().data_dir(&setup.folder).model(spec);
+    if let Some(path) = &setup.classifier {
+        let mut classifier = ModelSpec::new(path).named("classifier");
+        classifier.threads = setup.threads;
+        builder = builder.model(classifier);
+        let looks = CascadeConfig {
+            model: "classifier".into(),
+            interval: Some(DurationText(Duration::from_secs(1))),
+            ..CascadeConfig::default()
+        };
+        analysis.model = Some("model".into());
+        analysis.scene.cascade = vec![looks];
+    }
     for number in 0..setup.streams {
         builder = builder.stream(
             Stream::builder(format!("cam-{number}"))
@@ -110,7 +130,9 @@ pub async fn library(setup: &Setup) -> Result<Figures, Failure> {
         let streams = manager.streams();
         let status: Vec<_> = streams.iter().map(|s| s.analysis().status()).collect();
         let pushed: u64 = status.iter().map(|s| s.decoded).sum();
-        (pushed, status.iter().map(|s| s.dropped).sum::<u64>())
+        let analysed: Vec<u64> = status.iter().map(|s| s.analysed).collect();
+        let followed: f64 = status.iter().map(|s| s.followed_secs).sum();
+        (pushed, status.iter().map(|s| s.dropped).sum::<u64>(), analysed, followed)
     };
     let (before, threads_before, began) = (model.status().stats, threads(), Instant::now());
     let sums_before = sums(&manager);
@@ -135,12 +157,19 @@ pub async fn library(setup: &Setup) -> Result<Figures, Failure> {
     let each = |of: fn(&ModelStats) -> f64| (of(&after) - of(&before)) / pictures.max(1.0) * 1e3;
     let cores = [0, 1, 2].map(|i| (threads_after[i] - threads_before[i]) / secs * 100.0);
     let decoded = (sums_after.0 - sums_before.0) as f64;
+    let counts: Vec<u64> =
+        sums_after.2.iter().zip(&sums_before.2).map(|(after, before)| after - before).collect();
+    let (least, most) =
+        (counts.iter().min().copied().unwrap_or(0), counts.iter().max().copied().unwrap_or(0));
+    let mean = counts.iter().sum::<u64>() as f64 / counts.len().max(1) as f64;
     Ok(Figures {
         pictures: pictures / secs,
         decode_ms: (threads_after[0] - threads_before[0]) * 1e3 / decoded.max(1.0),
         preprocess_ms: each(|s| s.preprocess_secs),
         run_ms: each(|s| s.run_secs),
         postprocess_ms: each(|s| s.postprocess_secs),
+        follow_ms: (sums_after.3 - sums_before.3) * 1e3 / pictures.max(1.0),
+        spread: (most - least) as f64 * 100.0 / mean.max(1.0),
         share: (after.run_secs - before.run_secs) / (after.busy_secs - before.busy_secs),
         latency_ms: [after.latency_p50_secs, after.latency_p95_secs].map(|l| l.unwrap_or(0.0) * 1e3),
         dropped: (sums_after.1 - sums_before.1) as f64 / secs,
@@ -153,17 +182,19 @@ pub async fn library(setup: &Setup) -> Result<Figures, Failure> {
 }
 
 /// The head of the table.
-pub const HEAD: &str = "cameras  pictures/s  decode ms  preprocess ms  run ms  read ms  model's part  latency p50  p95 ms  dropped/s  not decoded  lost   MB/camera  cores: decoders  models  rest";
+pub const HEAD: &str = "cameras  pictures/s  decode ms  preprocess ms  run ms  read ms  follow ms  spread  model's part  latency p50  p95 ms  dropped/s  not decoded  lost   MB/camera  cores: decoders  models  rest";
 
 /// One line of the table.
 pub fn line(streams: usize, f: &Figures, empty_bytes: u64) -> String {
     format!(
-        "{streams:>7}  {:>10.1}  {:>9.2}  {:>13.2}  {:>6.1}  {:>7.2}  {:>12.3}  {:>11.1}  {:>6.1}  {:>9.1}  {:>11}  {:>4}  {:>10.1}  {:>14.0} %  {:>4.0} %  {:>3.0} %",
+        "{streams:>7}  {:>10.1}  {:>9.2}  {:>13.2}  {:>6.1}  {:>7.2}  {:>9.3}  {:>4.1} %  {:>12.3}  {:>11.1}  {:>6.1}  {:>9.1}  {:>11}  {:>4}  {:>10.1}  {:>14.0} %  {:>4.0} %  {:>3.0} %",
         f.pictures,
         f.decode_ms,
         f.preprocess_ms,
         f.run_ms,
         f.postprocess_ms,
+        f.follow_ms,
+        f.spread,
         f.share,
         f.latency_ms[0],
         f.latency_ms[1],

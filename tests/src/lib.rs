@@ -5,6 +5,7 @@
 //!   demand credentials. Its pictures carry a counter that shows a lost, doubled or reordered frame.
 //! - [`replay`]: a small RTSP server that plays one encoded loop to any number of clients and can lie about
 //!   its clock or send garbage; cheap enough for load benches.
+//! - [`broker`]: an MQTT broker.
 //! - [`client`]: an RTSP client that says exactly what a test wants.
 //! - certificates that an [`authority`] of the tests vouches for.
 //! - [`disk`]: a disk that forgets what was not synced, refuses or is slow.
@@ -19,6 +20,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test kit: a failure is to end the test
 
 pub mod authority;
+pub mod broker;
 pub mod camera;
 pub mod client;
 pub mod disk;

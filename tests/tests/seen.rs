@@ -11,6 +11,7 @@ use stream_manager_core::event::EventKind;
 use stream_manager_core::inference::{AnalysisSettings, CascadeConfig, MockBackend, ModelKind, ModelSpec};
 use stream_manager_core::manager::{Stream, StreamManager};
 use stream_manager_core::source::from_url;
+use stream_manager_tests::broker::Broker;
 use stream_manager_tests::program::{Server, finish, material, stream_manager};
 use stream_manager_tests::webhook::{Request, endpoint};
 use stream_manager_tests::{http, wait_until};
@@ -114,6 +115,7 @@ fn one_passage(folder: &Path, target: &Path) -> PathBuf {
 }
 
 struct Rig {
+    broker: Option<Broker>,
     _folder: tempfile::TempDir,
     _camera: Server,
     config: String,
@@ -128,8 +130,16 @@ fn rig(folder: &Path) -> Rig {
     let (_camera_folder, camera) =
         Server::alone(&format!("[[streams]]\nid = \"door\"\nsource_url = \"file://{}\"\n", clip.display()));
     let (address, hooked) = endpoint(|_| 200);
+    let broker = Broker::start(target.path(), None);
+    let mqtt = broker.as_ref().map_or(String::new(), |broker| {
+        format!(
+            "[hooks.mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\nusername = \"sm\"\npassword = \"geheim\"\ntopic = \"cams\"\n\
+             kinds = [\"object\"]\nqos = 1\n",
+            broker.port
+        )
+    });
     let config = format!(
-        "[[hooks.webhooks]]\nname = \"w\"\nurl = \"http://{address}/x\"\nkinds = [\"object\", \"scene\"]\n\
+        "{mqtt}[[hooks.webhooks]]\nname = \"w\"\nurl = \"http://{address}/x\"\nkinds = [\"object\", \"scene\"]\n\
          [[inference.models]]\nname = \"yolo\"\npath = \"{model}\"\nlabels = \"{labels}\"\nclasses = [\"person\"]\n\
          [[streams]]\nid = \"door\"\nsource_url = \"{url}\"\n\
          recording = {{ enabled = true, modes = [\"event\"], pre_roll = \"3s\", post_roll = \"2s\" }}\n\
@@ -139,7 +149,7 @@ fn rig(folder: &Path) -> Rig {
         labels = folder.join("coco_classes.txt").display(),
         url = camera.rtsp_url("door"),
     );
-    Rig { _folder: target, _camera: camera, config, hooked }
+    Rig { broker, _folder: target, _camera: camera, config, hooked }
 }
 
 /// What the webhook has got of a kind of thing until now, as `begin` or `entered`.
@@ -154,6 +164,7 @@ fn told(hooked: &Receiver<(u16, Request)>, into: &mut Vec<Value>) -> Vec<String>
 fn a_passage_is_recorded_told_of_and_found() {
     let Some(folder) = material() else { return };
     let rig = rig(&folder);
+    let mut published = rig.broker.as_ref().map(Broker::subscribe);
     let (home, server) = Server::alone(&rig.config);
     let objects = |query: &str| {
         let (status, page) = server.call("GET", &format!("/api/objects{query}"), None);
@@ -177,6 +188,21 @@ fn a_passage_is_recorded_told_of_and_found() {
     let ids: std::collections::BTreeSet<&str> =
         heard.iter().filter(|e| e["kind"] == "object").map(|e| e["object"].as_str().unwrap()).collect();
     assert_eq!(ids.len(), 1, "{heard:?}");
+    // A broker has been told the same, each once.
+    if let Some((listening, heard)) = &mut published {
+        let mut phases = Vec::new();
+        while phases.last().is_none_or(|phase| phase != "end") {
+            let (topic, text) = heard.recv_timeout(LIMIT).unwrap();
+            let Ok(event) = serde_json::from_str::<Value>(&text) else { continue };
+            if event["kind"] == "object" {
+                assert!(topic.contains("door") && event["label"] == "person", "{topic} {text}");
+                phases.push(event["phase"].as_str().unwrap().to_owned());
+            }
+        }
+        phases.retain(|phase| phase != "update");
+        assert_eq!(phases, ["begin", "end"]);
+        let _ = (listening.kill(), listening.wait());
+    }
     // Found by what it is and where it was, and by nothing else.
     wait_until("it is written", LIMIT, || objects("").first().is_some_and(|o| o["present"] == false));
     let all = objects("?label=person&zone=table&stream=d*&min_score=0.7");

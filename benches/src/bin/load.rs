@@ -46,7 +46,10 @@ struct Arguments {
     /// The model of the scenario infer
     #[arg(long)]
     model: Option<std::path::PathBuf>,
-    /// Its threads
+    /// A classifier that looks at each object that the model finds, once a second
+    #[arg(long)]
+    classifier: Option<std::path::PathBuf>,
+    /// Their threads
     #[arg(long, default_value_t = 1)]
     threads: usize,
     /// How often it is loaded
@@ -327,6 +330,7 @@ fn measure_inference(arguments: &Arguments) -> Result<(), Failure> {
             max_fps: arguments.max_fps,
             seconds: arguments.seconds,
             folder: folder.path().to_owned(),
+            classifier: arguments.classifier.clone(),
         };
         let output = Command::new(std::env::current_exe()?)
             .args(["--role", "infer", "--setup", &serde_json::to_string(&setup)?])

@@ -148,7 +148,7 @@ mod tests {
             writer.set_tracks([video()]);
             for number in 0..50 {
                 let at = begun + Duration::from_millis(number * 40);
-                let pts = MediaTime::from_nanos(((start * 1000 + number as i64 * 40) * 1_000_000) as i64);
+                let pts = MediaTime::from_nanos((start * 1000 + number as i64 * 40) * 1_000_000);
                 let frame = RawFrame::new(0, pts, vec![0u8]).keyframe(number == 0);
                 writer.push_at(frame, at, crate::frame::WallTime::now()).unwrap();
             }

@@ -110,6 +110,8 @@ pub struct AnalysisStatus {
     pub last: Option<Arc<Detections>>,
     /// What is followed, and what was counted; nothing while nothing is analysed.
     pub scene: Option<SceneStatus>,
+    /// How long following objects and what is made of that has taken, in seconds, for all pictures together.
+    pub followed_secs: f64,
     /// The last error.
     pub last_error: Option<String>,
 }
@@ -144,6 +146,7 @@ struct Shared {
     keyframes_only: AtomicBool,
     saving: AtomicBool,
     decoded: AtomicU64,
+    followed_nanos: AtomicU64,
     /// Held while events are told, so that they are in order.
     follow: Mutex<Option<Follow>>,
     log: OnceLock<Arc<dyn ObjectLog>>,
@@ -228,6 +231,7 @@ impl AnalysisHandle {
             latency_secs: seen.latency.map(|l| l.as_secs_f64()),
             last: seen.last.clone(),
             scene,
+            followed_secs: shared.followed_nanos.load(Ordering::Relaxed) as f64 / 1e9,
             last_error: seen.last_error.clone(),
         }
     }
@@ -329,7 +333,10 @@ impl Shared {
                 if !self.change(Some(session), AnalysisState::Running, running) {
                     return;
                 }
+                let begun = Instant::now();
                 self.follow(session, &mut detections, outcome.sure, &outcome.picture);
+                let took = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                self.followed_nanos.fetch_add(took, Ordering::Relaxed);
                 Arc::new(detections)
             }
             Err(error) => {
@@ -428,6 +435,7 @@ impl Analysis {
             keyframes_only: AtomicBool::new(false),
             saving: AtomicBool::new(false),
             decoded: AtomicU64::new(0),
+            followed_nanos: AtomicU64::new(0),
             follow: Mutex::default(),
             log: OnceLock::new(),
             hub: OnceLock::new(),

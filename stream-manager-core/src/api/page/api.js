@@ -7,7 +7,7 @@
  *   id: string, state: string, reason: string, since: string | null, enabled: boolean, source_url: string, tracks: Track[],
  *   bitrate_bps: number | null, frame_rate: number | null, packets_lost: number, readers: Record<string, number>,
  *   recording: Recording, last_error: string | null, addresses: Record<string, string>, origin: string,
- *   config: {variants?: {name: string}[], on_demand?: boolean} | null, fallback: {active: boolean} | null, inference?: {state: string} | null,
+ *   config: {variants?: {name: string}[], on_demand?: boolean} | null, fallback: {active: boolean} | null, inference?: {state: string} | null, renditions?: string[],
  * }} Stream
  * @typedef {{id?: number, kind: string, stream?: string, time: string, [more: string]: any}} Happening
  * @typedef {{actions: string[], streams?: string[]}} Permission

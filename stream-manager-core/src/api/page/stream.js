@@ -167,7 +167,8 @@ export function streamPage(place, me, id) {
       ["Source", stream.source_url],
       ["Watched by", Object.entries(stream.readers).map(([protocol, count]) => `${count} × ${protocol}`).join(", ") || "nobody"],
     ];
-    fill(facts, rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
+    const made = (stream.renditions ?? []).flatMap((other) => [h("a", { href: `#/stream/${encodeURIComponent(other)}` }, other), " "]);
+    fill(facts, rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]), made.length ? [h("dt", {}, "Also as"), h("dd", {}, made)] : []);
     const known = ADDRESSES.filter(([key]) => stream?.addresses[key]);
     fill(
       addresses,

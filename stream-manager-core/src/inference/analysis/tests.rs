@@ -421,3 +421,144 @@ async fn boxes_are_drawn_over_the_picture_that_they_belong_to() {
     drawing.await.unwrap();
     rig.end().await;
 }
+
+/// A model that finds so many things, at other places in each picture.
+fn finding_many(objects: usize) -> MockBackend {
+    let io = ModelIo {
+        inputs: vec![TensorInfo::f32("images", &[0, 3, 64, 64])],
+        outputs: vec![TensorInfo::f32("objects", &[0, objects, 6])],
+        ..ModelIo::default()
+    };
+    MockBackend::new(io, move |inputs| {
+        let batch = inputs[0].shape[0];
+        let thing = |_| {
+            let (x, y) = (fastrand::f32() * 62.0, fastrand::f32() * 62.0);
+            [x, y, x + 1.0, y + 1.0, 0.9, 0.0]
+        };
+        Ok(vec![Tensor::f32([batch, objects, 6], (0..batch * objects).flat_map(thing).collect::<Vec<_>>())])
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_objects_is_bounded_and_counted() {
+    let mut storm = settings(10.0);
+    let objects = storm.scene.objects.as_mut().unwrap();
+    objects.min_time = Duration::ZERO;
+    let per_minute = objects.max_per_minute as usize;
+    let events = EventBus::default();
+    let options = ModelsOptions::default().backend("mock", finding_many(3000).factory());
+    let layout = Some(crate::config::Layout::EndToEnd);
+    let spec = ModelSpec { layout, max_detections: 3000, nms_iou: 1.0, ..ModelSpec::new("-") };
+    let spec = spec.named("m").backend("mock".parse().unwrap()).labels(["thing"]);
+    let models = Models::new(options, vec![spec]);
+    let hub = Hub::default();
+    let cancel = CancellationToken::new();
+    let (handle, mut sink) = Analysis::new(models.clone(), storm, events.for_stream("s".into()));
+    let mut heard = events.subscribe();
+    let mut recorder = hub.subscribe("recorder", ReaderOptions::default());
+    let (reader, stop) = (hub.subscribe("inference", ReaderOptions::default()), cancel.clone());
+    let sink = tokio::spawn(async move { sink.run(reader, stop).await.unwrap() });
+    let (writer, stop) = (hub.writer(), cancel.clone());
+    writer.begin_session();
+    let source = tokio::spawn(async move {
+        let _ = TestSource { audio: false, ..TestSource::default() }.run(&writer, stop).await;
+    });
+    let (mut told, mut last, mut missing) = (0, None, 0);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while handle.status().analysed < 30 {
+        assert!(Instant::now() < deadline, "{:?}", handle.status());
+        while let Ok(event) = heard.try_recv() {
+            told += usize::from(matches!(event.kind, EventKind::Object(_)));
+        }
+        while let Some(item) = recorder.try_next() {
+            match item {
+                HubItem::Frame(frame) => {
+                    let step = last.replace(frame.pts).map(|last| frame.pts.saturating_since(last));
+                    missing += usize::from(step.is_some_and(|step| step > Duration::from_millis(60)));
+                }
+                HubItem::Lagged { frames, .. } => panic!("{frames} frames are lost"),
+                _ => {}
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let scene = handle.status().scene.unwrap();
+    assert!(scene.left_out > 30 * 1000 && scene.suppressed > 0, "{scene:?}");
+    assert!(scene.tracked <= 1000, "{scene:?}");
+    // What has begun within the limit is also told of when it ends.
+    assert!(told > 0 && told <= per_minute * 3, "{told} were told of in a minute");
+    assert_eq!(missing, 0, "whoever else reads the stream misses nothing");
+    cancel.cancel();
+    source.await.unwrap();
+    sink.await.unwrap();
+    models.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sixteen_streams_share_a_detector_and_a_classifier() {
+    // More is wanted of it than it can do.
+    let busy = |io: ModelIo, output: fn(usize) -> Tensor| {
+        MockBackend::new(io, move |inputs| {
+            std::thread::sleep(Duration::from_millis(8));
+            Ok(vec![output(inputs[0].shape[0])])
+        })
+    };
+    let io = |outputs: &[usize]| ModelIo {
+        inputs: vec![TensorInfo::f32("images", &[0, 3, 64, 64])],
+        outputs: vec![TensorInfo::f32("objects", outputs)],
+        ..ModelIo::default()
+    };
+    let detector = busy(io(&[0, 1, 6]), |batch| {
+        Tensor::f32([batch, 1, 6], [10.0, 10.0, 50.0, 50.0, 0.9, 0.0].repeat(batch))
+    });
+    let classifier = busy(io(&[0, 2]), |batch| Tensor::f32([batch, 2], [0.9, 0.1].repeat(batch)));
+    let options = ModelsOptions::default()
+        .backend("detector", detector.factory())
+        .backend("classifier", classifier.factory());
+    let first = ModelSpec { max_batch: 1, ..ModelSpec::new("-") }.named("d").labels(["thing"]);
+    let second = ModelSpec { layout: Some(crate::config::Layout::Softmax), ..ModelSpec::new("-") };
+    let second = second.named("c").labels(["red", "blue"]).backend("classifier".parse().unwrap());
+    let models = Models::new(options, vec![first.backend("detector".parse().unwrap()), second]);
+    let mut wanted = AnalysisSettings { model: Some("d".into()), ..settings(25.0) };
+    wanted.scene.cascade = vec![crate::config::CascadeConfig {
+        model: "c".into(),
+        interval: Some(crate::config::DurationText(Duration::from_secs(1))),
+        ..Default::default()
+    }];
+    let cancel = CancellationToken::new();
+    let hub = Hub::default();
+    let (writer, stop) = (hub.writer(), cancel.clone());
+    writer.begin_session();
+    let mut tasks = vec![tokio::spawn(async move {
+        let mut small = TestSource { width: 192, height: 108, audio: false, ..TestSource::default() };
+        let _ = small.run(&writer, stop).await;
+    })];
+    let events = EventBus::default();
+    let mut handles = Vec::new();
+    for number in 0..16 {
+        let name = format!("cam-{number}");
+        let (handle, mut sink) =
+            Analysis::new(models.clone(), wanted.clone(), events.for_stream(name.into()));
+        let (reader, stop) = (hub.subscribe("inference", ReaderOptions::default()), cancel.clone());
+        tasks.push(tokio::spawn(async move { sink.run(reader, stop).await.unwrap() }));
+        handles.push(handle);
+    }
+    let analysed = || handles.iter().map(|handle| handle.status().analysed).collect::<Vec<u64>>();
+    until("all have begun", || analysed().iter().all(|count| *count > 3)).await;
+    let before = analysed();
+    until("each had forty turns", || analysed().iter().zip(&before).all(|(now, then)| now - then > 40)).await;
+    let counts: Vec<u64> = analysed().iter().zip(&before).map(|(now, then)| now - then).collect();
+    let (least, most) = (*counts.iter().min().unwrap(), *counts.iter().max().unwrap());
+    assert!((most - least) * 10 <= most, "{counts:?}");
+    assert!(
+        handles.iter().any(|handle| handle.status().dropped > 0),
+        "there was more to do than could be done"
+    );
+    let asked = models.get("c").unwrap().status().stats.pictures;
+    assert!(asked >= 16, "each was looked at by the classifier: {asked}");
+    cancel.cancel();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    models.close().await;
+}
