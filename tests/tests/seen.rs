@@ -248,6 +248,11 @@ fn a_passage_is_recorded_told_of_and_found() {
     assert_eq!((count("entered"), count("left")), (1, 1), "{counts}");
     let (_, heat) = server.call("GET", "/api/heat?stream=door", None);
     assert!(heat["cells"].as_array().unwrap().iter().map(|c| c.as_u64().unwrap()).sum::<u64>() > 3, "{heat}");
+    let sum =
+        |heat: &Value| heat["cells"].as_array().unwrap().iter().map(|c| c.as_u64().unwrap()).sum::<u64>();
+    let (_, in_zone) = server.call("GET", "/api/heat?stream=door&zone=table", None);
+    assert!(sum(&in_zone) > 0 && sum(&in_zone) < sum(&heat), "{in_zone}");
+    assert_eq!(server.call("GET", "/api/heat?stream=door&zone=none", None).0, 404);
     // Also beside the server.
     let mut command = stream_manager();
     command.args(["events", "search", "--zone", "table", "--data-dir"]).arg(home.path().join("data"));

@@ -7,6 +7,7 @@ use super::{ApiState, json};
 use crate::auth::{Action, Grant};
 use crate::frame::WallTime;
 use crate::object::Phase;
+use crate::shape::Point;
 use crate::storage::objects::{CountRow, ObjectFilter, ObjectRow, ObjectsError, PlaceFilter};
 use axum::Router;
 use axum::extract::{Extension, Path, State};
@@ -214,6 +215,7 @@ async fn counts(
 #[serde(default, deny_unknown_fields)]
 struct HeatQuery {
     stream: Option<String>,
+    zone: Option<String>,
     start: Option<String>,
     end: Option<String>,
 }
@@ -226,5 +228,30 @@ async fn heat(
     let query: HeatQuery = query::parse(&uri)?;
     let stream = stream_of(&grant, query.stream)?;
     let range = range(query.start.as_ref(), query.end.as_ref())?;
-    Ok(json(StatusCode::OK, &state.manager.objects()?.heat(&stream, range).await?))
+    let zone = query.zone.map(|name| zone_of(&state, &stream, &name)).transpose()?;
+    let mut map = state.manager.objects()?.heat(&stream, range).await?;
+    if let Some(points) = zone {
+        map.keep_within(&points);
+    }
+    Ok(json(StatusCode::OK, &map))
+}
+
+/// The corners of a stream's zone, as it is now.
+fn zone_of(state: &ApiState, stream: &str, name: &str) -> Result<Vec<Point>, Problem> {
+    let info = state.manager.info(stream)?;
+    #[cfg(feature = "inference")]
+    let running = info.handle().map(|handle| handle.analysis().settings());
+    #[cfg(not(feature = "inference"))]
+    let running: Option<crate::config::AnalysisSettings> = None;
+    let defined = || {
+        let defaults = &state.manager.config().defaults;
+        info.definition.as_ref().map(|definition| definition.config.resolve(defaults).inference)
+    };
+    let zones = running.or_else(defined).map(|settings| settings.scene.zones).unwrap_or_default();
+    let found = zones.into_iter().find(|zone| zone.name == name);
+    found.map(|zone| zone.points).ok_or_else(|| {
+        let shown: String = name.chars().take(60).collect();
+        let detail = format!("the stream \"{stream}\" has no zone \"{shown}\"");
+        Problem::new(StatusCode::NOT_FOUND, "zone_not_found", detail)
+    })
 }

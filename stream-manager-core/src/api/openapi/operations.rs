@@ -455,7 +455,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "getHeat",
         "inference",
         "Where a stream's objects went",
-        &[needed("stream", r#"{"type":"string","minLength":1}"#, "The stream's id"), START, END],
+        &[
+            needed("stream", r#"{"type":"string","minLength":1}"#, "The stream's id"),
+            query("zone", r#"{"type":"string"}"#, "Only what lies in this zone of it, as that is now"),
+            START,
+            END,
+        ],
         &[answer(200, "A grid of the picture", of::<HeatMap>)],
     ),
     get(

@@ -3,6 +3,7 @@
 use super::{BUSY_TIMEOUT, OBJECTS_FILE, ObjectStore, ObjectsError, VERSION};
 use crate::frame::WallTime;
 use crate::object::{ObjectEvent, SceneEvent};
+use crate::shape::{Point, contains};
 use crate::storage::index::TimeRange;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params, params_from_iter};
@@ -121,6 +122,19 @@ pub struct HeatMap {
     pub rows: usize,
     /// How many points of objects' ways lie in each, row by row.
     pub cells: Vec<u64>,
+}
+
+impl HeatMap {
+    /// Leaves the cells whose middle lies in a polygon, relative to the picture; the others are zero.
+    pub fn keep_within(&mut self, points: &[Point]) {
+        let middle = |at: usize, of: usize| (at as f32 + 0.5) / of as f32;
+        for (number, cell) in self.cells.iter_mut().enumerate() {
+            let (column, row) = (number % self.columns, number / self.columns);
+            if !contains(points, [middle(column, self.columns), middle(row, self.rows)]) {
+                *cell = 0;
+            }
+        }
+    }
 }
 
 fn list(names: &[String]) -> Value {

@@ -195,6 +195,10 @@ async fn counts_and_ways_by_the_hour() {
     assert_eq!(store.counts(one, 100).await.unwrap().len(), 1);
     let heat = store.heat("door", TimeRange::ALL).await.unwrap();
     assert_eq!((heat.cells.iter().sum::<u64>(), heat.cells[32 + 3], heat.cells[16 * 32 + 28]), (2, 1, 1));
+    // Of a zone in the upper left quarter.
+    let mut quarter = heat;
+    quarter.keep_within(&[[0.0, 0.0], [0.5, 0.0], [0.5, 0.5], [0.0, 0.5]]);
+    assert_eq!((quarter.cells.iter().sum::<u64>(), quarter.cells[32 + 3]), (1, 1));
     assert_eq!(store.happenings("door", TimeRange::ALL, 100).await.unwrap().len(), 6);
     assert_eq!(store.forget_before(at(3000.0)).await.unwrap(), 1);
     assert_eq!(store.happenings("door", TimeRange::ALL, 100).await.unwrap().len(), 1);
