@@ -63,7 +63,7 @@ fn export(folder: &Path, from: f64, to: f64, output: &str, more: &[&str]) -> (i3
 fn exported(folder: &Path, from: f64, to: f64, output: &str, more: &[&str]) -> (PathBuf, Value) {
     let (code, said) = export(folder, from, to, output, more);
     assert_eq!(code, 0, "{said}");
-    (folder.join(output), serde_json::from_str(&said).unwrap())
+    (folder.join(output), serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said}")))
 }
 
 /// What ffmpeg makes of an input, packet by packet: the stream's number, when it is shown, and a hash of what is in it.

@@ -184,7 +184,7 @@ fn somebody_who_may_see_two_cameras() {
     let said = flow.next();
     assert_eq!(said["tiles"], json!(["yard/a", "yard/b"]));
     assert!(said["who"].as_str().unwrap().starts_with("vic"), "{said}");
-    assert_eq!(said["pages"], json!(["Live", "Recordings"]));
+    assert_eq!(said["pages"], json!(["Live", "Recordings", "Seen"]));
     assert_eq!(
         flow.next(),
         json!({"buttons": ["Sound on", "Full screen", "Picture"]}),

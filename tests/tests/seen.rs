@@ -438,6 +438,12 @@ fn what_is_seen_goes_with_the_picture_in_every_way() {
         (state("door/annotated"), server.call("GET", "/api/streams/yard/annotated", None).0),
         ("idle".into(), 404)
     );
+    // Its id is taken, and nobody else's can become one.
+    let stream = |id: &str, enabled: bool| json!({"id": id, "source_url": "publisher", "inference": {"enabled": enabled}});
+    assert_eq!(server.call("POST", "/api/streams", Some(&stream("door/annotated", false))).0, 409);
+    assert_eq!(server.call("POST", "/api/streams", Some(&stream("hall/annotated", false))).0, 201);
+    let (status, problem) = server.call("POST", "/api/streams", Some(&stream("hall", true)));
+    assert_eq!((status, &problem["pointer"]), (422, &json!("/inference/annotated")), "{problem}");
     let drawn = |url: &str, more: &[&str]| {
         wait_until(url, LIMIT, || boxed(url, more).is_some_and(|count| count > 600));
     };

@@ -150,8 +150,9 @@ fn the_machine_and_the_log() {
 #[test]
 fn a_disk_without_room_is_told() {
     let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), None);
     // However full this machine's disk is.
-    let server = Server::start(folder.path(), Some("[storage]\nmin_free = 0\n"));
+    assert_eq!(server.call("PATCH", "/api/config", Some(&json!({"storage": {"min_free": "1B"}}))).0, 200);
     let mut socket = TcpStream::connect(server.address()).unwrap();
     socket.set_read_timeout(Some(LIMIT)).unwrap();
     write!(socket, "GET /api/events?kind=storage_low,storage_recovered HTTP/1.1\r\nHost: localhost\r\n\r\n")

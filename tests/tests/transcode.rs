@@ -141,6 +141,6 @@ fn ids_are_taken_once() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("c.toml"), config).unwrap();
     let (code, said) = stream_manager_tests::program::run(&["check", "--config", "c.toml"], folder.path());
-    assert!(code == 2 && said.contains("rendition that another stream has"), "{said}");
+    assert!(code == 2 && said.contains("what is made of another stream by transcode"), "{said}");
     server.stop();
 }

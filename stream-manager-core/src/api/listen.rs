@@ -127,8 +127,8 @@ fn by_sse(
                 line = lines.next() => match line {
                     None => return,
                     Some(line) => {
-                        let event = Event::default().event(&*line.kind).data(&*line.json);
-                        line.id.into_iter().fold(event, |event, id| event.id(id.to_string()))
+                        let event = line.id.iter().fold(Event::default(), |event, id| event.id(id.to_string()));
+                        event.event(&*line.kind).data(&*line.json)
                     }
                 },
             };

@@ -1,7 +1,7 @@
 //! Other qualities in which a camera sends the same picture.
 
 use super::transcode::TranscodeConfig;
-use super::{Address, StreamConfig};
+use super::{Address, Defaults, StreamConfig};
 use crate::source::SourceTransport;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,8 +31,8 @@ pub struct VariantConfig {
 
 impl StreamConfig {
     /// The ids of the streams that are made of this one.
-    pub fn derived_ids(&self) -> impl Iterator<Item = String> + '_ {
-        let annotated = self.inference.annotated.unwrap_or(self.inference.enabled == Some(true));
+    pub fn derived_ids(&self, defaults: &Defaults) -> impl Iterator<Item = String> + '_ {
+        let annotated = self.inference.resolve(&defaults.inference).is_annotated();
         let annotated = annotated.then(|| format!("{}/{ANNOTATED}", self.id));
         let made = self.transcode.iter().map(|rendition| rendition.id(&self.id)).chain(self.variant_ids());
         made.chain(annotated)

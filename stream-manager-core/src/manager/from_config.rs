@@ -448,14 +448,14 @@ fn is_directory(whole: &Config, name: &str) -> bool {
 pub fn check_streams(config: &Config) -> Vec<(usize, BuildError)> {
     let mut seen = std::collections::HashSet::new();
     let made: std::collections::HashSet<String> =
-        config.streams.iter().flat_map(StreamConfig::derived_ids).collect();
+        config.streams.iter().flat_map(|stream| stream.derived_ids(&config.defaults)).collect();
     let mut errors = Vec::new();
     for (index, stream) in config.streams.iter().enumerate() {
         if let Err(error) = check_stream(stream, config) {
             errors.push((index, error));
         } else if made.contains(&stream.id) {
             let problem =
-                "is the id of a rendition that another stream has in transcode or variants; expected another one"
+                "is the id of what is made of another stream by transcode, variants or inference.annotated; expected another one"
                     .to_owned();
             errors.push((index, BuildError { id: stream.id.clone(), key: "id", problem }));
         } else if !seen.insert(&stream.id) {

@@ -244,16 +244,18 @@ impl StreamManager {
         }
         #[cfg(feature = "inference")]
         {
-            let annotated = format!("{id}/{}", crate::config::ANNOTATED);
-            // A name that somebody has given is theirs.
-            let is_free = made.iter().all(|made: &StreamHandle| made.id().as_str() != annotated);
-            if stream.analysis.is_annotated() && is_free {
+            // An id that is too long for that has none, and a name that somebody has given is theirs.
+            let annotated = format!("{id}/{}", crate::config::ANNOTATED).parse::<StreamId>().ok();
+            let is_free =
+                |annotated: &StreamId| made.iter().all(|made: &StreamHandle| made.id() != annotated);
+            if let Some(annotated) = annotated.filter(|id| stream.analysis.is_annotated() && is_free(id)) {
                 let overlay = Arc::new(crate::inference::Overlay::new(parent));
                 let source =
                     TranscodeSource::new(parent.clone()).rendition(Default::default()).paint(overlay);
-                let child = Stream::builder(annotated).source(source).hub(stream.hub).on_demand(close_after);
+                let child = Stream::builder(annotated.as_str()).source(source);
+                let child = child.hub(stream.hub).on_demand(close_after);
                 let kin = Kin { by_pattern: false, parent: Some((cancel, parent)) };
-                made.push(self.launch(child.checked_id()?, child, kin)?);
+                made.push(self.launch(annotated, child, kin)?);
             }
         }
         Ok(made)

@@ -102,7 +102,8 @@ fn keep_caps(pad: &gst::Pad) {
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
         let is_caps = info.event().is_some_and(|event| event.type_() == gst::EventType::Caps);
         if is_caps && seen.swap(true, Ordering::Relaxed) {
-            gst::PadProbeReturn::Drop
+            // Not Drop: the event is let go of here, and GStreamer would let go of it once more.
+            gst::PadProbeReturn::Handled
         } else {
             gst::PadProbeReturn::Ok
         }
