@@ -544,6 +544,10 @@ const flows = {
     await page.waitForSelector('.player[data-playing="true"]', LIMIT);
     await drawn('.player');
     tell({ by: await page.$eval('.player .overlay', (canvas) => canvas.dataset.by), way: await page.$eval('.player .picture', (box) => box.dataset.way) });
+    // Drawn in by the server, for as long as somebody watches.
+    await page.goto(`${base}#/stream/${encodeURIComponent('persons/annotated')}`);
+    await page.waitForSelector('.player[data-playing="true"]', LIMIT);
+    await look(page, 'seen-annotated');
     // Each is an event, with its picture, where one looks for what happened.
     await page.goto(`${base}#/recordings`);
     await page.reload();

@@ -187,8 +187,9 @@ export function listen(kinds, heard, stream) {
  * Whether there is something to see: it runs, is about to, or does as soon as somebody watches.
  * @param {Stream} stream
  */
-export function playable({ enabled, state, config }) {
-  return enabled && (state === "running" || state === "connecting" || (state === "idle" && config?.on_demand === true));
+export function playable({ enabled, state, config, origin }) {
+  // What is made of another stream is made while somebody watches.
+  return enabled && (state === "running" || state === "connecting" || (state === "idle" && (config?.on_demand === true || origin === "derived")));
 }
 
 /**
