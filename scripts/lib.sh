@@ -89,7 +89,8 @@ make_room() {
   [ "$free_gb" -lt "$least_gb" ] || return 0
   say "making room: $free_gb GB are free, $least_gb are wanted"
   rm -rf "$CARGO_TARGET_DIR"/debug/incremental
-  (cd "$root" && cargo clean --locked --workspace --quiet)
+  # Older versions of cargo know no --workspace here: all goes then.
+  (cd "$root" && { cargo clean --locked --workspace --quiet 2>/dev/null || cargo clean --quiet; })
   free_gb=$(df --output=avail -BG "$CARGO_TARGET_DIR" | tail -n1 | tr -dc 0-9)
   [ "$free_gb" -ge "$least_gb" ] || say "$free_gb GB are free: that may be too little (cargo clean throws away all that was built)"
 }
