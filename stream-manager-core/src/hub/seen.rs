@@ -26,6 +26,8 @@ pub struct Seen {
     pub detections: Arc<Detections>,
     /// When the picture's frame arrived.
     pub arrived: Instant,
+    /// When it was told.
+    pub told: Instant,
     /// On whose timeline its presentation time is.
     hub: u64,
 }
@@ -101,7 +103,7 @@ impl Hub {
 
     /// Tells what was seen in a picture of this hub's stream, whose frame arrived then. Gives what is told.
     pub fn tell_seen(&self, detections: Arc<Detections>, arrived: Instant) -> Seen {
-        let seen = Seen { detections, arrived, hub: self.shared.seen.id };
+        let seen = Seen { detections, arrived, told: Instant::now(), hub: self.shared.seen.id };
         // Nobody may be listening.
         let _ = self.shared.seen.sender.send(seen.clone());
         seen

@@ -85,11 +85,12 @@ impl Known {
             self.seen.pop_front();
         }
         self.seen.push_back((pts, seen.detections.clone()));
-        // One that has been lying here since nobody wanted pictures says nothing of how long it takes.
         let apart =
             self.arrived.replace(seen.arrived).map(|last| seen.arrived.saturating_duration_since(last));
         if let Some(apart) = apart.filter(|apart| *apart < BETWEEN) {
-            let needed = (seen.arrived.elapsed() + apart).min(LONGEST_HOLD);
+            // By when it was told: it may have been lying here since nobody wanted pictures.
+            let took = seen.told.saturating_duration_since(seen.arrived);
+            let needed = (took + apart).min(LONGEST_HOLD);
             self.hold = needed.max(self.hold.mul_f64(EASE));
         }
     }
