@@ -34,6 +34,11 @@ pub fn ffprobe(path: &Path, arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// What ffmpeg is told to read a stream by RTSP over TCP, and write over what is there.
+pub fn reading_rtsp(url: &str) -> [&str; 7] {
+    ["-v", "error", "-y", "-rtsp_transport", "tcp", "-i", url]
+}
+
 /// The file's packets in its order.
 pub fn packets(path: &Path) -> Vec<Packet> {
     let number = |v: &Value| v.as_str().and_then(|s| s.parse().ok()).unwrap_or(f64::NAN);

@@ -8,6 +8,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -39,11 +40,26 @@ impl Loop {
         seconds: u32,
         counted: bool,
     ) -> Self {
+        let (frames, pattern) = (fps * seconds, if counted { "black" } else { "snow" });
+        let source = format!("videotestsrc num-buffers={frames} pattern={pattern}");
+        let made = Self::made_of(&source, [width, height, fps], gop, kbit, counted);
+        assert_eq!(made.frames.len(), frames as usize);
+        made
+    }
+
+    /// Encodes a video, all of it, scaled to this size and rate, as H.264.
+    pub fn of_video(path: &Path, width: u32, height: u32, fps: u32, gop: u32, kbit: u32) -> Self {
+        let source = format!(
+            "filesrc location=\"{}\" ! decodebin ! videoconvert ! videoscale ! videorate",
+            path.display()
+        );
+        Self::made_of(&source, [width, height, fps], gop, kbit, false)
+    }
+
+    fn made_of(source: &str, [width, height, fps]: [u32; 3], gop: u32, kbit: u32, counted: bool) -> Self {
         gst::init().unwrap();
-        let frames = fps * seconds;
-        let pattern = if counted { "black" } else { "snow" };
         let pipeline = gst::parse::launch(&format!(
-            "videotestsrc num-buffers={frames} pattern={pattern} ! video/x-raw,format=I420,width={width},height={height},framerate={fps}/1 \
+            "{source} ! video/x-raw,format=I420,width={width},height={height},framerate={fps}/1 \
              ! identity name=stamp ! x264enc tune=zerolatency speed-preset=superfast key-int-max={gop} bitrate={kbit} \
              vbv-buf-capacity=1000 option-string=scenecut=0:nal-hrd=cbr:force-cfr=1 ! h264parse config-interval=-1 \
              ! rtph264pay name=pay mtu=1400 pt=96 config-interval=-1 ! appsink name=sink sync=false"
@@ -98,7 +114,7 @@ impl Loop {
              a=fmtp:96 packetization-mode=1;profile-level-id={profile};sprop-parameter-sets={sets}\r\na=control:track1\r\n"
         );
         pipeline.set_state(gst::State::Null).unwrap();
-        assert_eq!(made.frames.len(), frames as usize);
+        assert!(!made.frames.is_empty(), "there is nothing in {source}");
         made
     }
 

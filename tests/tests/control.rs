@@ -10,7 +10,7 @@ use std::time::Duration;
 use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::disk::Disk;
 use stream_manager_tests::http::sse;
-use stream_manager_tests::media::{assert_contiguous, check, counters, files};
+use stream_manager_tests::media::{assert_contiguous, check, counters, files, reading_rtsp};
 use stream_manager_tests::program::{Server, run, signal, wait};
 
 const LIMIT: Duration = Duration::from_secs(40);
@@ -126,7 +126,7 @@ fn a_reload_touches_only_what_has_changed() {
     server.wait_for("steady", "running", LIMIT, |s| s["state"] == "running");
     let through = folder.path().join("through.mkv");
     let mut reader = Command::new("ffmpeg");
-    reader.args(["-v", "error", "-y", "-rtsp_transport", "tcp", "-i", &server.rtsp_url("steady")]);
+    reader.args(reading_rtsp(&server.rtsp_url("steady")));
     let mut reader =
         reader.args(["-t", "14", "-c", "copy"]).arg(&through).stdin(Stdio::null()).spawn().unwrap();
     let sessions = |s: &Value| s["items"].as_array().is_some_and(|items| items.len() == 1);

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::http::sse;
-use stream_manager_tests::media::{check, counters, files, packets};
+use stream_manager_tests::media::{check, counters, files, packets, reading_rtsp};
 use stream_manager_tests::program::{Server, finish, run, signal, wait};
 use stream_manager_tests::whep::Client;
 
@@ -31,17 +31,7 @@ fn stands_in(server: &Server, active: bool) -> Value {
 /// Copies the stream into a file until it is told to end.
 fn copy(server: &Server, file: &Path) -> Child {
     let mut command = Command::new("ffmpeg");
-    command.args([
-        "-v",
-        "error",
-        "-y",
-        "-rtsp_transport",
-        "tcp",
-        "-i",
-        &server.rtsp_url("cam"),
-        "-c",
-        "copy",
-    ]);
+    command.args(reading_rtsp(&server.rtsp_url("cam"))).args(["-c", "copy"]);
     command.arg(file).stdin(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap()
 }
 

@@ -13,7 +13,7 @@ use stream_manager_core::rtp::format::parse;
 use stream_manager_core::rtp::rtcp::{self, Reception, Report};
 use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::client::{Client, Received};
-use stream_manager_tests::media::{assert_contiguous, check, counters, describe};
+use stream_manager_tests::media::{assert_contiguous, check, counters, describe, reading_rtsp};
 use stream_manager_tests::program::{OPEN_API, Server, finish, run};
 
 const LIMIT: Duration = Duration::from_secs(40);
@@ -525,7 +525,7 @@ fn readers_stay_while_the_camera_restarts_and_changes_its_picture() {
     let server = server(folder.path(), "[defaults]\nretry_initial = \"200ms\"\n", &camera.url());
     let file = folder.path().join("through.ts");
     let mut command = Command::new("ffmpeg");
-    command.args(["-v", "error", "-y", "-rtsp_transport", "tcp", "-i", &server.rtsp_url("cam")]);
+    command.args(reading_rtsp(&server.rtsp_url("cam")));
     command.args(["-t", "12", "-c", "copy"]).arg(&file).stdin(Stdio::null());
     let reader = std::thread::spawn(move || finish(command, LIMIT));
     let one = |s: &Value| {

@@ -12,7 +12,7 @@ use stream_manager_core::hub::{Hub, HubItem, ReaderOptions};
 use stream_manager_core::rtp::{Packetizer, PacketizerOptions};
 use stream_manager_core::source::{Source, TestSource};
 use stream_manager_tests::client::Client;
-use stream_manager_tests::media::{assert_contiguous, check, counters, files};
+use stream_manager_tests::media::{assert_contiguous, check, counters, files, reading_rtsp};
 use stream_manager_tests::program::{OPEN_API, Server, clip, run, signal, wait};
 use tokio_util::sync::CancellationToken;
 
@@ -119,7 +119,7 @@ fn who_may_take_a_stream_over() {
     server.wait_for("cam/1", "running", LIMIT, |s| s["state"] == "running");
     let mut reader = Command::new("ffmpeg");
     let through = folder.path().join("through.mkv");
-    reader.args(["-v", "error", "-y", "-rtsp_transport", "tcp", "-i", &server.rtsp_url("cam/1")]);
+    reader.args(reading_rtsp(&server.rtsp_url("cam/1")));
     reader.args(["-t", "8", "-c", "copy"]).arg(&through).stdin(Stdio::null());
     let mut reader = reader.spawn().unwrap();
     let reads = |s: &serde_json::Value| {

@@ -12,6 +12,7 @@ use stream_manager_core::inference::{AnalysisSettings, CascadeConfig, MockBacken
 use stream_manager_core::manager::{Stream, StreamManager};
 use stream_manager_core::source::from_url;
 use stream_manager_tests::broker::Broker;
+use stream_manager_tests::media::reading_rtsp;
 use stream_manager_tests::program::{Server, finish, material, stream_manager};
 use stream_manager_tests::webhook::{Request, endpoint};
 use stream_manager_tests::{http, wait_until};
@@ -461,17 +462,7 @@ fn what_is_seen_goes_with_the_picture_in_every_way() {
     let xml = target.path().join("metadata.xml");
     wait_until("a person in the metadata", LIMIT, || {
         let mut ffmpeg = Command::new("timeout");
-        ffmpeg.args([
-            "30",
-            "ffmpeg",
-            "-v",
-            "error",
-            "-y",
-            "-rtsp_transport",
-            "tcp",
-            "-i",
-            &server.rtsp_url("door"),
-        ]);
+        ffmpeg.args(["30", "ffmpeg"]).args(reading_rtsp(&server.rtsp_url("door")));
         ffmpeg.args(["-t", "3", "-map", "0:d", "-c", "copy", "-f", "data"]).arg(&xml);
         finish(ffmpeg, LIMIT);
         std::fs::read_to_string(&xml).is_ok_and(|text| text.contains(">Human</tt:Type>"))

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::http::get;
-use stream_manager_tests::media::{counters, describe};
+use stream_manager_tests::media::{counters, describe, reading_rtsp};
 use stream_manager_tests::program::{Server, finish};
 use stream_manager_tests::whep::Client;
 
@@ -32,7 +32,7 @@ fn rests(server: &Server, id: &str) {
 
 fn copied(server: &Server, id: &str, seconds: &str, file: &Path) -> Value {
     let mut command = Command::new("ffmpeg");
-    command.args(["-v", "error", "-y", "-rtsp_transport", "tcp", "-i", &server.rtsp_url(id), "-t", seconds]);
+    command.args(reading_rtsp(&server.rtsp_url(id))).args(["-t", seconds]);
     command.args(["-c", "copy"]).arg(file);
     let output = finish(command, Duration::from_secs(60));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -9,6 +9,7 @@
 //! other against the same simulator. Processor time is the kernel's count for the recording processes alone.
 
 use clap::{Parser, ValueEnum};
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -46,6 +47,9 @@ struct Arguments {
     /// The model of the scenario infer
     #[arg(long)]
     model: Option<std::path::PathBuf>,
+    /// What the cameras show, over and over again, instead of snow
+    #[arg(long)]
+    video: Option<std::path::PathBuf>,
     /// A classifier that looks at each object that the model finds, once a second
     #[arg(long)]
     classifier: Option<std::path::PathBuf>,
@@ -113,8 +117,12 @@ async fn simulate(arguments: &Arguments) -> Result<(), Failure> {
     let (gop, height) = (arguments.gop, arguments.height);
     let (width, kbit) = (height * 16 / 9 / 2 * 2, 4000 * height / 1080 * height / 1080);
     let kbit = kbit.max(300);
-    let media =
-        tokio::task::spawn_blocking(move || Loop::encode(width, height, 25, gop, kbit, 10, false)).await?;
+    let video = arguments.video.clone();
+    let media = tokio::task::spawn_blocking(move || match video {
+        Some(path) => Loop::of_video(&path, width, height, 25, gop, kbit),
+        None => Loop::encode(width, height, 25, gop, kbit, 10, false),
+    })
+    .await?;
     let rate = media.bitrate();
     let spread = if arguments.in_phase { Duration::ZERO } else { Duration::from_secs(u64::from(gop) / 25) };
     let mischief = Mischief { spread, ..Mischief::default() };
@@ -179,6 +187,7 @@ fn start(
             if matches!(arguments.scenario, Scenario::Record) { "record" } else { "receive" },
         ])
         .args(if arguments.in_phase { &["--in-phase"][..] } else { &[] })
+        .args(arguments.video.iter().flat_map(|path| [OsStr::new("--video"), path.as_os_str()]))
         .args(more)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -57,9 +57,10 @@ pub(super) fn header_text(request: &Parts, name: header::HeaderName) -> &str {
     request.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
 }
 
-/// What a client calls itself, or nothing.
-pub(super) fn user_agent(request: &Parts) -> String {
-    header_text(request, header::USER_AGENT).chars().take(MAX_AGENT).collect()
+/// What a client calls itself.
+pub(super) fn user_agent(request: &Parts) -> Option<String> {
+    let agent = header_text(request, header::USER_AGENT);
+    (!agent.is_empty()).then(|| agent.chars().take(MAX_AGENT).collect())
 }
 
 /// The credentials of a request: Basic (RFC 7617), a bearer token (RFC 6750), which may be a name and a password, too, since
@@ -118,7 +119,7 @@ pub(super) async fn authorize_for(
         address: peer(request).ip().to_canonical(),
         protocol,
         query: request.uri.query(),
-        user_agent: Some(&agent),
+        user_agent: agent.as_deref(),
         credentials: &credentials,
     };
     let denied = match authorizer.authorize(&access).await {

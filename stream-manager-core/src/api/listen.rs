@@ -4,30 +4,19 @@
 
 use super::ApiState;
 use super::problem::Problem;
-use axum::extract::FromRequestParts;
+use super::websocket::{Goodbye, Outgoing, PING, SLOW, serve, upgrade};
 use axum::extract::Request;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{Message, WebSocket};
 use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::{SinkExt, StreamExt};
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
-/// A listener that takes nothing for this long is cut off.
-const SLOW: Duration = Duration::from_secs(10);
-/// How often a quiet connection is tried.
-const PING: Duration = Duration::from_secs(15);
-/// A WebSocket that has said nothing for this long is gone.
-const SILENCE: Duration = Duration::from_secs(45);
 /// What may wait for one listener by SSE.
 const QUEUE_LENGTH: usize = 64;
-/// The most that a client may send at once: it has nothing to say.
-const MAX_MESSAGE_BYTES: usize = 4096;
-
 /// What a listener is told: JSON, of some kind, with a number to go on behind if it has one.
 pub(super) struct Line {
     pub(super) id: Option<u64>,
@@ -58,56 +47,31 @@ pub(super) async fn listen(
         return Ok(by_sse(state, lines, closing, place));
     }
     let (mut parts, _) = request.into_parts();
-    let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, state)
-        .await
-        .map_err(|e| Problem::new(StatusCode::BAD_REQUEST, "invalid_upgrade", e.body_text()))?;
-    Ok(upgrade
-        .max_message_size(MAX_MESSAGE_BYTES)
-        .max_frame_size(MAX_MESSAGE_BYTES)
-        .on_upgrade(move |socket| by_websocket(socket, lines, closing, place)))
+    let told = Told { lines, closing };
+    Ok(upgrade(&mut parts).await?.on_upgrade(move |socket| by_websocket(socket, told, place)))
 }
 
-async fn by_websocket(
-    socket: WebSocket,
-    mut lines: impl Lines,
+/// What a listener by WebSocket is sent.
+struct Told<L> {
+    lines: L,
     closing: CancellationToken,
-    _place: OwnedSemaphorePermit,
-) {
-    let (mut sender, mut receiver) = socket.split();
-    let mut heard_at = Instant::now();
-    let mut ping = tokio::time::interval(PING);
-    let reason = loop {
-        let message = tokio::select! {
-            () = closing.cancelled() => break Some((1001, "the server is shutting down")),
-            line = lines.next() => match line {
-                None => break Some((1001, lines.end())),
-                Some(line) => Message::Text((&*line.json).into()),
+}
+
+impl<L: Lines> Outgoing for Told<L> {
+    async fn next(&mut self) -> Result<Vec<Message>, Goodbye> {
+        tokio::select! {
+            () = self.closing.cancelled() => Err(Goodbye::over("the server is shutting down")),
+            line = self.lines.next() => match line {
+                None => Err(Goodbye::over(self.lines.end())),
+                Some(line) => Ok(vec![Message::Text((&*line.json).into())]),
             },
-            message = receiver.next() => match message {
-                None | Some(Err(_) | Ok(Message::Close(_))) => break None,
-                Some(Ok(_)) => {
-                    heard_at = Instant::now();
-                    continue;
-                }
-            },
-            _ = ping.tick() => {
-                if heard_at.elapsed() >= SILENCE {
-                    break Some((1008, "no answer to pings"));
-                }
-                Message::Ping(Vec::new().into())
-            }
-        };
-        match tokio::time::timeout(SLOW, sender.send(message)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => break None,
-            Err(_) => break Some((1008, "too slow: nothing was taken for ten seconds")),
         }
-    };
-    if let Some((code, reason)) = reason {
-        tracing::debug!(code, reason, "a listener is cut off");
-        let frame = CloseFrame { code, reason: reason.into() };
-        // It may take as little as before.
-        let _ = tokio::time::timeout(Duration::from_secs(1), sender.send(Message::Close(Some(frame)))).await;
+    }
+}
+
+async fn by_websocket(socket: WebSocket, mut told: Told<impl Lines>, _place: OwnedSemaphorePermit) {
+    if let Some(goodbye) = serve(socket, &mut told).await {
+        tracing::debug!(reason = goodbye.reason, "a listener is cut off");
     }
 }
 

@@ -78,6 +78,7 @@ mod trace;
 mod view;
 #[cfg(feature = "webrtc")]
 mod webrtc;
+mod websocket;
 
 pub use crate::tls::TlsFiles;
 pub use ports::ServedPorts;

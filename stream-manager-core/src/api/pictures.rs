@@ -133,7 +133,7 @@ async fn endless(state: &ApiState, stream: &str, request: &Parts) -> Result<Resp
         stream: stream.into(),
         address: peer(request),
         user: grant.user,
-        user_agent: Some(user_agent(request)).filter(|agent| !agent.is_empty()),
+        user_agent: user_agent(request),
         transport: "http",
     };
     let guard = state.manager.sessions().open(new, Arc::new(stats));

@@ -186,7 +186,7 @@ async fn answer(state: &Arc<ApiState>, stream: &str, request: Parts) -> Result<R
         stream: stream.into(),
         address: peer(&request),
         user: grant.user,
-        user_agent: Some(user_agent(&request)).filter(|agent| !agent.is_empty()),
+        user_agent: user_agent(&request),
         transport: "http",
     };
     let guard = state.manager.sessions().open(new, Arc::new(stats));

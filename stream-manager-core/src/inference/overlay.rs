@@ -7,7 +7,7 @@ use super::annotate::draw;
 use crate::detection::{Detection, Detections, Region};
 use crate::frame::MediaTime;
 use crate::hub::{Hub, Seen};
-use crate::source::{Canvas, Painter};
+use crate::source::{Canvas, Drawing, Painter};
 use embedded_graphics::draw_target::DrawTarget;
 use embedded_graphics::geometry::{OriginDimensions, Size};
 use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
@@ -129,18 +129,19 @@ fn between(seen: &Detections, later: &Detections, part: f32) -> Vec<Detection> {
 }
 
 impl Painter for Overlay {
-    fn has(&self, pts: MediaTime) -> bool {
-        !self.known().at(pts).is_empty()
-    }
-
-    fn paint(&self, canvas: &mut Canvas<'_>, pts: MediaTime) {
+    fn drawing(&self, pts: MediaTime) -> Option<Drawing<'_>> {
         let mut shown = self.known().at(pts);
-        let (width, height) = (canvas.width() as f32, canvas.height() as f32);
-        for one in &mut shown {
-            // What is drawn in may have another size than what was analysed.
-            one.region = one.relative.map(|place| place.scaled(width, height));
+        if shown.is_empty() {
+            return None;
         }
-        draw(&mut Paper(canvas), &shown);
+        Some(Box::new(move |canvas| {
+            let (width, height) = (canvas.width() as f32, canvas.height() as f32);
+            for one in &mut shown {
+                // What is drawn in may have another size than what was analysed.
+                one.region = one.relative.map(|place| place.scaled(width, height));
+            }
+            draw(&mut Paper(canvas), &shown);
+        }))
     }
 
     fn hold(&self) -> Duration {
@@ -227,9 +228,9 @@ mod tests {
         let hub = Hub::default();
         let overlay = Overlay::new(&hub);
         hub.tell_seen(seen(40.0, Some(0), ms(0)), Instant::now());
-        assert!(overlay.has(ms(10)) && !overlay.has(ms(1500)));
+        assert!(overlay.drawing(ms(1500)).is_none());
         // Twice as large as what was analysed.
-        let drawn = with_canvas(400, 200, |canvas| overlay.paint(canvas, ms(10)));
+        let drawn = with_canvas(400, 200, overlay.drawing(ms(10)).unwrap());
         let at = |x: usize, y: usize| drawn[y * 400 + x];
         assert!(at(80, 100) > 0 && at(159, 100) > 0 && at(120, 119) > 0);
         assert_eq!((at(120, 100), at(78, 100), at(162, 100), at(120, 122)), (0, 0, 0, 0));

@@ -226,21 +226,20 @@ impl StreamManager {
         parent: &crate::hub::Hub,
         cancel: &CancellationToken,
     ) -> Result<Vec<StreamHandle>, ManagerError> {
-        let close_after = stream.on_demand.unwrap_or(CLOSE_RENDITION_AFTER);
+        let (hub, close_after) = (stream.hub, stream.on_demand.unwrap_or(CLOSE_RENDITION_AFTER));
+        let launch = |child: Stream| {
+            let child = child.hub(hub).on_demand(close_after);
+            let kin = Kin { by_pattern: false, parent: Some((cancel, parent)) };
+            self.launch(child.checked_id()?, child, kin)
+        };
         let mut made = Vec::new();
         for (name, rendition) in std::mem::take(&mut stream.renditions) {
-            let child = Stream::builder(format!("{id}/{name}"))
-                .source(TranscodeSource::new(parent.clone()).rendition(rendition))
-                .hub(stream.hub)
-                .on_demand(close_after);
-            let kin = Kin { by_pattern: false, parent: Some((cancel, parent)) };
-            made.push(self.launch(child.checked_id()?, child, kin)?);
+            let source = TranscodeSource::new(parent.clone()).rendition(rendition);
+            made.push(launch(Stream::builder(format!("{id}/{name}")).source(source))?);
         }
         for (name, source) in std::mem::take(&mut stream.variants) {
             let child = Stream::builder(format!("{id}/{name}")).boxed_source(source);
-            let child = child.hub(stream.hub).retry(stream.retry).on_demand(close_after);
-            let kin = Kin { by_pattern: false, parent: Some((cancel, parent)) };
-            made.push(self.launch(child.checked_id()?, child, kin)?);
+            made.push(launch(child.retry(stream.retry))?);
         }
         #[cfg(feature = "inference")]
         {
@@ -252,10 +251,7 @@ impl StreamManager {
                 let overlay = Arc::new(crate::inference::Overlay::new(parent));
                 let source =
                     TranscodeSource::new(parent.clone()).rendition(Default::default()).paint(overlay);
-                let child = Stream::builder(annotated.as_str()).source(source);
-                let child = child.hub(stream.hub).on_demand(close_after);
-                let kin = Kin { by_pattern: false, parent: Some((cancel, parent)) };
-                made.push(self.launch(annotated, child, kin)?);
+                made.push(launch(Stream::builder(annotated.as_str()).source(source))?);
             }
         }
         Ok(made)

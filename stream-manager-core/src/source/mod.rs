@@ -69,7 +69,7 @@ pub use address::{AddressError, SourceOptions, from_url, from_url_with};
 pub use exec::ExecSource;
 pub use launch::LaunchSource;
 pub use network::NetworkSource;
-pub use paint::{Canvas, Painter};
+pub use paint::{Canvas, Drawing, Painter};
 pub use pipeline::{PipelineSource, from_pipeline};
 pub use publish::{Publication, PublishError, PublishSlot, PublishSource};
 pub use rtsp::{RtspSource, RtspTransport, SourceTransport};

@@ -15,13 +15,14 @@ const CANVAS: &str = "canvas";
 pub(super) const CHAIN: &str =
     "videoconvert ! capsfilter caps=\"video/x-raw,format=I420\" ! identity name=canvas ! ";
 
+/// What is drawn into one picture.
+pub type Drawing<'a> = Box<dyn FnOnce(&mut Canvas<'_>) + 'a>;
+
 /// Draws into pictures.
 pub trait Painter: Send + Sync + 'static {
-    /// Whether there is something to draw into the picture of this time. One that is left as it is costs nothing.
-    fn has(&self, pts: MediaTime) -> bool;
-
-    /// Draws into the picture of this time. Called on a thread of GStreamer's, for every picture in turn.
-    fn paint(&self, canvas: &mut Canvas<'_>, pts: MediaTime);
+    /// What is to be drawn into the picture of this time. One that is left as it is costs nothing. Called on a thread of GStreamer's,
+    /// for every picture in turn.
+    fn drawing(&self, pts: MediaTime) -> Option<Drawing<'_>>;
 
     /// For how long pictures are held back before they are decoded, so that what is to be drawn is known by then. Asked for each of
     /// them; a second at most.
@@ -94,15 +95,15 @@ pub(super) fn paint_in(bin: &gst::Bin, painter: Arc<dyn Painter>, origin: MediaT
         if let (Some(video), Some(buffer)) = (video, info.buffer_mut()) {
             let since = buffer.pts().map_or(0, gst::ClockTime::nseconds);
             let pts = origin + Duration::from_nanos(since);
-            if painter.has(pts) {
-                paint(&*painter, buffer.make_mut(), &video, pts);
+            if let Some(drawing) = painter.drawing(pts) {
+                draw_in(buffer.make_mut(), &video, drawing);
             }
         }
         gst::PadProbeReturn::Ok
     });
 }
 
-fn paint(painter: &dyn Painter, buffer: &mut gst::BufferRef, video: &gst_video::VideoInfo, pts: MediaTime) {
+fn draw_in(buffer: &mut gst::BufferRef, video: &gst_video::VideoInfo, drawing: Drawing<'_>) {
     // The decoder may still need its picture: what is written to is a copy then, which GStreamer makes.
     let Ok(mut frame) = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, video) else { return };
     let size = (frame.width() as usize, frame.height() as usize);
@@ -112,8 +113,7 @@ fn paint(painter: &dyn Painter, buffer: &mut gst::BufferRef, video: &gst_video::
     }
     let bt709 = video.colorimetry().matrix() == gst_video::VideoColorMatrix::Bt709;
     let [y, u, v, _] = frame.planes_data_mut();
-    let mut canvas = Canvas { width: size.0, height: size.1, planes: [y, u, v], strides, bt709 };
-    painter.paint(&mut canvas, pts);
+    drawing(&mut Canvas { width: size.0, height: size.1, planes: [y, u, v], strides, bt709 });
 }
 
 /// A canvas of memory, for tests of what is drawn.

@@ -14,10 +14,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 fn client(request: &Parts, address: IpAddr, stream: &str, protocol: &'static str) -> Client {
-    let agent = user_agent(request);
     Client {
         address,
-        agent,
+        agent: user_agent(request).unwrap_or_default(),
         proof: header_text(request, header::AUTHORIZATION).to_owned(),
         stream: stream.to_owned(),
         protocol,

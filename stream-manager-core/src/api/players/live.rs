@@ -1,34 +1,25 @@
 //! `live.mp4`: endless fMP4 over HTTP, and over a WebSocket for Media Source Extensions.
 
 use super::super::ApiState;
-use super::super::access::{Refused, authorize, peer};
+use super::super::access::{Refused, authorize, peer, user_agent};
 use super::super::problem::Problem;
+use super::super::websocket::{Goodbye, Outgoing, serve, upgrade};
 use super::access::presentation;
 use crate::auth::Action;
 use crate::hls::{LiveItem, LiveReader, LiveTracks, PackagerUse};
 use crate::session::{NewSession, SessionGuard, SessionKind, SessionStats};
 use axum::body::Body;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{FromRequestParts, Request};
+use axum::extract::Request;
+use axum::extract::ws::{Message, WebSocket};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::StreamExt;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
-
-/// A WebSocket that takes nothing for this long is cut off.
-const SLOW: Duration = Duration::from_secs(10);
-/// How often a WebSocket is tried.
-const PING: Duration = Duration::from_secs(15);
-/// A WebSocket that has said nothing for this long is gone.
-const SILENCE: Duration = Duration::from_secs(45);
-/// The most that a client may send at once: it has nothing to say.
-const MAX_MESSAGE_BYTES: usize = 4096;
 
 /// Somebody who reads along.
 struct Viewing {
@@ -42,7 +33,7 @@ struct Viewing {
 
 impl Viewing {
     /// The next parts; `None` when it is over.
-    async fn next(&mut self) -> Option<Vec<LiveItem>> {
+    async fn items(&mut self) -> Option<Vec<LiveItem>> {
         let kicked = self.guard.kick_token();
         let items = tokio::select! {
             () = self.closing.cancelled() => None,
@@ -92,14 +83,13 @@ async fn answer(state: &Arc<ApiState>, stream: &str, mut request: Parts) -> Resu
         dropped_frames: counted.1.load(Ordering::Relaxed),
         ..SessionStats::default()
     });
-    let agent = request.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok());
     let new = NewSession {
         protocol,
         kind: SessionKind::Reader,
         stream: stream.into(),
         address: peer(&request),
         user: grant.user,
-        user_agent: agent.map(|agent| agent.chars().take(200).collect()),
+        user_agent: user_agent(&request),
         transport: if by_websocket { "websocket" } else { "http" },
     };
     let guard = state.manager.sessions().open(new, stats);
@@ -110,10 +100,7 @@ async fn answer(state: &Arc<ApiState>, stream: &str, mut request: Parts) -> Resu
         let headers = [(header::CONTENT_TYPE, HeaderValue::from_static("video/mp4"))];
         return Ok((headers, Body::from_stream(chunks(viewing))).into_response());
     }
-    let upgrade = WebSocketUpgrade::from_request_parts(&mut request, state)
-        .await
-        .map_err(|e| Problem::new(StatusCode::BAD_REQUEST, "invalid_upgrade", e.body_text()))?;
-    let upgrade = upgrade.max_message_size(MAX_MESSAGE_BYTES).max_frame_size(MAX_MESSAGE_BYTES);
+    let upgrade = upgrade(&mut request).await?;
     Ok(upgrade.on_upgrade(move |socket| over_websocket(socket, viewing)))
 }
 
@@ -121,7 +108,7 @@ async fn answer(state: &Arc<ApiState>, stream: &str, mut request: Parts) -> Resu
 /// MP4 has no words for in mid-stream.
 fn chunks(viewing: Viewing) -> impl futures_util::Stream<Item = Result<Bytes, Infallible>> {
     let batches = futures_util::stream::unfold((viewing, false), |(mut viewing, begun)| async move {
-        let items = viewing.next().await?;
+        let items = viewing.items().await?;
         let mut out = Vec::with_capacity(items.len() + 1);
         let mut begun = begun;
         for item in &items {
@@ -159,65 +146,33 @@ fn told(tracks: &LiveTracks) -> String {
 
 /// What goes out over a WebSocket: for each set of tracks a text `{"mime": …, "start_pts_secs": …}`, then its initialization segment and
 /// parts, as binary messages that are pieces of one row of bytes.
-async fn over_websocket(socket: WebSocket, mut viewing: Viewing) {
-    let (mut sender, mut receiver) = socket.split();
-    let mut heard_at = Instant::now();
-    let mut ping = tokio::time::interval(PING);
-    let reason: Option<(u16, &str)> = 'connection: loop {
-        let messages: Vec<Message> = tokio::select! {
-            items = viewing.next() => {
-                let Some(items) = items else { break Some((1001, "the stream or the session has ended")) };
-                let mut messages = Vec::with_capacity(items.len() + 2);
-                for item in &items {
-                    match viewing.reader.tracks_before(item) {
-                        Ok(None) => {}
-                        Ok(Some(tracks)) => {
-                            let told = told(&tracks);
-                            messages.push(Message::Text(told.into()));
-                            messages.push(Message::Binary(tracks.init));
-                        }
-                        Err(error) => {
-                            tracing::warn!(%error, "tracks cannot be written");
-                            break 'connection Some((1011, "the tracks cannot be written"));
-                        }
-                    }
-                    if let Some(part) = viewing.reader.pieces(item) {
-                        viewing.sent(part.header.len() + part.payload.len());
-                        messages.extend([Message::Binary(part.header), Message::Binary(part.payload)]);
-                    }
+impl Outgoing for Viewing {
+    async fn next(&mut self) -> Result<Vec<Message>, Goodbye> {
+        let items = self.items().await.ok_or(Goodbye::over("the stream or the session has ended"))?;
+        let mut messages = Vec::with_capacity(items.len() + 2);
+        for item in &items {
+            match self.reader.tracks_before(item) {
+                Ok(None) => {}
+                Ok(Some(tracks)) => {
+                    messages.push(Message::Text(told(&tracks).into()));
+                    messages.push(Message::Binary(tracks.init));
                 }
-                messages
-            }
-            message = receiver.next() => match message {
-                None | Some(Err(_) | Ok(Message::Close(_))) => break None,
-                Some(Ok(_)) => {
-                    heard_at = Instant::now();
-                    continue;
+                Err(error) => {
+                    tracing::warn!(%error, "tracks cannot be written");
+                    return Err(Goodbye::failed("the tracks cannot be written"));
                 }
-            },
-            _ = ping.tick() => {
-                if heard_at.elapsed() >= SILENCE {
-                    break Some((1008, "no answer to pings"));
-                }
-                vec![Message::Ping(Vec::new().into())]
             }
-        };
-        let sending = async {
-            for message in messages {
-                sender.feed(message).await?;
+            if let Some(part) = self.reader.pieces(item) {
+                self.sent(part.header.len() + part.payload.len());
+                messages.extend([Message::Binary(part.header), Message::Binary(part.payload)]);
             }
-            sender.flush().await
-        };
-        match tokio::time::timeout(SLOW, sending).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => break None,
-            Err(_) => break Some((1008, "too slow: not everything was taken within ten seconds")),
         }
-    };
-    if let Some((code, reason)) = reason {
-        viewing.guard.ends_because(reason);
-        let frame = CloseFrame { code, reason: reason.into() };
-        // It may take as little as before.
-        let _ = tokio::time::timeout(Duration::from_secs(1), sender.send(Message::Close(Some(frame)))).await;
+        Ok(messages)
+    }
+}
+
+async fn over_websocket(socket: WebSocket, mut viewing: Viewing) {
+    if let Some(goodbye) = serve(socket, &mut viewing).await {
+        viewing.guard.ends_because(goodbye.reason);
     }
 }

@@ -262,13 +262,12 @@ async fn post(
 ) -> Result<Response, Refused> {
     let grant = authorize(state, request, stream, action, "webrtc").await?;
     let offer = text(request, body, SDP).await?;
-    let agent = user_agent(request);
     let session = SessionRequest {
         offer: &offer,
         stream: stream.into(),
         peer: peer(request),
         user: grant.user,
-        user_agent: (!agent.is_empty()).then_some(agent),
+        user_agent: user_agent(request),
     };
     let opened = match action {
         Action::Publish => server.publish(session, slot(state, stream)?).await,

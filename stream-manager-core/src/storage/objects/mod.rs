@@ -7,6 +7,7 @@
 //! A database beside that of recordings, so that a storm of events holds up no segment. A damaged one is put aside and begun anew: no
 //! recording hangs on it. Whatever was there when the program was killed is ended when it starts again.
 
+mod find;
 mod query;
 mod write;
 
@@ -85,6 +86,9 @@ CREATE TABLE counts (
   PRIMARY KEY (stream, hour, place, action, label)
 ) WITHOUT ROWID;
 CREATE TABLE heat (stream INTEGER NOT NULL, hour INTEGER NOT NULL, cells BLOB NOT NULL, PRIMARY KEY (stream, hour)) WITHOUT ROWID;
+", "
+-- What hardly any has is not looked for among all.
+CREATE INDEX objects_by_score ON objects (score, begin, label, stream);
 "];
 
 /// The version that this program writes.

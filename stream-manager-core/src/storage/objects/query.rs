@@ -1,12 +1,13 @@
 //! What is looked for.
 
+use super::find::find;
 use super::{BUSY_TIMEOUT, OBJECTS_FILE, ObjectStore, ObjectsError, VERSION};
 use crate::frame::WallTime;
 use crate::object::{ObjectEvent, SceneEvent};
 use crate::shape::{Point, contains};
 use crate::storage::index::TimeRange;
 use rusqlite::types::Value;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params, params_from_iter};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::path::Path;
@@ -137,101 +138,11 @@ impl HeatMap {
     }
 }
 
-fn list(names: &[String]) -> Value {
+pub(super) fn list(names: &[String]) -> Value {
     Value::from(serde_json::to_string(names).unwrap_or_default())
 }
 
-/// Conditions and what stands in them.
-struct Conditions {
-    text: String,
-    values: Vec<Value>,
-}
-
-impl Conditions {
-    fn and(&mut self, condition: &str, value: impl Into<Value>) {
-        self.values.push(value.into());
-        self.text += " AND ";
-        self.text += &condition.replace('?', &format!("?{}", self.values.len()));
-    }
-}
-
-/// The numbers of names that are known, by patterns in which `*` stands for anything.
-fn numbers(connection: &Connection, patterns: &[String]) -> rusqlite::Result<Vec<i64>> {
-    let sql =
-        "SELECT n.id FROM names n WHERE EXISTS (SELECT 1 FROM json_each(?1) p WHERE n.name GLOB p.value)";
-    connection.prepare_cached(sql)?.query_map([list(patterns)], |row| row.get(0))?.collect()
-}
-
-/// The numbers of exactly these names.
-fn exact(connection: &Connection, names: &[String]) -> rusqlite::Result<Vec<i64>> {
-    let sql = "SELECT n.id FROM names n WHERE n.name IN (SELECT value FROM json_each(?1))";
-    connection.prepare_cached(sql)?.query_map([list(names)], |row| row.get(0))?.collect()
-}
-
-fn find(connection: &Connection, filter: &ObjectFilter, limit: usize) -> rusqlite::Result<Vec<ObjectRow>> {
-    // By numbers, so that an index answers alone; a name that is not known is nobody's.
-    let streams = if filter.streams.is_empty() { None } else { Some(numbers(connection, &filter.streams)?) };
-    let labels = if filter.labels.is_empty() { None } else { Some(exact(connection, &filter.labels)?) };
-    let zones = if filter.zones.is_empty() { None } else { Some(exact(connection, &filter.zones)?) };
-    if [&streams, &labels, &zones].into_iter().flatten().any(Vec::is_empty) {
-        return Ok(Vec::new());
-    }
-    let from = match &zones {
-        Some(zones) if zones.len() == 1 => "visits",
-        _ => "objects",
-    };
-    let id = if from == "visits" { "t.object" } else { "t.id" };
-    let mut conditions = Conditions { text: "t.begin >= ?1 AND t.begin < ?2".into(), values: Vec::new() };
-    conditions.values.push(filter.range.start.as_unix_nanos().into());
-    conditions.values.push(filter.range.end.as_unix_nanos().into());
-    let mut among = |column: &str, numbers: &[i64]| match numbers {
-        [one] => conditions.and(&format!("t.{column} = ?"), *one),
-        many => {
-            let many = serde_json::to_string(many).unwrap_or_default();
-            // In order of time, until there are enough: with an index for each of many, all of them would be sorted first.
-            conditions.and(&format!("+t.{column} IN (SELECT value FROM json_each(?))"), many);
-        }
-    };
-    if let Some(streams) = &streams {
-        among("stream", streams);
-    }
-    if let Some(labels) = &labels {
-        among("label", labels);
-    }
-    match &zones {
-        Some(zones) if zones.len() == 1 => among("zone", zones),
-        Some(zones) => conditions.and(
-            "EXISTS (SELECT 1 FROM visits v WHERE v.object = t.id AND v.zone IN (SELECT value FROM json_each(?)))",
-            serde_json::to_string(zones).unwrap_or_default(),
-        ),
-        None => {}
-    }
-    if filter.min_score > 0.0 {
-        conditions.and("t.score >= ?", f64::from(filter.min_score));
-    }
-    let (order, than) = if filter.newest_first { ("DESC", "<") } else { ("ASC", ">") };
-    if let Some((time, number)) = filter.after {
-        let (time, number) = (time.as_unix_nanos(), i64::try_from(number).unwrap_or(i64::MAX));
-        conditions.values.extend([time.into(), number.into()]);
-        let (time, number) = (conditions.values.len() - 1, conditions.values.len());
-        conditions.text += &format!(" AND (t.begin, {id}) {than} (?{time}, ?{number})");
-    }
-    conditions.values.push(i64::try_from(limit).unwrap_or(i64::MAX).into());
-    // First which, by an index alone, then what.
-    let sql = format!(
-        "SELECT o.id, s.name, o.json, EXISTS (SELECT 1 FROM pictures p WHERE p.object = o.id) \
-         FROM (SELECT {id} AS found FROM {from} t WHERE {} ORDER BY t.begin {order}, {id} {order} LIMIT ?{}) \
-         JOIN objects o ON o.id = found JOIN names s ON s.id = o.stream ORDER BY o.begin {order}, o.id {order}",
-        conditions.text,
-        conditions.values.len()
-    );
-    let mut statement = connection.prepare_cached(&sql)?;
-    let rows = statement.query_map(params_from_iter(conditions.values), object)?;
-    // One that cannot be read any more is none that stops the others.
-    rows.filter_map(Result::transpose).collect()
-}
-
-fn object(row: &Row<'_>) -> rusqlite::Result<Option<ObjectRow>> {
+pub(super) fn object(row: &Row<'_>) -> rusqlite::Result<Option<ObjectRow>> {
     let (id, stream): (i64, String) = (row.get(0)?, row.get(1)?);
     let Ok(event) = serde_json::from_str(&row.get::<_, String>(2)?) else { return Ok(None) };
     Ok(Some(ObjectRow { id: id.unsigned_abs(), stream: stream.into(), has_picture: row.get(3)?, event }))

@@ -119,6 +119,66 @@ async fn objects_are_found_by_what_is_known_of_them() {
     assert_eq!(names(&store, ObjectFilter { zones: strings(&["grass"]), ..all() }).await, ["c"]);
 }
 
+/// Whatever the way, what is found is what a look at each of them finds.
+#[test]
+fn all_ways_lead_to_the_same() {
+    use proptest::prelude::*;
+    let (zones, labels, streams) =
+        (["step", "grass", "pool"], ["person", "car", "dog"], ["door", "yard/a", "yard/b"]);
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let (store, _) = ObjectStore::open(folder.path()).unwrap();
+    let mut kept = Vec::new();
+    for number in 0..240_usize {
+        let within: Vec<&str> = zones
+            .iter()
+            .enumerate()
+            .filter(|(bit, _)| ((number * 7) >> bit) & 1 == 1)
+            .map(|(_, zone)| *zone)
+            .collect();
+        // Some begin at the same moment.
+        let (label, score) = (labels[number * 5 % 11 % 3], (number * 37 % 100) as f32 / 100.0);
+        let event = seen(&format!("o{number}"), label, (number / 3) as f64, score, &within);
+        let stream = streams[number * 3 % 7 % 3];
+        store.object(&stream.into(), &event);
+        kept.push((stream, number as u64 + 1, event));
+    }
+    runtime.block_on(store.flush()).unwrap();
+    let some = |names: &'static [&'static str]| proptest::sample::subsequence(names, 0..=names.len());
+    let (a, b, c) = (
+        some(&["step", "grass", "pool"]),
+        some(&["person", "car", "dog"]),
+        some(&["door", "yard/*", "yard/b"]),
+    );
+    let connection = super::open(&folder.path().join(OBJECTS_FILE)).unwrap();
+    proptest!(|(zones in a, labels in b, streams in c, score in 0..100_u32, newest_first: bool, times in (0..80_u32, 0..80_u32),
+                after in proptest::option::of((0..80_u32, 0..240_u64)), limit in 1..30_usize, many in 1..200_i64)| {
+        let strings = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        let range = TimeRange::new(at(f64::from(times.0)), at(f64::from(times.1))).unwrap_or(TimeRange::ALL);
+        let min_score = score.saturating_sub(30) as f32 / 100.0;
+        let after = after.map(|(secs, id)| (at(f64::from(secs)), id));
+        let filter = ObjectFilter {
+            zones: strings(&zones), labels: strings(&labels), streams: strings(&streams), min_score, range, newest_first, after,
+        };
+        let behind = |(_, id, event): &&(&str, u64, ObjectEvent)| after.is_none_or(|after| {
+            if newest_first { (event.begin, *id) < after } else { (event.begin, *id) > after }
+        });
+        let mut expected: Vec<(WallTime, u64)> = kept.iter().filter(behind).filter(|(stream, _, event)| {
+            (zones.is_empty() || zones.iter().any(|zone| event.zones.iter().any(|within| &**within == *zone)))
+                && (labels.is_empty() || labels.contains(&&*event.label))
+                && (streams.is_empty() || streams.iter().any(|one| one == stream || (*one == "yard/*" && stream.starts_with("yard/"))))
+                && event.best_score >= min_score && event.begin >= range.start && event.begin < range.end
+        }).map(|(_, id, event)| (event.begin, *id)).collect();
+        expected.sort_unstable();
+        if newest_first {
+            expected.reverse();
+        }
+        expected.truncate(limit);
+        let found = super::find::find_with(&connection, &filter, limit, [many, many]).unwrap();
+        prop_assert_eq!(found.iter().map(|row| (row.event.begin, row.id)).collect::<Vec<_>>(), expected, "{:?}", filter);
+    });
+}
+
 #[tokio::test]
 async fn what_was_there_when_the_program_was_killed_has_ended() {
     let folder = tempfile::tempdir().unwrap();

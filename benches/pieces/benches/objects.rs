@@ -76,8 +76,16 @@ fn following(c: &mut Criterion) {
 fn event(number: i64) -> (Arc<str>, ObjectEvent) {
     let begin = BEGIN * 1000 + number * 7776;
     let time = |millis: i64| WallTime::from_unix_nanos(millis * 1_000_000);
-    let label = ["person", "person", "person", "car", "dog", "bicycle"][(number % 6) as usize];
-    let zones: &[&str] = [&["door"][..], &["yard", "door"], &[], &["street"]][(number % 4) as usize];
+    let label = match number % 100_000 {
+        5 => "horse",
+        6 => "bear",
+        _ => ["person", "person", "person", "car", "dog", "bicycle"][(number % 6) as usize],
+    };
+    let zones: &[&str] = match number % 100_000 {
+        7 => &["gate"],
+        9 => &["gate", "pool"],
+        _ => [&["door"][..], &["yard", "door"], &[], &["street"]][(number % 4) as usize],
+    };
     let event = json!({
         "phase": "end", "object": format!("o{number}"), "track": number, "label": label, "score": 0.7,
         "best_score": 0.5 + (number % 500) as f64 / 1000.0, "box": [0.1, 0.2, 0.3, 0.6], "velocity": [0.0, 0.0],
@@ -131,6 +139,16 @@ fn searching(c: &mut Criterion) {
         ),
         ("a score that hardly any has", ObjectFilter { min_score: 0.9985, ..all() }),
         ("a score that none has", ObjectFilter { min_score: 0.9999, ..all() }),
+        (
+            "people of a score that none has",
+            ObjectFilter { labels: strings(&["person"]), min_score: 0.9999, ..all() },
+        ),
+        ("of two rare labels", ObjectFilter { labels: strings(&["horse", "bear"]), ..all() }),
+        ("in two zones where hardly any are", ObjectFilter { zones: strings(&["gate", "pool"]), ..all() }),
+        (
+            "a rare label of all cameras by name",
+            ObjectFilter { labels: strings(&["bear"]), streams: strings(&["camera-*"]), ..all() },
+        ),
         (
             "of a label that none of the camera has",
             ObjectFilter { labels: strings(&["bicycle"]), streams: strings(&["camera-4"]), ..all() },
