@@ -96,12 +96,17 @@ impl Wanted<'_> {
             );
             let mut found = 0;
             for number in numbers {
+                // Not further than it takes to know which is less.
+                let left = best.0 - found;
+                if left <= 0 {
+                    break;
+                }
                 found += connection
                     .prepare_cached(&sql)?
-                    .query_row((number, start, end, many), |row| row.get::<_, i64>(0))?;
+                    .query_row((number, start, end, left), |row| row.get::<_, i64>(0))?;
             }
             if found < best.0 || best.1 == Way::Time {
-                best = (found.min(many), way);
+                best = (found, way);
             }
         }
         if self.filter.min_score > 0.0 {
