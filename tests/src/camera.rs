@@ -195,6 +195,7 @@ impl Camera {
                     let pool = rtsp::RTSPThreadPool::new();
                     pool.set_max_threads(0);
                     server.set_thread_pool(Some(&pool));
+                    outlive_their_end(&server, &context);
                     server.set_address("127.0.0.1");
                     server.set_service(&port.to_string());
                     let mounts = server.mount_points().unwrap();
@@ -263,6 +264,23 @@ impl Drop for Camera {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A client that is told to go is closed by an idle source of gst-rtsp-server's that holds no reference; one that goes by itself at
+/// that moment would be gone by then. Each stays until such a source has had its turn.
+fn outlive_their_end(server: &rtsp::RTSPServer, context: &glib::MainContext) {
+    let context = context.clone();
+    server.connect_client_connected(move |_, client| {
+        let context = context.clone();
+        client.connect_closed(move |client| {
+            let client = client.clone();
+            let last = glib::idle_source_new(None, glib::Priority::LOW, move || {
+                let _stays = &client;
+                glib::ControlFlow::Break
+            });
+            last.attach(Some(&context));
+        });
+    });
 }
 
 fn make_factory(

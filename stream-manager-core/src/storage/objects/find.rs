@@ -152,7 +152,7 @@ impl Wanted<'_> {
                 ),
             ),
         ] {
-            if let Some(numbers) = self.numbers(other).filter(|_| other != way || number.is_none()) {
+            if let Some(numbers) = self.numbers(other).filter(|_| other != way) {
                 and(&condition, of(numbers));
             }
         }
