@@ -29,7 +29,7 @@ enum Way {
 }
 
 impl Way {
-    /// What is read, in which the number that is looked for is called `column`, and the object's number.
+    /// What is read, what of it is looked for, and the object's number.
     fn table(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Way::Zone => ("visits t", "t.zone", "t.object"),
