@@ -105,6 +105,7 @@ impl Loop {
                 frame.extend_from_slice(&map);
             }
         }
+        assert!(!made.frames.is_empty(), "there is nothing in {source}");
         let caps = pipeline.by_name("pay").unwrap().static_pad("src").unwrap().current_caps().unwrap();
         let caps = caps.structure(0).unwrap();
         let sets: String = caps.get("sprop-parameter-sets").unwrap();
@@ -114,7 +115,6 @@ impl Loop {
              a=fmtp:96 packetization-mode=1;profile-level-id={profile};sprop-parameter-sets={sets}\r\na=control:track1\r\n"
         );
         pipeline.set_state(gst::State::Null).unwrap();
-        assert!(!made.frames.is_empty(), "there is nothing in {source}");
         made
     }
 

@@ -124,6 +124,9 @@ fn ids_are_taken_once() {
         json!({"id": "other", "source_url": "test://ball", "transcode": all})
     };
     assert_eq!(create(with(&["small"])), (422, "/transcode".into()));
+    let sub = json!([{"name": "small", "source_url": "test://ball"}]);
+    let with_sub = json!({"id": "other", "source_url": "test://ball", "variants": sub});
+    assert_eq!(create(with_sub), (422, "/variants".into()));
     assert_eq!(create(with(&["a/b"])), (422, "/transcode".into()));
     assert_eq!(create(with(&["a", "a"])), (422, "/transcode".into()));
     assert_eq!(

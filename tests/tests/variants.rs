@@ -135,7 +135,7 @@ fn what_makes_no_sense_is_said() {
         (format!("{stream}{good}[[streams.transcode]]\nname = \"sub\"\n"), "the name \"sub\" is taken"),
         (
             format!("{stream}{good}[[streams]]\nid = \"cam/sub\"\nsource_url = \"test://ball\"\n"),
-            "is the id of what is made of another stream by transcode, variants or inference.annotated",
+            "is the id of what is made of another stream by transcode, variants or inference.annotated; expected another one",
         ),
         (format!("{stream}[streams.recording]\nvariant = \"sub\"\n"), "expected one of: none"),
         (

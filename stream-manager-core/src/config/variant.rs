@@ -30,12 +30,12 @@ pub struct VariantConfig {
 }
 
 impl StreamConfig {
-    /// The ids of the streams that are made of this one.
-    pub fn derived_ids(&self, defaults: &Defaults) -> impl Iterator<Item = String> + '_ {
+    /// The ids of the streams that are made of this one, each behind the JSON pointer of what has it made.
+    pub fn derived_ids(&self, defaults: &Defaults) -> impl Iterator<Item = (&'static str, String)> + '_ {
         let annotated = self.inference.resolve(&defaults.inference).is_annotated();
-        let annotated = annotated.then(|| format!("{}/{ANNOTATED}", self.id));
-        let made = self.transcode.iter().map(|rendition| rendition.id(&self.id)).chain(self.variant_ids());
-        made.chain(annotated)
+        let annotated = annotated.then(|| ("/inference/annotated", format!("{}/{ANNOTATED}", self.id)));
+        let transcoded = self.transcode.iter().map(|rendition| ("/transcode", rendition.id(&self.id)));
+        transcoded.chain(self.variant_ids().map(|id| ("/variants", id))).chain(annotated)
     }
 
     /// The ids of its variants.

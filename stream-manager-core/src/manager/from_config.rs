@@ -447,8 +447,12 @@ fn is_directory(whole: &Config, name: &str) -> bool {
 /// an id that an earlier one has.
 pub fn check_streams(config: &Config) -> Vec<(usize, BuildError)> {
     let mut seen = std::collections::HashSet::new();
-    let made: std::collections::HashSet<String> =
-        config.streams.iter().flat_map(|stream| stream.derived_ids(&config.defaults)).collect();
+    let made: std::collections::HashSet<String> = config
+        .streams
+        .iter()
+        .flat_map(|stream| stream.derived_ids(&config.defaults))
+        .map(|(_, id)| id)
+        .collect();
     let mut errors = Vec::new();
     for (index, stream) in config.streams.iter().enumerate() {
         if let Err(error) = check_stream(stream, config) {

@@ -222,18 +222,15 @@ impl<'a> Plan<'a> {
         let taken =
             |pointer: &str, problem: String| ManagerError::Invalid { pointer: pointer.into(), problem };
         let defaults = &self.config.defaults;
-        if let Some(made) = config.derived_ids(defaults).find(|made| self.get(made).is_some()) {
-            let named = config.transcode.iter().any(|one| one.id(&config.id) == made);
-            let annotated = !named && made.ends_with(&format!("/{}", crate::config::ANNOTATED));
-            let (pointer, right) = match annotated {
-                true => ("/inference/annotated", "false"),
-                false => ("/transcode", "another name"),
-            };
+        let clash = config.derived_ids(defaults).find(|(_, made)| self.get(made).is_some());
+        if let Some((pointer, made)) = clash {
+            let right = if pointer == "/inference/annotated" { "false" } else { "another name" };
             let problem = format!("\"{made}\" is the id of another stream already; expected {right}");
             return Err(taken(pointer, problem));
         }
         let parent = config.id.rsplit_once('/').and_then(|(parent, _)| self.get(parent));
-        if parent.is_some_and(|parent| parent.config.derived_ids(defaults).any(|made| made == config.id)) {
+        if parent.is_some_and(|parent| parent.config.derived_ids(defaults).any(|(_, made)| made == config.id))
+        {
             return Err(ManagerError::Exists(shown(&config.id)));
         }
         Ok(config)
