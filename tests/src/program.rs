@@ -3,7 +3,7 @@
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -76,8 +76,19 @@ pub fn finish(mut command: Command, limit: Duration) -> Output {
         stderr.read_to_end(&mut data).unwrap();
         data
     });
-    let status = wait(&mut child, limit);
-    Output { status, stdout: out.join().unwrap(), stderr: err.join().unwrap() }
+    let status = ended_within(&mut child, limit);
+    let (stdout, stderr) = (out.join().unwrap(), err.join().unwrap());
+    let said = || String::from_utf8_lossy(&stderr).into_owned();
+    let status = status.unwrap_or_else(|| panic!("it did not end within {limit:?}: {command:?}\n{}", said()));
+    Output { status, stdout, stderr }
+}
+
+/// Runs a `gst-launch-1.0` that reads by RTSP to its end, or panics if it complains of anything but itself: closing
+/// interrupts the PAUSE that it has just begun (`rtspsrc` of GStreamer 1.22), which it then calls an error.
+pub fn finish_reading(command: Command, limit: Duration, what: &str) {
+    let output = finish(command, limit);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() || said.contains("gst_rtspsrc_pause ()"), "{what}: {said}");
 }
 
 /// The folder with real models and videos, if it and ONNX Runtime are here; says so if not.
@@ -159,15 +170,21 @@ pub fn nginx_rtmp(folder: &Path) -> Option<(Program, u16)> {
 }
 
 /// Waits for a process to end, or ends it and panics.
-pub fn wait(child: &mut Child, limit: Duration) -> std::process::ExitStatus {
+pub fn wait(child: &mut Child, limit: Duration) -> ExitStatus {
+    ended_within(child, limit).unwrap_or_else(|| panic!("a process did not end within {limit:?}"))
+}
+
+/// How a process ended; nothing if it had to be killed, because it did not within `limit`.
+fn ended_within(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     let start = Instant::now();
     loop {
         if let Some(status) = child.try_wait().unwrap() {
-            return status;
+            return Some(status);
         }
         if start.elapsed() > limit {
             let _ = child.kill();
-            panic!("a process did not end within {limit:?}");
+            let _ = child.wait();
+            return None;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -387,8 +404,17 @@ impl Server {
 }
 
 impl Drop for Server {
+    /// Where a test has failed, what the server said last and whether it was still there is what one wants to know.
+    #[allow(clippy::print_stdout)]
     fn drop(&mut self) {
+        let ended = self.child.try_wait();
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(60)..].join("\n");
+            println!("--- a server of the test (ended before: {ended:?}) logged last:\n{last}\n---");
+        }
     }
 }

@@ -14,7 +14,7 @@ use stream_manager_core::rtp::rtcp::{self, Reception, Report};
 use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::client::{Client, Received};
 use stream_manager_tests::media::{assert_contiguous, check, counters, describe, reading_rtsp};
-use stream_manager_tests::program::{OPEN_API, Server, finish, run};
+use stream_manager_tests::program::{OPEN_API, Server, finish, finish_reading, run};
 
 const LIMIT: Duration = Duration::from_secs(40);
 
@@ -68,30 +68,21 @@ fn ffmpeg_reads_every_frame_by_tcp_and_udp() {
     server.stop();
 }
 
+/// One track: gst-launch links tracks from threads of their own, and does not survive two that come together.
 #[test]
 fn gstreamer_reads_every_frame_by_tcp_and_udp() {
-    let camera = Camera::start(Feed::with_audio(true));
+    let camera = Camera::start(Feed::h264());
     let folder = tempfile::tempdir().unwrap();
     let server = server(folder.path(), "", &camera.url());
     for transport in ["tcp", "udp"] {
         let file = folder.path().join(format!("{transport}.mkv"));
         let mut command = Command::new("gst-launch-1.0");
         let source = format!("location={}", server.rtsp_url("cam"));
-        command.args([
-            "-q",
-            "rtspsrc",
-            &source,
-            &format!("protocols={transport}"),
-            "buffer-mode=none",
-            "name=in",
-        ]);
-        command.args("in. ! application/x-rtp,media=video ! rtph264depay ! h264parse".split(' '));
-        command.args("! identity eos-after=70 ! matroskamux ! filesink".split(' '));
+        command.args(["-q", "rtspsrc", &source, &format!("protocols={transport}"), "buffer-mode=none"]);
+        command
+            .args("! rtph264depay ! h264parse ! identity eos-after=70 ! matroskamux ! filesink".split(' '));
         command.arg(format!("location={}", file.display()));
-        // By UDP a track that goes nowhere is an error, if it is the first of which something comes.
-        command.args("in. ! application/x-rtp,media=audio ! identity eos-after=200 ! fakesink".split(' '));
-        let output = finish(command, LIMIT);
-        assert!(output.status.success(), "{transport}: {}", String::from_utf8_lossy(&output.stderr));
+        finish_reading(command, LIMIT, transport);
         let numbers = counters(&file);
         assert!(numbers.len() >= 60, "{transport}: {numbers:?}");
         assert_contiguous(&numbers, transport);
