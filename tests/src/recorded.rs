@@ -38,6 +38,15 @@ pub fn record(server: &Server, action: &str) {
     assert_eq!(status, 200, "{answer:#}");
 }
 
+/// Stops recording and gives the segments once all of them are entered: the index comes behind the files.
+pub fn stopped(server: &Server) -> Vec<Value> {
+    record(server, "stop");
+    wait_until("the last one is entered", SOON, || {
+        segments(server).iter().all(|row| row["complete"] == true)
+    });
+    segments(server)
+}
+
 /// What lies below its address in the API.
 pub fn get(server: &Server, what: &str) -> Answer {
     request("GET", &server.url(&format!("/api/streams/yard/cam/{what}")), &[])

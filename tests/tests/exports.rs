@@ -15,7 +15,7 @@ use stream_manager_tests::media::{
 };
 use stream_manager_tests::program::{Server, finish, run, stream_manager};
 use stream_manager_tests::recorded::{
-    of_kind, path_of, range, record, seconds, segments, start, until_segments,
+    of_kind, path_of, range, record, seconds, start, stopped, until_segments,
 };
 use stream_manager_tests::wait_until;
 
@@ -89,8 +89,7 @@ fn any_range_is_what_ffmpeg_cuts_out_of_the_joined_files() {
     let camera = Camera::start(Feed::with_audio(false));
     let (folder, server) = start(&camera.url(), "");
     until_segments(&server, 6);
-    record(&server, "stop");
-    let rows = segments(&server);
+    let rows = stopped(&server);
     let frames = recorded(&rows);
     let list: String = rows.iter().map(|row| format!("file '{}'\n", path_of(row).display())).collect();
     let list_path = folder.path().join("list.txt");
@@ -226,8 +225,7 @@ fn exactly_these_pictures() {
         let camera = Camera::start(Feed::custom(launch));
         let (folder, server) = start(&camera.url(), "");
         until_segments(&server, 5);
-        record(&server, "stop");
-        let rows = segments(&server);
+        let rows = stopped(&server);
         let frames = recorded(&rows);
         let original: Vec<String> = rows
             .iter()
@@ -286,8 +284,7 @@ fn exactly_these_pictures() {
 fn time_lapse_and_burnt_in_time() {
     let (folder, server) = start("test://ball?gop=10", "");
     until_segments(&server, 6);
-    record(&server, "stop");
-    let rows = segments(&server);
+    let rows = stopped(&server);
     let (from, to) = (seconds(&rows[0]["start"]), seconds(&rows.last().unwrap()["end"]));
     for (speed, step) in [("8", 8.0), ("2", 2.0), ("60", 60.0)] {
         let (path, told) = exported(folder.path(), from, to, "fast.mp4", &["--speed", speed, "--overwrite"]);

@@ -13,7 +13,7 @@ use stream_manager_tests::media::{Packet, assert_contiguous, check, counters, pa
 use stream_manager_tests::player::{self, Playing, Shown};
 use stream_manager_tests::program::{Server, run};
 use stream_manager_tests::recorded::{
-    SEGMENTS, of_kind, range, record, seconds, segments, start, until_segments,
+    SEGMENTS, of_kind, range, record, seconds, segments, start, stopped, until_segments,
 };
 use stream_manager_tests::wait_until;
 
@@ -62,8 +62,7 @@ fn any_range_is_what_the_files_have() {
     let camera = Camera::start(Feed::with_audio(false));
     let (folder, server) = start(&camera.url(), "");
     until_segments(&server, 5);
-    record(&server, "stop");
-    let rows = segments(&server);
+    let rows = stopped(&server);
     let (video, sound) = (recorded(&rows, "video"), recorded(&rows, "audio"));
     let (begin, end) = (video[0].time, video.last().unwrap().time + 0.04);
     let mut random = fastrand::Rng::with_seed(7);
@@ -170,8 +169,7 @@ fn browsers_seek_in_it() {
     let camera = Camera::start(Feed::with_audio(false));
     let (_folder, server) = start(&camera.url(), "");
     until_segments(&server, 10);
-    record(&server, "stop");
-    let rows = segments(&server);
+    let rows = stopped(&server);
     let (begin, end) = (seconds(&rows[0]["start"]), seconds(&rows.last().unwrap()["end"]));
     let length = end - begin;
     let numbers: Vec<u32> =
@@ -318,11 +316,7 @@ fn over_a_kill() {
     let server = Server::start(folder.path(), Some(&config));
     let before = segments(&server).len();
     until_segments(&server, before + 2);
-    record(&server, "stop");
-    // The index comes behind the file.
-    wait_until("the last one is entered", SOON, || {
-        segments(&server).iter().all(|row| row["complete"] == true)
-    });
+    stopped(&server);
     let rows = segments(&server);
     let end = seconds(&rows.last().unwrap()["end"]);
     let files: Vec<u32> =

@@ -10,7 +10,9 @@ use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::client::{Client, Received};
 use stream_manager_tests::media::{assert_contiguous, check, counters, packets};
 use stream_manager_tests::program::{Server, finish, finish_reading};
-use stream_manager_tests::recorded::{of_kind, path_of, record, seconds, segments, start, until_segments};
+use stream_manager_tests::recorded::{
+    of_kind, path_of, record, seconds, segments, start, stopped, until_segments,
+};
 use stream_manager_tests::wait_until;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -38,8 +40,7 @@ fn other_programs_play_every_frame() {
     let camera = Camera::start(Feed::with_audio(false));
     let (folder, server) = start(&camera.url(), "");
     until_segments(&server, 3);
-    record(&server, "stop");
-    let rows = segments(&server);
+    let rows = stopped(&server);
     let (from, to) = (seconds(&rows[0]["start"]), seconds(&rows.last().unwrap()["end"]));
     let numbers = numbers_of(&server);
     let url = address(&server, &format!("start={from:.3}&end={to:.3}"));
@@ -55,15 +56,6 @@ fn other_programs_play_every_frame() {
         assert!((first("audio") - first("video")).abs() < 0.1, "{} {}", first("audio"), first("video"));
         assert!(of_kind(&packets, "audio").count() as f64 > (to - from) * 46.0);
     }
-    let file = folder.path().join("gst.mkv");
-    let mut command = Command::new("gst-launch-1.0");
-    command.args(["-q", "-e", "rtspsrc", &format!("location={url}"), "protocols=tcp", "!", "rtph264depay"]);
-    command.args(["!", "h264parse", "!", "matroskamux", "!", "filesink"]);
-    command.arg(format!("location={}", file.display())).stdin(Stdio::null());
-    finish_reading(command, SOON, "all that is recorded");
-    let played = counters(&file);
-    assert_contiguous(&played, "GStreamer");
-    assert!(played.len() + 2 >= numbers.len() && numbers.ends_with(&played), "{played:?}");
     // ffmpeg goes to a place in it by itself.
     let file = folder.path().join("sought.mkv");
     let mut command = Command::new("ffmpeg");
@@ -84,14 +76,28 @@ fn the_past_goes_over_into_live() {
     let rows = until_segments(&server, 1);
     let url = address(&server, &format!("start={:.3}", seconds(&rows[0]["start"])));
     let file = folder.path().join("followed.mkv");
-    std::thread::scope(|scope| {
+    let rows = std::thread::scope(|scope| {
         let copying = scope.spawn(|| copy(&url, "tcp", &file));
         wait_until("it is a session", SOON, || server.sessions("rtsp").len() == 1);
         until_segments(&server, 4);
-        record(&server, "stop");
+        let rows = stopped(&server);
         copying.join().unwrap();
+        rows
     });
-    assert_eq!(counters(&file), numbers_of(&server));
+    let numbers = numbers_of(&server);
+    assert_eq!(counters(&file), numbers);
+    // All of it by GStreamer too, which ends by itself.
+    let (from, to) = (seconds(&rows[0]["start"]), seconds(&rows.last().unwrap()["end"]));
+    let url = address(&server, &format!("start={from:.3}&end={to:.3}"));
+    let file = folder.path().join("gst.mkv");
+    let mut command = Command::new("gst-launch-1.0");
+    command.args(["-q", "-e", "rtspsrc", &format!("location={url}"), "protocols=tcp", "!", "rtph264depay"]);
+    command.args(["!", "h264parse", "!", "matroskamux", "!", "filesink"]);
+    command.arg(format!("location={}", file.display())).stdin(Stdio::null());
+    finish_reading(command, SOON, "all that is recorded");
+    let played = counters(&file);
+    assert_contiguous(&played, "GStreamer");
+    assert!(played.len() + 2 >= numbers.len() && numbers.ends_with(&played), "{played:?}");
     server.stop();
 }
 
