@@ -615,6 +615,17 @@ const flows = {
     await button(page, 'Take it away').click();
     await button(page, 'Save').click();
     await page.getByText('It holds from now on.').waitFor(LIMIT);
+    // What only the configuration file can change is made for it.
+    await page.goto(`${base}#/zones/gate`);
+    await page.getByRole('heading', { name: 'Zones of gate' }).waitFor(LIMIT);
+    await page.waitForFunction(() => document.querySelectorAll('.shapes button').length === 1, null, LIMIT);
+    await button(page, 'Line').click();
+    await page.getByLabel('Name').fill('the "way" in');
+    await page.getByLabel('Only these count').fill('person, dog');
+    await button(page, 'Save').click();
+    await page.waitForSelector('.card pre', LIMIT);
+    await look(page, 'zones-of-the-file');
+    tell({ lines: await page.textContent('.card pre') });
   },
 
   // A slow network: pictures come, and what is asked for says that it is being done.

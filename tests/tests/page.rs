@@ -583,26 +583,41 @@ fn what_is_seen_is_drawn() {
 
 #[test]
 fn zones_are_drawn_over_the_picture() {
-    let (_folder, server) = Server::alone("");
+    let gate =
+        "[[streams]]\nid = \"gate\"\nsource_url = \"test://ball?gop=10&audio=false\"\n[streams.inference]\n";
+    let door = "zones = [{ name = \"door\", points = [[0, 0], [0.5, 0], [0.5, 1]] }]\n";
+    let (folder, server) = Server::alone(&format!("{gate}{door}"));
     let stream = json!({"id": "yard", "source_url": "test://ball?gop=10&audio=false"});
     assert_eq!(server.call("POST", "/api/streams", Some(&stream)).0, 201);
     let before = server.wait_for("yard", "it runs", LIMIT, |s| s["state"] == "running")["since"].clone();
-    let inference = || server.call("GET", "/api/streams/yard/inference", None).1["config"].clone();
+    let config =
+        |id: &str| server.call("GET", &format!("/api/streams/{id}/inference"), None).1["config"].clone();
+    let inference = || config("yard");
     let Some(mut flow) = Flow::start("zones", &server.url("/")) else { return };
     let said = flow.next();
     assert!(said["refused"].as_str().unwrap().contains("loitering_after"), "{said}");
     assert!(inference()["zones"].is_null(), "nothing of it holds: {}", inference());
     flow.next();
-    let config = inference();
-    let zone = &config["zones"][0];
-    assert_eq!((&zone["name"], &zone["classes"]), (&json!("door"), &json!(["person", "dog"])), "{config}");
-    assert_eq!(zone["loitering_after"], "30s", "{config}");
+    let drawn = inference();
+    let zone = &drawn["zones"][0];
+    assert_eq!((&zone["name"], &zone["classes"]), (&json!("door"), &json!(["person", "dog"])), "{drawn}");
+    assert_eq!(zone["loitering_after"], "30s", "{drawn}");
     let points: Vec<[f64; 2]> = serde_json::from_value(zone["points"].clone()).unwrap();
     assert!((points[0][0] - 0.1).abs() < 0.02 && (points[0][1] - 0.2).abs() < 0.02, "{points:?}");
     assert_eq!((points.len(), points[2]), (5, [1.0, 0.5]), "{points:?}");
-    assert_eq!(config["lines"][0]["direction"], "forward", "{config}");
-    assert_eq!(config["masks"].as_array().map(Vec::len), Some(1), "{config}");
+    assert_eq!(drawn["lines"][0]["direction"], "forward", "{drawn}");
+    assert_eq!(drawn["masks"].as_array().map(Vec::len), Some(1), "{drawn}");
+    // What the page has written for the file means what was drawn.
+    let lines = flow.next()["lines"].as_str().unwrap().to_owned();
     flow.end();
+    let before_it = config("gate");
+    std::fs::write(folder.path().join("config.toml"), format!("{gate}{lines}")).unwrap();
+    assert_eq!(server.call("POST", "/api/config/reload", None).0, 200, "{lines}");
+    let after = config("gate");
+    assert_eq!(after["zones"], before_it["zones"], "{lines}");
+    let line = &after["lines"][0];
+    assert_eq!((&line["name"], &line["classes"]), (&json!("the \"way\" in"), &json!(["person", "dog"])));
+    assert_eq!(line["points"], json!([[0.5, 0.8], [0.5, 0.2]]));
     assert_eq!(inference()["masks"].as_array().map(Vec::len), Some(0), "{}", inference());
     assert_eq!(server.stream("yard")["since"], before, "the stream goes on");
     server.stop();

@@ -381,6 +381,10 @@ fn it_ends_where_the_picture_changes_its_size() {
     wait_until("another size", SOON, || segments(&server).last().unwrap()["tracks"][0]["height"] == 180);
     let changed = segments(&server).len();
     let rows = until_segments(&server, changed + 1);
+    for row in &rows {
+        let held = stream_manager_tests::media::describe(Path::new(row["path"].as_str().unwrap()));
+        assert_eq!(held["streams"][0]["height"], row["tracks"][0]["height"], "{row:#}");
+    }
     let (path, answer) = fetch(
         &server,
         folder.path(),
@@ -395,7 +399,7 @@ fn it_ends_where_the_picture_changes_its_size() {
     let size = |path: &Path| stream_manager_tests::media::describe(path)["streams"][0]["height"].clone();
     assert_eq!(size(&path), 240);
     let (path, _) = fetch(&server, folder.path(), next);
-    assert_eq!(size(&path), 180);
+    assert_eq!(size(&path), 180, "{link} of {rows:#?}");
     server.stop();
 }
 

@@ -3,8 +3,9 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use serde_json::{Value, json};
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 use stream_manager_core::event::EventKind;
@@ -404,6 +405,22 @@ fn boxed(url: &str, more: &[&str]) -> Option<usize> {
     })
 }
 
+/// The first so many of what server-sent events tell.
+fn sent(url: &str, number: usize) -> Vec<Value> {
+    let mut curl = Command::new("curl");
+    curl.args(["-sN", "-m", "120", url]).stdout(Stdio::piped());
+    let mut curl = curl.spawn().unwrap();
+    let lines = BufReader::new(curl.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let told: Vec<Value> = lines
+        .filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok())
+        .take(number)
+        .collect();
+    curl.kill().unwrap();
+    curl.wait().unwrap();
+    assert_eq!(told.len(), number, "{told:?}");
+    told
+}
+
 #[test]
 fn what_is_seen_goes_with_the_picture_in_every_way() {
     let Some(folder) = material() else { return };
@@ -426,12 +443,7 @@ fn what_is_seen_goes_with_the_picture_in_every_way() {
     };
     wait_until("somebody is seen", LIMIT, somebody);
     // By server-sent events: each analysed picture once, with its time.
-    let mut curl = Command::new("curl");
-    curl.args(["-sN", "-m", "4", &server.url("/api/streams/door/detections")]);
-    let text = String::from_utf8(finish(curl, LIMIT).stdout).unwrap();
-    let told: Vec<Value> =
-        text.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok()).collect();
-    assert!(told.len() >= 8, "{text}");
+    let told = sent(&server.url("/api/streams/door/detections"), 8);
     let times: Vec<f64> = told.iter().map(|seen| seen["pts_secs"].as_f64().unwrap()).collect();
     assert!(times.windows(2).all(|pair| pair[1] > pair[0]), "{times:?}");
     // Nothing is drawn while nobody watches, and only in the stream that is for it.

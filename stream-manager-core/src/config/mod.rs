@@ -22,6 +22,7 @@ mod hooks;
 mod inference;
 mod layers;
 mod load;
+mod model;
 mod modes;
 mod onvif;
 mod outbound;
@@ -44,13 +45,13 @@ pub use fallback::{FallbackConfig, FallbackKind, FallbackSettings};
 pub use hls::{HlsConfig, HlsSettings, StreamHlsConfig};
 pub use hooks::{CommandConfig, EventsConfig, HooksConfig, MqttConfig, WebhookConfig};
 pub use inference::{
-    AnalysisSettings, BackendChoice, ColorOrder, Fit, InferenceConfig, Labels, Layout, ModelKind, ModelSpec,
-    MotionConfig, MotionSettings, Precision, Priority, StreamInferenceConfig,
+    AnalysisSettings, InferenceConfig, MotionConfig, MotionSettings, Priority, StreamInferenceConfig,
 };
 pub use layers::{ConfigSource, Effect, KeyChange};
 pub(crate) use layers::{Written, collect_keys};
 pub use load::{ConfigError, Overrides};
 pub(crate) use load::{explain, suggest, unknown_kind};
+pub use model::{BackendChoice, ColorOrder, Fit, Labels, Layout, ModelKind, ModelSpec, Precision};
 pub use modes::{ModeName, ModeSettings};
 pub use onvif::{OnvifConfig, OnvifDevice};
 pub use outbound::OutboundConfig;

@@ -197,14 +197,28 @@ impl schemars::JsonSchema for WallTime {
 #[error("\"{0}\" is no time; expected RFC 3339 such as 2026-01-31T23:59:59Z, or seconds since 1970")]
 pub struct ParseTimeError(String);
 
+/// Nanoseconds of plain decimal seconds, of which a float would keep a quarter of a microsecond: a time that we have given is to come back
+/// as it was. What is behind the nanoseconds is left out.
+fn exact_nanos(text: &str) -> Option<i64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    if fraction.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let nanos = fraction.get(..9).unwrap_or(fraction);
+    let nanos = nanos.parse::<i64>().ok()? * 10_i64.pow(9 - u32::try_from(nanos.len()).ok()?);
+    whole.parse::<i64>().ok()?.checked_mul(1_000_000_000)?.checked_add(nanos)
+}
+
 /// RFC 3339, or seconds since 1970 with or without a fraction.
 impl std::str::FromStr for WallTime {
     type Err = ParseTimeError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bad = || ParseTimeError(text.chars().take(60).collect());
+        if let Some(nanos) = exact_nanos(text) {
+            return Ok(Self(nanos));
+        }
         if let Ok(seconds) = text.parse::<f64>() {
-            // Up to the year 2262, where nanoseconds end.
             // Nanoseconds end in the year 2262; whatever is beyond is as far as that.
             let micros = (seconds * 1e6).round();
             return if seconds.is_nan() {
@@ -275,6 +289,12 @@ mod tests {
         }
 
         #[test]
+        fn seconds_survive(nanos in 0i64..i64::MAX) {
+            let text = format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000);
+            prop_assert_eq!(text.parse(), Ok(WallTime::from_unix_nanos(nanos)));
+        }
+
+        #[test]
         fn ntp_survives(nanos in 0i64..4_000_000_000_000_000_000) {
             prop_assert_eq!(WallTime::from_ntp(WallTime::from_unix_nanos(nanos).to_ntp()).as_unix_nanos(), nanos);
         }
@@ -286,6 +306,15 @@ mod tests {
         for text in ["2023-11-14T22:13:20.5Z", "2023-11-14T23:13:20.5+01:00", "1700000000.5"] {
             assert_eq!(text.parse(), Ok(expected), "{text}");
         }
+        for (text, nanos) in [
+            ("5", 5_000_000_000),
+            ("0.1234567899", 123_456_789),
+            ("-0.5", -500_000_000),
+            ("1.7e1", 17_000_000_000),
+        ] {
+            assert_eq!(text.parse(), Ok(WallTime::from_unix_nanos(nanos)), "{text}");
+        }
+        assert_eq!("99999999999.5".parse(), Ok(WallTime::from_unix_nanos(i64::MAX / 1000 * 1000)));
         assert_eq!("1e300".parse(), Ok(WallTime::from_unix_nanos(i64::MAX)));
         assert_eq!("9999-01-01T00:00:00Z".parse(), Ok(WallTime::from_unix_nanos(i64::MAX)));
         for text in ["", "yesterday", "NaN", "2023-11-14T22:13:20"] {

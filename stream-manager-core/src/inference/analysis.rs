@@ -3,18 +3,19 @@
 //! It reads the hub only while it is on. When so few pictures are wanted that keyframes are enough, nothing else is
 //! decoded. What its model sees is told to whoever listens, and as an event when it is something else than before.
 
+mod handle;
+mod shared;
 mod thrift;
 mod work;
 
 use super::decode::{Decoder, Room};
-use super::follow::{Answer, Follow, Question};
+use super::follow::{Follow, Question};
 use super::models::{Model, Models};
-use super::scene::{Happening, SceneStatus};
-use super::scheduler::{Outcome, Slot, SlotSettings, SlotStats};
+use super::scheduler::{Slot, SlotSettings, SlotStats};
 use super::{InferenceError, Wanted};
 use crate::config::AnalysisSettings;
 use crate::detection::Detections;
-use crate::event::{EventKind, EventSender};
+use crate::event::EventSender;
 use crate::frame::{CodecParameters, DataCodec, DataParameters, WallTime};
 use crate::hub::{Hub, HubItem, HubReader, QueueLimits, ReaderOptions};
 use crate::object::{Attribute, ObjectLog};
@@ -22,8 +23,6 @@ use crate::sink::{Sink, SinkError};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
-use schemars::JsonSchema;
-use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -31,6 +30,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use work::Work;
+
+pub use handle::{AnalysisHandle, AnalysisState, AnalysisStatus};
 
 /// Results that a slow listener may leave unread.
 const LISTENER_LENGTH: usize = 256;
@@ -46,75 +47,6 @@ const MAX_ASKED: usize = 4;
 const CLOCK: Duration = Duration::from_secs(1);
 /// What may wait for the decoder: it should be near the present.
 const LIMITS: QueueLimits = QueueLimits { frames: 256, bytes: 16 << 20 };
-
-/// Where a stream's analysis stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum AnalysisState {
-    /// Nothing is analysed.
-    Off,
-    /// Waiting for the model, or for the stream's first picture.
-    Starting,
-    /// Pictures are analysed.
-    Running,
-    /// It cannot; tried again by itself.
-    Blocked,
-}
-
-impl AnalysisState {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::Blocked => "blocked",
-        }
-    }
-}
-
-/// Everything about a stream's analysis at one moment.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct AnalysisStatus {
-    /// Where it stands.
-    pub state: AnalysisState,
-    /// Why, in words.
-    pub reason: String,
-    /// Since when.
-    pub since: WallTime,
-    /// The model.
-    pub model: Option<String>,
-    /// Pictures analysed in a second at most.
-    pub max_fps: f64,
-    /// Pictures analysed in a second, over the last seconds.
-    pub fps: f64,
-    /// Whether only keyframes are decoded.
-    pub keyframes_only: bool,
-    /// Whether that is so because the model gets round to fewer pictures than keyframes alone are.
-    pub saving: bool,
-    /// Frames decoded.
-    pub decoded: u64,
-    /// Pictures handed to the model.
-    pub offered: u64,
-    /// Pictures analysed.
-    pub analysed: u64,
-    /// Pictures that a newer one replaced before their turn came.
-    pub dropped: u64,
-    /// Pictures in which nothing had moved.
-    pub still: u64,
-    /// Pictures that failed.
-    pub errors: u64,
-    /// From the last analysed frame's arrival to its answer, in seconds.
-    pub latency_secs: Option<f64>,
-    /// What was seen last.
-    pub last: Option<Arc<Detections>>,
-    /// What is followed, and what was counted; nothing while nothing is analysed.
-    pub scene: Option<SceneStatus>,
-    /// How long following objects and what is made of that has taken, in seconds, for all pictures together.
-    pub followed_secs: f64,
-    /// The last error.
-    pub last_error: Option<String>,
-}
 
 struct Seen {
     last: Option<Arc<Detections>>,
@@ -155,243 +87,6 @@ struct Shared {
     /// Whose track of metadata it goes into, if it is to.
     metadata: OnceLock<Hub>,
     events: EventSender,
-}
-
-/// A stream's analysis from outside. Clones are handles to the same one.
-#[derive(Clone)]
-pub struct AnalysisHandle {
-    shared: Arc<Shared>,
-}
-
-impl AnalysisHandle {
-    /// How it works at the moment.
-    pub fn settings(&self) -> AnalysisSettings {
-        self.shared.settings.borrow().clone()
-    }
-
-    /// Works like this from now on. The stream and its recording notice nothing of it.
-    pub fn configure(&self, settings: AnalysisSettings) {
-        self.shared.settings.send_if_modified(|held| {
-            let differs = *held != settings;
-            *held = settings;
-            differs
-        });
-    }
-
-    /// Begins or ends it.
-    pub fn set_enabled(&self, enabled: bool) {
-        self.shared.settings.send_if_modified(|held| {
-            let differs = held.enabled != enabled;
-            held.enabled = enabled;
-            differs
-        });
-    }
-
-    /// What is seen from now on, picture by picture. A listener that is too slow misses some and is told how many.
-    ///
-    /// ```
-    /// # use stream_manager_core::inference::AnalysisHandle;
-    /// # async fn example(analysis: &AnalysisHandle) {
-    /// let mut seen = analysis.subscribe();
-    /// while let Ok(seen) = seen.recv().await {
-    ///     let people = seen.detections.iter().filter(|d| &*d.label == "person").count();
-    /// }
-    /// # }
-    /// ```
-    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Detections>> {
-        self.shared.listeners.subscribe()
-    }
-
-    /// Everything about it.
-    pub fn status(&self) -> AnalysisStatus {
-        let shared = &self.shared;
-        let (state, reason, since) = {
-            let standing = shared.standing.lock();
-            (standing.state, standing.reason.clone(), standing.since)
-        };
-        let settings = shared.settings.borrow().clone();
-        let stats = shared.stats();
-        let scene = shared.follow.lock().as_ref().map(Follow::status);
-        let seen = shared.seen.lock();
-        AnalysisStatus {
-            state,
-            reason,
-            since,
-            model: settings.model,
-            max_fps: settings.max_fps,
-            fps: rate(&seen.recent),
-            keyframes_only: shared.keyframes_only.load(Ordering::Relaxed),
-            saving: shared.saving.load(Ordering::Relaxed),
-            decoded: shared.decoded.load(Ordering::Relaxed),
-            offered: stats.offered,
-            analysed: seen.analysed,
-            dropped: stats.replaced,
-            still: stats.still,
-            errors: seen.errors,
-            latency_secs: seen.latency.map(|l| l.as_secs_f64()),
-            last: seen.last.clone(),
-            scene,
-            followed_secs: shared.followed_nanos.load(Ordering::Relaxed) as f64 / 1e9,
-            last_error: seen.last_error.clone(),
-        }
-    }
-}
-
-fn rate(recent: &VecDeque<Instant>) -> f64 {
-    const WINDOW: Duration = Duration::from_secs(5);
-    let count = recent.iter().filter(|at| at.elapsed() < WINDOW).count();
-    count as f64 / WINDOW.as_secs_f64()
-}
-
-impl Shared {
-    fn stats(&self) -> SlotStats {
-        let past = *self.past.lock();
-        past.plus(self.slot.lock().as_ref().map(|slot| slot.stats()).unwrap_or_default())
-    }
-
-    fn set_slot(&self, slot: Option<Arc<Slot>>) {
-        let old = std::mem::replace(&mut *self.slot.lock(), slot);
-        if let Some(old) = old {
-            let mut past = self.past.lock();
-            *past = past.plus(old.stats());
-        }
-    }
-
-    /// Another session than before: answers to pictures of an earlier one count no more.
-    fn next_session(&self) -> u64 {
-        let mut standing = self.standing.lock();
-        standing.session += 1;
-        standing.session
-    }
-
-    fn stand(&self, state: AnalysisState, reason: impl Into<String>) {
-        self.change(None, state, reason.into());
-    }
-
-    /// Takes another state, unless it is for a session that is over. Says whether it was not.
-    fn change(&self, session: Option<u64>, state: AnalysisState, reason: String) -> bool {
-        {
-            let mut standing = self.standing.lock();
-            if session.is_some_and(|session| session != standing.session) {
-                return false;
-            }
-            if (standing.state, &standing.reason) == (state, &reason) {
-                return true;
-            }
-            if standing.state != state {
-                standing.since = WallTime::now();
-            }
-            (standing.state, standing.reason) = (state, reason.clone());
-        }
-        if state == AnalysisState::Blocked {
-            self.seen.lock().last_error = Some(reason.clone());
-        }
-        self.events.emit(EventKind::InferenceState { state: state.name(), reason });
-        true
-    }
-
-    /// Follows what is in a picture, and tells what it does.
-    fn follow(&self, session: u64, detections: &mut Detections, sure: usize, picture: &super::Picture) {
-        let still = self.stats().still;
-        let mut held = self.follow.lock();
-        // Whatever ends a session ends what it follows afterwards, under this lock.
-        if session != self.standing.lock().session {
-            return;
-        }
-        match &mut *held {
-            Some(follow) => self.tell(follow.take(Answer { detections, sure, picture, still })),
-            None => detections.detections.truncate(sure),
-        }
-    }
-
-    fn tell(&self, happenings: Vec<Happening>) {
-        let log = self.log.get();
-        for one in happenings {
-            self.events.emit(match one {
-                Happening::Object(mut object) => {
-                    if let Some(log) = log {
-                        log.object(&object);
-                    }
-                    // It would be kept with the last events, for nobody.
-                    object.picture = None;
-                    EventKind::Object(object)
-                }
-                Happening::Scene(scene) => {
-                    if let Some(log) = log {
-                        log.scene(&scene);
-                    }
-                    EventKind::Scene(scene)
-                }
-            });
-        }
-    }
-
-    fn take(&self, session: u64, outcome: Outcome) {
-        let detections = match outcome.result {
-            Ok(mut detections) => {
-                let running = format!("model \"{}\"", detections.model);
-                if !self.change(Some(session), AnalysisState::Running, running) {
-                    return;
-                }
-                let begun = Instant::now();
-                self.follow(session, &mut detections, outcome.sure, &outcome.picture);
-                let took = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-                self.followed_nanos.fetch_add(took, Ordering::Relaxed);
-                Arc::new(detections)
-            }
-            Err(error) => {
-                let mut seen = self.seen.lock();
-                seen.errors += 1;
-                seen.last_error = Some(error.to_string());
-                return;
-            }
-        };
-        let now = Instant::now();
-        let interval = self.settings.borrow().event_interval;
-        let tell = {
-            let mut seen = self.seen.lock();
-            seen.analysed += 1;
-            seen.latency = Some(outcome.arrived.elapsed());
-            seen.last = Some(detections.clone());
-            if seen.recent.len() >= 256 {
-                seen.recent.pop_front();
-            }
-            seen.recent.push_back(now);
-            let counts = detections.counts();
-            let tell = match &seen.told {
-                None => !counts.is_empty(),
-                Some((before, at)) => {
-                    let passed = now.duration_since(*at);
-                    // What flickers is told once in a while, and what stays, stays to be told.
-                    (*before != counts && passed >= MIN_EVENT_INTERVAL)
-                        || (!counts.is_empty() && passed >= interval)
-                }
-            };
-            if tell {
-                seen.told = Some((counts, now));
-            }
-            tell
-        };
-        if tell {
-            self.events.emit(EventKind::Detections((*detections).clone()));
-        }
-        self.show(&detections, outcome.arrived);
-        // Nobody may be listening.
-        let _ = self.listeners.send(detections);
-    }
-
-    /// Tells those who show the stream.
-    fn show(&self, detections: &Arc<Detections>, arrived: Instant) {
-        let Some(hub) = self.hub.get() else { return };
-        let seen = hub.tell_seen(detections.clone(), arrived);
-        if let Some(stream) = self.metadata.get()
-            && let Some(pts) = stream.time_of(&seen)
-        {
-            let document = super::metadata::document(detections);
-            // Without a picture there is nothing that it goes with.
-            let _ = stream.push_data(pts, WallTime::now() - arrived.elapsed(), document);
-        }
-    }
 }
 
 /// A stream's analysis: the sink.

@@ -7,7 +7,7 @@ use super::clock::ClockWatch;
 use super::ledger::{Beginning, Entry, describe};
 use super::name::{numbered, segment_file_name};
 use super::progress::Shared;
-use super::recorder::SegmentWriter;
+use super::writer::SegmentWriter;
 use super::{Destination, RecordError, RecorderContext, Recording, Segment, SharedWriter};
 use crate::fmp4::{DurationPatch, Fragmenter, FragmenterOptions, Part, SegmentIdentity};
 use crate::frame::{Frame, MediaTime, Track, TrackId, WallTime};
@@ -52,6 +52,8 @@ pub(super) struct Fmp4Writer {
 
 struct Open {
     fragmenter: Fragmenter,
+    /// Its tracks as the index keeps them: by the time it is entered there may be others.
+    description: Arc<str>,
     main: TrackId,
     main_is_video: bool,
     start: MediaTime,
@@ -153,6 +155,7 @@ impl Fmp4Writer {
             main,
             main_is_video: frame.is_video(),
             fragmenter,
+            description: self.description.clone(),
             start: frame.dts,
             wall_clock: frame.wall_clock,
             output: None,
@@ -312,7 +315,7 @@ impl Fmp4Writer {
                 start: open.wall_clock,
                 media_start: open.start,
                 format: self.recording.format,
-                tracks: &self.description,
+                tracks: &open.description,
                 continues: open.continues,
             });
             if let Some(entry) = &open.entry {

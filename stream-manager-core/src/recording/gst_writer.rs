@@ -10,7 +10,7 @@ use super::gst_run::{Fragment, Input, Keyframes, Run, nominal_duration, until_en
 use super::ledger::{Beginning, Entry, describe};
 use super::name::{numbered, segment_file_name};
 use super::progress::Shared;
-use super::recorder::SegmentWriter;
+use super::writer::SegmentWriter;
 use super::{Destination, RecordError, RecorderContext, Recording, RecordingFormat, Segment, SharedWriter};
 use crate::frame::{AudioCodec, Codec, Frame, MediaKind, MediaTime, Track, TrackId, VideoCodec, WallTime};
 use crate::pipeline::caps::caps_for;

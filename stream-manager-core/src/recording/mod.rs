@@ -13,17 +13,20 @@ mod clock;
 mod fmp4_writer;
 mod gst_run;
 mod gst_writer;
+mod handle;
 mod ledger;
 mod mode;
 mod name;
 mod pre_roll;
 mod progress;
 mod recorder;
+mod writer;
 
 pub use crate::schedule::{ParseWeeklyTimeError, Schedule, ScheduleError, WeeklyTime};
+pub use handle::{Recorder, RecorderHandle, RecorderStatus, RecordingAction};
 pub use mode::{RecordingModes, RecordingTrigger};
 pub use name::segment_file_name;
-pub use recorder::{Recorder, RecorderHandle, RecorderSink, RecorderStatus, RecordingAction};
+pub use recorder::RecorderSink;
 
 use crate::event::EventSender;
 use crate::fmp4::Fmp4Error;

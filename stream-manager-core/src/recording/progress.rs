@@ -1,7 +1,7 @@
 //! What a recorder has done so far: for its status, for listeners, and for the index.
 
+use super::handle::RecorderStatus;
 use super::ledger::Ledger;
-use super::recorder::RecorderStatus;
 use super::{RecorderContext, Segment};
 use crate::event::{EventKind, EventSender, RecordingState};
 use crate::frame::{MediaTime, WallTime};

@@ -240,6 +240,9 @@ impl World {
                 "{row:?}"
             );
             recorded.extend(numbers);
+            let identity = crate::fmp4::scan(&mut std::fs::File::open(&row.path).unwrap()).unwrap().identity;
+            let tracks: serde_json::Value = serde_json::from_str(&row.tracks).unwrap();
+            assert_eq!(tracks, serde_json::to_value(identity.unwrap().tracks).unwrap(), "{row:?}");
         }
         let on_disk = std::fs::read_dir(self.folder.path().join("video/cam")).map_or(0, Iterator::count);
         assert_eq!(on_disk, rows.len(), "files that nobody knows");

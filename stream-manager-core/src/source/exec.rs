@@ -17,8 +17,12 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a program may take to write the first of it.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long it may take to end by itself once it has closed its output.
+const BY_ITSELF: Duration = Duration::from_millis(500);
 /// How long it may take to end when it is asked to, before it is ended.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long its last words may take to be read once it has ended: somebody whom it has left behind may hold its output open.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Of what it says so much is shown.
 const SHOWN_CHARS: usize = 300;
 
@@ -58,6 +62,8 @@ struct Running {
     child: Child,
     /// What it said last on its error output.
     said: Arc<Mutex<String>>,
+    /// Reads that; ends with the program, which ends with us.
+    errors: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Running {
@@ -71,10 +77,10 @@ impl Running {
             .process_group(0)
             .spawn()?;
         let said = Arc::new(Mutex::new(String::new()));
+        let mut reading = None;
         if let Some(errors) = child.stderr.take() {
             let shared = said.clone();
-            // Ends with the program, which ends with us.
-            std::thread::Builder::new().name("exec errors".into()).spawn(move || {
+            let thread = std::thread::Builder::new().name("exec errors".into()).spawn(move || {
                 for line in BufReader::new(errors).split(b'\n').map_while(Result::ok) {
                     let line = String::from_utf8_lossy(&line);
                     let line: String = line.chars().filter(|c| !c.is_control()).take(SHOWN_CHARS).collect();
@@ -84,9 +90,10 @@ impl Running {
                     }
                 }
             })?;
+            reading = Some(thread);
         }
         let output = child.stdout.take().ok_or(std::io::ErrorKind::BrokenPipe)?;
-        Ok((Self { child, said }, output))
+        Ok((Self { child, said, errors: reading }, output))
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
@@ -97,9 +104,16 @@ impl Running {
         }
     }
 
-    /// Asks it to end, sees to it, and says what became of it. Blocks.
-    fn end(&mut self) -> String {
-        let ended = self.child.try_wait().ok().flatten();
+    /// Says what became of it. If it has not ended by itself within this time it is asked to, and then made to. Blocks.
+    fn end(&mut self, by_itself: Duration) -> String {
+        let closed = Instant::now();
+        let ended = loop {
+            let ended = self.child.try_wait().ok().flatten();
+            if ended.is_some() || closed.elapsed() >= by_itself {
+                break ended;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
         self.signal(rustix::process::Signal::TERM);
         let asked = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) && asked.elapsed() < END_TIMEOUT {
@@ -107,6 +121,10 @@ impl Running {
         }
         self.signal(rustix::process::Signal::KILL);
         let _ = self.child.wait();
+        let killed = Instant::now();
+        while self.errors.as_ref().is_some_and(|e| !e.is_finished()) && killed.elapsed() < LAST_WORDS {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let said = self.said.lock().clone();
         let said = if said.is_empty() { said } else { format!(": {}", redact_unparsed(&said)) };
         match ended {
@@ -144,7 +162,9 @@ impl Source for ExecSource {
         let result = gst_source::run(pipeline, &options, hub, &cancel).await;
         // Read until here.
         drop(output);
-        let ended = tokio::task::spawn_blocking(move || running.end()).await.unwrap_or_default();
+        // A program that ends closes its output a moment before.
+        let by_itself = if result.is_err() { BY_ITSELF } else { Duration::ZERO };
+        let ended = tokio::task::spawn_blocking(move || running.end(by_itself)).await.unwrap_or_default();
         match result {
             Ok(end) => Ok(end),
             // The program's own words are better than GStreamer's.

@@ -14,7 +14,7 @@ use axum::Router;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use operations::{INFERENCE, ONVIF, OPERATIONS, PLAYERS, TAGS};
+use operations::{OPERATIONS, TAGS};
 use parts::Operation;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -136,7 +136,7 @@ impl JsonSchema for ConfigPatch {
 }
 
 fn all() -> impl Iterator<Item = &'static parts::Operation> {
-    OPERATIONS.iter().chain(ACCOUNTS).chain(PLAYERS).chain(INFERENCE).chain(ONVIF)
+    OPERATIONS.iter().copied().flatten().chain(ACCOUNTS)
 }
 
 /// Method and path of every call that is described.

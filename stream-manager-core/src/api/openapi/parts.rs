@@ -130,11 +130,22 @@ pub(super) const KEY: Parameter = header(
     "The same request with the same key is carried out once only, within a day",
 );
 pub(super) const TIME: &str = r#"{"anyOf":[{"type":"string","format":"date-time"},{"type":"number"}]}"#;
+/// Lengths of time may be written in other units, too.
+pub(super) const SECONDS: &str = r#"{"type":"string","pattern":"^[1-9][0-9]{0,3}s$","examples":["30s"]}"#;
 pub(super) const TIME_TEXT: &str = "RFC 3339, or seconds since 1970";
 pub(super) const START: Parameter = query("start", TIME, TIME_TEXT);
 pub(super) const END: Parameter = query("end", TIME, TIME_TEXT);
 pub(super) const START_NEEDED: Parameter = needed("start", TIME, TIME_TEXT);
 pub(super) const END_NEEDED: Parameter = needed("end", TIME, TIME_TEXT);
+
+/// Makers of clients know nothing of images but that they are bytes.
+pub(super) const PICTURE: &[Answer] = &[Answer {
+    status: 200,
+    text: "A JPEG",
+    body: Some(("application/octet-stream", binary)),
+    also: Some(("image/jpeg", binary)),
+    etag: false,
+}];
 
 pub(super) const fn get(
     path: &'static str,

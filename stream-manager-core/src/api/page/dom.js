@@ -73,6 +73,19 @@ export function say(text) {
 }
 
 /**
+ * Puts something where it can be pasted from; without the right to do so it is shown.
+ * @param {string} text
+ */
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    say("Copied.");
+  } catch {
+    prompt("Copy it from here", text);
+  }
+}
+
+/**
  * Asks for something in a dialog, and does it; it stays open with what went wrong, if something did.
  * @param {string} title
  * @param {(Child | Child[])[]} content

@@ -2,7 +2,7 @@
 
 import { address, all, ask, listen, may, ofStream, Offline, playable, Refused } from "./api.js";
 import { chart } from "./chart.js";
-import { button, dialog, fill, h, rate, say, since, size } from "./dom.js";
+import { button, copy, dialog, fill, h, rate, say, since, size } from "./dom.js";
 import { Live } from "./live.js";
 import { Overlay } from "./overlay.js";
 import { condition } from "./tile.js";
@@ -123,16 +123,6 @@ export function streamPage(place, me, id) {
     // Buttons that are the same stay, so that the keyboard's place does.
     const same = [...actions.children].map((b) => b.textContent).join() === buttons.map((b) => b.textContent).join();
     if (!same) fill(actions, buttons);
-  };
-
-  /** @param {string} text */
-  const copy = async (text) => {
-    try {
-      await navigator.clipboard.writeText(text);
-      say("Copied.");
-    } catch {
-      prompt("Copy it from here", text);
-    }
   };
 
   /** @param {string} name @param {string} text */

@@ -1,7 +1,7 @@
 // Zones, lines and masks of a stream, drawn over its picture. They are changed without touching the stream.
 
 import { ask, may, ofStream, request } from "./api.js";
-import { button, colour, fill, h, say } from "./dom.js";
+import { button, colour, copy, fill, h, say } from "./dom.js";
 
 /**
  * @typedef {[number, number]} Point
@@ -18,6 +18,15 @@ const PAINT = { mask: "#8c96a1" };
 
 /** @param {number} value */
 const within = (value) => Math.round(Math.min(1, Math.max(0, value)) * 10000) / 10000;
+
+/**
+ * The same for the configuration file: JSON's values are TOML's, but for tables.
+ * @param {Record<string, Record<string, any>[]>} patch
+ */
+const asToml = (patch) => {
+  const table = (/** @type {Record<string, any>} */ one) => `  { ${Object.entries(one).map(([key, value]) => `${key} = ${JSON.stringify(value)}`).join(", ")} },\n`;
+  return Object.entries(patch).map(([key, all]) => `${key} = [${all.length ? `\n${all.map(table).join("")}` : ""}]\n`).join("");
+};
 
 /**
  * @param {HTMLElement} place
@@ -40,6 +49,7 @@ export function zones(place, me, id) {
   const list = h("ul", { class: "shapes" });
   const fields = h("div", { class: "fields" });
   const problem = h("p", { class: "problem", role: "alert" });
+  const lines = h("div");
   const allowed = may(me, "api.write", id);
 
   /** @param {Shape} shape */
@@ -250,8 +260,15 @@ export function zones(place, me, id) {
     /** @type {HTMLElement | null} */ (corners.firstElementChild)?.focus();
   };
 
+  /** What cannot be saved from here can be taken along. @param {string} text */
+  const forFile = (text) => {
+    const take = () => copy(text).then(() => (changed = false));
+    fill(lines, h("section", { class: "card" }, h("h2", {}, "For the configuration file"), h("p", {}, "These lines belong into the stream's inference, in place of those that are there."), h("pre", { tabIndex: 0 }, text), button("Copy", take)));
+  };
+
   const save = async () => {
     fill(problem);
+    fill(lines);
     /** @type {Record<string, any[]>} */
     const patch = { zones: [], lines: [], masks: [] };
     for (const { kind, points, config } of shapes) patch[LISTS[kind]].push({ ...config, points });
@@ -260,8 +277,9 @@ export function zones(place, me, id) {
       changed = false;
       say("It holds from now on.");
     } catch (error) {
-      const { message, pointer } = /** @type {import("./api.js").Refused} */ (error);
+      const { code, message, pointer } = /** @type {import("./api.js").Refused} */ (error);
       fill(problem, pointer ? `${pointer.replace(/^\//, "")}: ${message}` : message);
+      if (code === "defined_in_file") forFile(asToml(patch));
     }
   };
 
@@ -298,6 +316,7 @@ export function zones(place, me, id) {
         "div",
         { class: "side" },
         problem,
+        lines,
         h("section", { class: "card" }, h("h2", {}, "Zones, lines and masks"), list, allowed && h("div", { class: "row" }, button("Zone", () => add("zone")), button("Line", () => add("line")), button("Mask", () => add("mask")))),
         h("section", { class: "card" }, h("h2", {}, "What it means"), fields),
       ),

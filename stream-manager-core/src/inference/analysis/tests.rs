@@ -1,7 +1,7 @@
 //! With real decoders and a model that does what it is told to.
 
 use super::*;
-use crate::event::EventBus;
+use crate::event::{EventBus, EventKind};
 use crate::frame::{CodecParameters, MediaTime};
 use crate::inference::{
     InferenceBackend, LiveDecoder, MockBackend, ModelIo, ModelSpec, ModelsOptions, Overlay, Picture, Tensor,
