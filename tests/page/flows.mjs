@@ -620,7 +620,7 @@ const flows = {
     await page.getByRole('heading', { name: 'Zones of gate' }).waitFor(LIMIT);
     await page.waitForFunction(() => document.querySelectorAll('.shapes button').length === 1, null, LIMIT);
     await button(page, 'Line').click();
-    await page.getByLabel('Name').fill('the "way" in');
+    await page.getByLabel('Name').fill('way in');
     await page.getByLabel('Only these count').fill('person, dog');
     await button(page, 'Save').click();
     await page.waitForSelector('.card pre', LIMIT);

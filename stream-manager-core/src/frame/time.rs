@@ -314,7 +314,7 @@ mod tests {
         ] {
             assert_eq!(text.parse(), Ok(WallTime::from_unix_nanos(nanos)), "{text}");
         }
-        assert_eq!("99999999999.5".parse(), Ok(WallTime::from_unix_nanos(i64::MAX / 1000 * 1000)));
+        assert_eq!("99999999999.5".parse(), Ok(WallTime::from_unix_nanos(i64::MAX)));
         assert_eq!("1e300".parse(), Ok(WallTime::from_unix_nanos(i64::MAX)));
         assert_eq!("9999-01-01T00:00:00Z".parse(), Ok(WallTime::from_unix_nanos(i64::MAX)));
         for text in ["", "yesterday", "NaN", "2023-11-14T22:13:20"] {
