@@ -62,7 +62,9 @@ const players = {
       // What is kept begins with a keyframe, and the first sound comes a little later: a player that begins at the very
       // beginning steps over that.
       const beginning = data.details === 'bufferSeekOverHole' && video.currentTime < 0.5;
-      if (data.details !== 'bufferStalledError' && data.details !== 'bufferNudgeOnStall' && !beginning) {
+      // On a slow machine it appends while its buffer is still at work, and then does so again: its own affair as long as it is not fatal.
+      const busy = !data.fatal && data.details === 'bufferAppendError' && data.error?.message.includes('still processing');
+      if (data.details !== 'bufferStalledError' && data.details !== 'bufferNudgeOnStall' && !beginning && !busy) {
         errors.push('hls.js: ' + data.details + ' ' + (data.fatal ? 'fatal ' : '') + (data.error?.message ?? ''));
       }
     });

@@ -246,7 +246,9 @@ fn exactly_these_pictures() {
             let name = format!("exact-{turn}.{format}");
             let more = ["--exact", "--format", format];
             let (path, told) = exported(folder.path(), from, to, &name, &more);
-            let wanted: Vec<u32> = frames[first..end].iter().map(|f| f.counter).collect();
+            // By their times: on a slow machine those of one file may reach beyond the beginning of the next.
+            let meant = frames.iter().filter(|f| (from..to).contains(&f.time));
+            let wanted: Vec<u32> = meant.map(|f| f.counter).collect();
             assert_eq!(counters(&path), wanted, "{format}, turn {turn}");
             check(&path);
             let length = told["duration_secs"].as_f64().unwrap();
