@@ -76,11 +76,16 @@ pub fn finish(mut command: Command, limit: Duration) -> Output {
         stderr.read_to_end(&mut data).unwrap();
         data
     });
-    let status = ended_within(&mut child, limit);
-    let (stdout, stderr) = (out.join().unwrap(), err.join().unwrap());
-    let said = || String::from_utf8_lossy(&stderr).into_owned();
-    let status = status.unwrap_or_else(|| panic!("it did not end within {limit:?}: {command:?}\n{}", said()));
-    Output { status, stdout, stderr }
+    let Some(status) = ended_within(&mut child, limit) else {
+        // What it has started may hold its output open.
+        let killed = Instant::now();
+        while !err.is_finished() && killed.elapsed() < Duration::from_secs(2) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let said = if err.is_finished() { err.join().unwrap() } else { Vec::new() };
+        panic!("it did not end within {limit:?}: {command:?}\n{}", String::from_utf8_lossy(&said));
+    };
+    Output { status, stdout: out.join().unwrap(), stderr: err.join().unwrap() }
 }
 
 /// Runs a `gst-launch-1.0` that reads by RTSP to its end, or panics if it complains of anything but itself: closing

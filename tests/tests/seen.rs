@@ -215,7 +215,8 @@ fn a_passage_is_recorded_told_of_and_found() {
         assert!(objects(nothing).is_empty(), "{nothing}");
     }
     let length = object["duration_secs"].as_f64().unwrap();
-    assert!((length - 14.0).abs() < 2.0, "{object}");
+    // 14 seconds; a slow machine gets round to the first pictures late.
+    assert!((8.0..16.0).contains(&length), "{object}");
     let picture = http::get(&server.url(object["picture_url"].as_str().unwrap()));
     assert_eq!((picture.status, picture.header("content-type")), (200, "image/jpeg"));
     let file = home.path().join("person.jpg");

@@ -25,6 +25,7 @@ const MAX_MESSAGE_BYTES: usize = 4096;
 /// Close codes of RFC 6455, section 7.4.1.
 const GOING_AWAY: u16 = 1001;
 const POLICY_VIOLATION: u16 = 1008;
+#[cfg(feature = "hls")]
 const INTERNAL_ERROR: u16 = 1011;
 
 /// Why a client is cut off.
@@ -41,6 +42,7 @@ impl Goodbye {
     }
 
     /// It is the server's fault.
+    #[cfg(feature = "hls")]
     pub(super) fn failed(reason: &'static str) -> Self {
         Self { code: INTERNAL_ERROR, reason }
     }

@@ -58,7 +58,8 @@ pub trait Recorder: Send + Sync {
     async fn resume(&self) -> Result<(), RecordError>;
     /// Begins a new segment at the next keyframe.
     async fn split(&self) -> Result<(), RecordError>;
-    /// Finishes the file and stops. Returns the last segment, if there was one.
+    /// Finishes the file and stops. Returns the last segment, if there was one; it is in the index by then, unless that takes
+    /// longer than two seconds.
     async fn stop(&self) -> Result<Option<Segment>, RecordError>;
     /// What it is doing.
     fn status(&self) -> RecorderStatus;
@@ -116,7 +117,7 @@ pub(super) struct Command {
     pub(super) answer: oneshot::Sender<Result<Option<Segment>, RecordError>>,
 }
 
-/// The handle to a [`RecorderSink`].
+/// The handle to a [`RecorderSink`](super::RecorderSink).
 #[derive(Clone)]
 pub struct RecorderHandle {
     pub(super) commands: mpsc::Sender<Command>,
@@ -185,13 +186,5 @@ impl Recorder for RecorderHandle {
 }
 
 pub(super) fn refused(action: Action, state: RecordingState) -> RecordError {
-    let action = match action {
-        Action::Resume => "resume",
-        Action::Pause => "pause",
-        Action::Split => "split",
-        Action::Start => "start",
-        Action::Stop => "stop",
-        Action::Auto => "auto",
-    };
-    RecordError::State { action, state: state.name() }
+    RecordError::State { action: action.name(), state: state.name() }
 }

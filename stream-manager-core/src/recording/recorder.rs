@@ -26,7 +26,7 @@ use crate::storage::index::GapReason;
 use crate::trace::Origin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// For how many retries a blocked recorder waits for a keyframe that is not recorded yet. After that it begins
@@ -34,6 +34,8 @@ use tokio_util::sync::CancellationToken;
 const WAIT_FOR_KEYFRAME: u32 = 2;
 /// A GOP that lasts longer is not waited for when a recording is started again.
 const LONG_GOP: Duration = Duration::from_secs(10);
+/// How long a recording that was stopped waits for the index.
+const ENTERED_TIMEOUT: Duration = Duration::from_secs(2);
 /// How much of what waits for an event is taken at once.
 const KEEP_AT_ONCE: Duration = Duration::from_millis(500);
 
@@ -66,7 +68,7 @@ pub struct RecorderSink {
 
 impl RecorderSink {
     /// A recorder and its handle. `start` says whether it records from the beginning or waits for
-    /// [`Recorder::start`].
+    /// [`Recorder::start`](super::Recorder::start).
     ///
     /// # Errors
     /// If the settings do not make sense.
@@ -346,6 +348,7 @@ impl RecorderSink {
                 self.shared.interrupted(GapReason::Stopped, None);
                 self.shared.set_state(Off, "stopped by request");
                 result?;
+                entered(&self.context).await;
                 return Ok(self.shared.status.lock().last_segment.clone());
             }
             // Asking for what is so already is no error.
@@ -430,6 +433,25 @@ impl RecorderSink {
             self.item(item).await?;
         }
         Ok(())
+    }
+}
+
+/// Waits until what was recorded is in the index, so that whoever has stopped it finds it there; but not for long.
+async fn entered(context: &RecorderContext) {
+    let Some(index) = &context.index else { return };
+    let (done, wait) = oneshot::channel();
+    context.pool.in_order(move || {
+        let _ = done.send(());
+    });
+    let entering = async {
+        // A thread that went away has nothing left to enter.
+        let _ = wait.await;
+        index.flush().await
+    };
+    match tokio::time::timeout(ENTERED_TIMEOUT, entering).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "what was recorded is not in the index yet"),
+        Err(_) => tracing::warn!(timeout = ?ENTERED_TIMEOUT, "what was recorded is not in the index yet"),
     }
 }
 

@@ -20,7 +20,7 @@ const PAINT = { mask: "#8c96a1" };
 const within = (value) => Math.round(Math.min(1, Math.max(0, value)) * 10000) / 10000;
 
 /**
- * The same for the configuration file: JSON's values are TOML's, but for tables.
+ * A patch of the API as lines of the configuration file: JSON's values are TOML's, but for tables.
  * @param {Record<string, Record<string, any>[]>} patch
  */
 const asToml = (patch) => {

@@ -4,6 +4,7 @@ use super::super::parts::*;
 #[cfg(feature = "inference")]
 use crate::api::inference::{AnalysisView, ModelPage};
 use crate::api::objects::{CountPage, ObjectPage, ObjectView};
+#[cfg(feature = "inference")]
 use crate::api::openapi;
 #[cfg(feature = "inference")]
 use crate::detection::Detections;

@@ -20,7 +20,7 @@ pub(super) const RECORDINGS: &[Operation] = &[
         "/api/streams/{id}/recording/stop",
         "stopRecording",
         "recordings",
-        "Finishes the file and records no longer; also after a restart",
+        "Finishes the file, which can be found when this is answered, and records no longer; also after a restart",
         &[],
         RECORDING,
     ),
