@@ -241,7 +241,8 @@ const flows = {
     const videos = () => page.$$eval('.replay video', (all) => all.map((video) => ({ at: video.currentTime, ready: video.readyState, rate: video.playbackRate, paused: video.paused })));
     const shown = () => page.waitForFunction(() => [...document.querySelectorAll('.replay video')].every((video) => video.readyState >= 2 && !video.seeking), null, LIMIT);
     const cursor = () => page.$eval('canvas.timeline', (canvas) => Number(canvas.getAttribute('aria-valuenow')));
-    await shown();
+    // One has perhaps begun a little later than the other.
+    await page.waitForFunction(() => [...document.querySelectorAll('.replay video')].some((video) => video.readyState >= 2 && !video.seeking), null, LIMIT);
     await page.click('button[aria-label="Before"]');
     await page.fill('input[aria-label="Search what happened"]', 'LEFT AT');
     await page.getByRole('button', { name: /parcel.*left/ }).click();

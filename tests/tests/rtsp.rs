@@ -15,6 +15,7 @@ use stream_manager_tests::camera::{Camera, Feed};
 use stream_manager_tests::client::{Client, Received};
 use stream_manager_tests::media::{assert_contiguous, check, counters, describe, reading_rtsp};
 use stream_manager_tests::program::{OPEN_API, Server, finish, finish_reading, run};
+use stream_manager_tests::wait_until;
 
 const LIMIT: Duration = Duration::from_secs(40);
 
@@ -425,7 +426,7 @@ async fn pause_play_kick_and_teardown() {
     assert_eq!(client.request("PAUSE", &url, &[], "").await.status, 200);
     let sessions =
         |server: &Server| server.call("GET", "/api/sessions", None).1["items"].as_array().unwrap().len();
-    assert_eq!(sessions(&server), 0);
+    wait_until("it is held", LIMIT, || sessions(&server) == 0);
     // Nothing comes but the answer.
     client.send(b"GET_PARAMETER * RTSP/1.0\r\nCSeq: 90\r\n\r\n").await;
     let mut answered = false;
@@ -450,7 +451,7 @@ async fn pause_play_kick_and_teardown() {
     let mut client = Client::connect(server.rtsp.parse().unwrap()).await;
     client.play_tcp(&url).await;
     assert_eq!(client.request("TEARDOWN", &url, &[], "").await.status, 200);
-    assert_eq!(sessions(&server), 0);
+    wait_until("it is gone", LIMIT, || sessions(&server) == 0);
     server.stop();
 }
 

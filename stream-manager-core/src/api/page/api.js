@@ -2,7 +2,7 @@
 
 /**
  * @typedef {{state: string, reason: string, enabled: boolean, file: string | null, bytes: number, lost_frames: number, modes: string[]}} Recording
- * @typedef {{kind: string, codec: string, width?: number, height?: number}} Track
+ * @typedef {{kind: string, codec: string, width?: number, height?: number, frame_rate?: number | null}} Track
  * @typedef {{
  *   id: string, state: string, reason: string, since: string | null, enabled: boolean, source_url: string, tracks: Track[],
  *   bitrate_bps: number | null, frame_rate: number | null, packets_lost: number, readers: Record<string, number>,

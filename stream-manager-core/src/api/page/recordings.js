@@ -3,7 +3,7 @@
 import { address, all, ask, between, listen, may, mayAll, now, ofStream, request } from "./api.js";
 import { button, dialog, fill, h, say } from "./dom.js";
 import { Exports } from "./exports.js";
-import { Deck, Replay } from "./replay.js";
+import { Deck, LIVE_MARGIN_MS, Replay } from "./replay.js";
 import { Selection } from "./span.js";
 import { Timeline } from "./timeline.js";
 import { clock, date, DAY, dayOf, full, instant, isoDate, isZone, long, ownZone, time as clockTime, weekOf, zoneName } from "./zone.js";
@@ -124,6 +124,9 @@ export function recordings(place, me, wanted) {
       const near = Math.max(start, Math.min(time, end - NEAR_END_MS));
       if (Math.abs(near - time) < least) [best, least] = [near, Math.abs(near - time)];
     }
+    // What has only just begun can be had in a moment.
+    const early = best + LIVE_MARGIN_MS - now();
+    if (early > 0) await new Promise((done) => setTimeout(done, Math.min(early, LIVE_MARGIN_MS)));
     // Who has gone elsewhere meanwhile stays there.
     if (!ended && timeline.from === from && timeline.to === to) seek(best);
   };
@@ -443,7 +446,9 @@ export function recordings(place, me, wanted) {
 
   const begin = async () => {
     const streams = /** @type {import("./api.js").Stream[]} */ (await all("api/streams")).filter(({ id }) => may(me, "playback", id));
-    known = streams.map((stream) => ({ id: stream.id, fps: stream.frame_rate || 25, there: true }));
+    // What the camera says of itself comes first: what is measured is a little off, and more so in the beginning.
+    const rate = (/** @type {import("./api.js").Stream} */ { tracks, frame_rate: measured }) => tracks.find(({ kind }) => kind === "video")?.frame_rate || measured || 25;
+    known = streams.map((stream) => ({ id: stream.id, fps: rate(stream), there: true }));
     if (mayAll(me, "api.read")) {
       // Also of cameras that are gone.
       const storage = await ask("GET", "api/storage").catch(() => ({ streams: [] }));

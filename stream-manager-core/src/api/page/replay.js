@@ -6,7 +6,7 @@ import { fill, h } from "./dom.js";
 /** How much is asked for at once, in milliseconds of what was recorded. */
 const WINDOW_MS = 30 * 60_000;
 /** What is being written can be had a moment later. */
-const LIVE_MARGIN_MS = 1500;
+export const LIVE_MARGIN_MS = 1500;
 /** How far cameras may be apart, in seconds of the clock on the wall. */
 const APART = 0.15;
 const FAR_APART = 1;
@@ -31,6 +31,8 @@ export class Replay {
     this.loaded = null;
     /** Where there is nothing. @type {{start: number, end: number} | null} */
     this.hole = null;
+    /** Until when that is believed: just now more may come to be there. */
+    this.believed = Infinity;
     this.loading = 0;
     this.failed = 0;
     this.attempt = 0;
@@ -53,7 +55,7 @@ export class Replay {
 
   /** @param {number} time */
   isHole(time) {
-    return this.hole !== null && time >= this.hole.start && time < this.hole.end;
+    return this.hole !== null && time >= this.hole.start && time < this.hole.end && performance.now() < this.believed;
   }
 
   /** Whether the others have to wait for it. */
@@ -71,6 +73,7 @@ export class Replay {
     this.loading = performance.now();
     this.loaded = null;
     this.hole = null;
+    this.believed = Infinity;
     const end = Math.min(time + WINDOW_MS, this.now());
     const where = ofStream(this.id, `/playback?${between(time, end)}&gaps=stop`);
     try {
@@ -91,6 +94,7 @@ export class Replay {
         const { items } = await ask("GET", ofStream(this.id, `/recordings?view=segments&start=${new Date(end).toISOString()}&limit=1`));
         if (attempt !== this.attempt) return;
         const next = items.length ? Date.parse(items[0].start) : this.now();
+        if (end < time + WINDOW_MS) this.believed = performance.now() + AGAIN_MS;
         this.hole = { start: time, end: Math.max(next, end, time + 1000) };
       } else {
         this.failed = performance.now();
@@ -98,8 +102,10 @@ export class Replay {
       }
     } catch (error) {
       if (attempt !== this.attempt) return;
-      if (error instanceof RangeError) this.hole = { start: time, end: time + 1000 };
-      else {
+      if (error instanceof RangeError) {
+        this.hole = { start: time, end: time + 1000 };
+        this.believed = performance.now() + 1000;
+      } else {
         this.failed = performance.now();
         fill(this.words, "The server does not answer.");
       }
