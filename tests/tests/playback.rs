@@ -68,8 +68,15 @@ fn any_range_is_what_the_files_have() {
     let mut random = fastrand::Rng::with_seed(7);
     for turn in 0..100 {
         // Starts are told in whole milliseconds: which side of a frame an edge that is nearer lies on cannot be known here.
+        // Nor in which file a time is that two of them share, or that lies between them.
+        let between = |time: f64| {
+            video.windows(2).any(|w| {
+                let (ends, begins) = (w[0].time + 0.04, w[1].time);
+                w[0].file != w[1].file && time > ends.min(begins) - 0.003 && time < ends.max(begins) + 0.003
+            })
+        };
         let away = |mut time: f64| {
-            while video.iter().any(|f| (f.time - time).abs() < 0.003) {
+            while between(time) || video.iter().any(|f| (f.time - time).abs() < 0.003) {
                 time += 0.004;
             }
             time
