@@ -323,8 +323,7 @@ fn over_a_kill() {
     let server = Server::start(folder.path(), Some(&config));
     let before = segments(&server).len();
     until_segments(&server, before + 2);
-    stopped(&server);
-    let rows = segments(&server);
+    let rows = stopped(&server);
     let end = seconds(&rows.last().unwrap()["end"]);
     let files: Vec<u32> =
         rows.iter().flat_map(|row| counters(Path::new(row["path"].as_str().unwrap()))).collect();

@@ -52,8 +52,6 @@ pub(super) struct Fmp4Writer {
 
 struct Open {
     fragmenter: Fragmenter,
-    /// Its tracks as the index keeps them: by the time it is entered there may be others.
-    description: Arc<str>,
     main: TrackId,
     main_is_video: bool,
     start: MediaTime,
@@ -155,7 +153,6 @@ impl Fmp4Writer {
             main,
             main_is_video: frame.is_video(),
             fragmenter,
-            description: self.description.clone(),
             start: frame.dts,
             wall_clock: frame.wall_clock,
             output: None,
@@ -315,7 +312,7 @@ impl Fmp4Writer {
                 start: open.wall_clock,
                 media_start: open.start,
                 format: self.recording.format,
-                tracks: &open.description,
+                tracks: &self.description,
                 continues: open.continues,
             });
             if let Some(entry) = &open.entry {
@@ -395,10 +392,12 @@ impl SegmentWriter for Fmp4Writer {
         if self.tracks.as_ref() == Some(&tracks) {
             return Ok(());
         }
+        let follows = self.open.is_some();
+        // The open one is entered with its own tracks, perhaps only now; the new ones are taken over whatever comes of that.
+        let closed = self.close(None).await;
         self.description = serde_json::to_string(&describe(&tracks)).unwrap_or_default().into();
         self.tracks = Some(tracks);
-        let follows = self.open.is_some();
-        self.close(None).await?;
+        closed?;
         // New parameters come with a keyframe: nothing is missing between the two segments.
         self.follows = follows;
         Ok(())
