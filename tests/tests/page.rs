@@ -282,14 +282,15 @@ fn five_hundred_streams() {
 
 const DAY_MS: i64 = 86_400_000;
 
-/// Moves what was recorded to the day before: the files' names are what counts, and the index is made from them.
-fn a_day_earlier(recordings: &Path) {
+/// Moves what was recorded to another time: the files' names are what counts, and the index is made from them.
+fn move_recordings(recordings: &Path, by_ms: i64) {
     for file in std::fs::read_dir(recordings).unwrap().map(|entry| entry.unwrap().path()) {
         let name = file.file_name().unwrap().to_str().unwrap().to_owned();
-        let (day, rest) = name.split_at(10);
-        let Ok(midnight) = format!("{day}T00:00:00Z").parse::<WallTime>() else { continue };
-        let before = WallTime::from_unix_nanos(midnight.as_unix_nanos() - DAY_MS * 1_000_000).to_string();
-        std::fs::rename(&file, file.with_file_name(format!("{}{rest}", &before[..10]))).unwrap();
+        let Some(stem) = name.strip_suffix(".mp4") else { continue };
+        let (day, time) = stem.split_at(10);
+        let Ok(begun) = format!("{day}{}", time.replace('-', ":")).parse::<WallTime>() else { continue };
+        let moved = WallTime::from_unix_nanos(begun.as_unix_nanos() + by_ms * 1_000_000).to_string();
+        std::fs::rename(&file, file.with_file_name(format!("{}.mp4", moved.replace(':', "-")))).unwrap();
     }
 }
 
@@ -316,8 +317,11 @@ fn yesterdays_event() {
         });
     }
     server.stop();
+    // In the middle of the day, so that there is room on the timeline on both sides at whatever time this runs.
+    let now = WallTime::now().as_unix_nanos() / 1_000_000;
+    let yesterday_at_ten = (now / DAY_MS - 1) * DAY_MS + DAY_MS * 10 / 24;
     for id in ["door", "yard"] {
-        a_day_earlier(&folder.path().join("data/recordings").join(id));
+        move_recordings(&folder.path().join("data/recordings").join(id), yesterday_at_ten - now);
     }
     let server = Server::start(folder.path(), Some(&config));
     wait_until("yesterday is known", LIMIT, || {
