@@ -17,9 +17,11 @@ gi.require_version("Gst", "1.0")
 gi.require_version("GstApp", "1.0")
 gi.require_version("GstWebRTC", "1.0")
 gi.require_version("GstSdp", "1.0")
-from gi.repository import Gst, GstApp, GstSdp, GstWebRTC  # noqa: E402, F401
+from gi.repository import Gst, GstApp, GstSdp, GstWebRTC  # noqa: E402
 
 Gst.init(None)
+# PyGObject makes a class when it is first asked for; two of GStreamer's threads that ask at once get two, and neither takes the other's.
+CLASSES = (Gst.Buffer, Gst.Caps, Gst.FlowReturn, Gst.GhostPad, Gst.Pad, Gst.Promise, Gst.Sample, Gst.Structure, GstApp.AppSink)
 SIZE = (384, 240)
 BLOCK = SIZE[0] // 24
 

@@ -71,6 +71,7 @@ mod server;
 mod session_cookie;
 mod sessions;
 mod settings;
+mod statistics;
 mod streams;
 mod system;
 mod target;

@@ -12,6 +12,7 @@ use super::problem::Problem;
 use super::query::{self, conditions};
 use super::recordings::{self, RecordingsQuery};
 use super::sessions;
+use super::statistics;
 use super::target::Target;
 use super::view::{RecordingView, StreamView};
 use super::{ApiState, json};
@@ -19,7 +20,7 @@ use crate::auth::{Action, Grant};
 use crate::config::StreamConfig;
 use crate::manager::{
     ChangeOptions, DeleteRecordings, Done, KeyedAnswer, ManagerError, Operation, Outcome, RecordingWish,
-    Sample, StreamFilter, StreamInfo, StreamOrder,
+    StreamFilter, StreamInfo, StreamOrder,
 };
 use crate::session::SessionKind;
 use axum::Router;
@@ -379,7 +380,7 @@ async fn by_path(
         ("PUT", Target::Stream(id)) => put(state, id, &uri, &headers, &body).await,
         ("PATCH", Target::Stream(id)) => patch(state, id, &uri, &headers, &body).await,
         ("DELETE", Target::Stream(id)) => remove(state, id, &uri, &headers).await,
-        ("GET" | "HEAD", Target::Stats(id)) => stats(state, id, &uri),
+        ("GET" | "HEAD", Target::Stats(id)) => statistics::stats(state, id, &uri),
         ("GET" | "HEAD", Target::Sessions(id)) => {
             let info = state.manager.info(id)?;
             sessions::list(state, &query::parse(&uri)?, |stream| *stream == *info.id)
@@ -560,46 +561,4 @@ async fn act(
     let options = conditional(headers, query.dry_run)?;
     let outcome = state.manager.change(operation, options).await?;
     if query.dry_run { Ok(dry(outcome)) } else { answer(state, StatusCode::OK, &outcome.id, headers) }
-}
-
-/// What a stream did in the last minutes.
-#[derive(Serialize, JsonSchema)]
-pub(super) struct StatsView {
-    id: Arc<str>,
-    frames: u64,
-    bytes: u64,
-    keyframes: u64,
-    packets_lost: u64,
-    /// Connections to the source since the stream was made.
-    connections: u64,
-    /// The kept GOP.
-    gop_frames: usize,
-    gop_bytes: usize,
-    /// For how long no frame has come, in seconds.
-    silence_secs: Option<f64>,
-    /// How far apart the samples are, in seconds.
-    interval_secs: f64,
-    /// Oldest first, of the last ten minutes.
-    history: Vec<Sample>,
-}
-
-fn stats(state: &ApiState, id: &str, uri: &Uri) -> Result<Response, Problem> {
-    let _: query::Nothing = query::parse(uri)?;
-    let info = state.manager.info(id)?;
-    let stats = info.handle().map(|h| h.hub().stats());
-    let count = |value: fn(&crate::hub::HubStats) -> u64| stats.as_ref().map_or(0, value);
-    let view = StatsView {
-        frames: count(|s| s.frames),
-        bytes: count(|s| s.bytes),
-        keyframes: count(|s| s.keyframes),
-        packets_lost: count(|s| s.packets_lost),
-        connections: count(|s| s.sessions),
-        gop_frames: stats.as_ref().map_or(0, |s| s.gop_frames),
-        gop_bytes: stats.as_ref().map_or(0, |s| s.gop_bytes),
-        silence_secs: info.handle().and_then(|h| h.hub().silence()).map(|d| d.as_secs_f64()),
-        interval_secs: crate::manager::SAMPLE_INTERVAL.as_secs_f64(),
-        history: info.handle().map(crate::manager::StreamHandle::history).unwrap_or_default(),
-        id: info.id,
-    };
-    Ok(json(StatusCode::OK, &view))
 }

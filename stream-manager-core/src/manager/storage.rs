@@ -162,11 +162,7 @@ impl Storage {
         if let Some(index) = &self.index {
             // Changes come to the index behind the files that they speak of.
             for directory in self.directories.iter() {
-                let (sender, wait) = tokio::sync::oneshot::channel();
-                directory.pool.in_order(move || {
-                    let _ = sender.send(());
-                });
-                let _ = tokio::time::timeout(CLOSE_TIMEOUT, wait).await;
+                let _ = tokio::time::timeout(CLOSE_TIMEOUT, directory.pool.caught_up()).await;
             }
             if let Err(error) = index.flush().await {
                 tracing::warn!(%error, "the index of recordings is put right at the next start");

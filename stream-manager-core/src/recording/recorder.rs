@@ -26,7 +26,7 @@ use crate::storage::index::GapReason;
 use crate::trace::Origin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// For how many retries a blocked recorder waits for a keyframe that is not recorded yet. After that it begins
@@ -439,13 +439,8 @@ impl RecorderSink {
 /// Waits until what was recorded is in the index, so that whoever has stopped it finds it there; but not for long.
 async fn entered(context: &RecorderContext) {
     let Some(index) = &context.index else { return };
-    let (done, wait) = oneshot::channel();
-    context.pool.in_order(move || {
-        let _ = done.send(());
-    });
     let entering = async {
-        // A thread that went away has nothing left to enter.
-        let _ = wait.await;
+        context.pool.caught_up().await;
         index.flush().await
     };
     match tokio::time::timeout(ENTERED_TIMEOUT, entering).await {

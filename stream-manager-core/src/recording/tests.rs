@@ -279,9 +279,7 @@ fn repair(index: &Index, place: &Arc<Place>) {
 }
 
 async fn flush(pool: &DiskPool, index: &Index) {
-    let (sender, wait) = tokio::sync::oneshot::channel();
-    pool.in_order(move || sender.send(()).unwrap());
-    wait.await.unwrap();
+    pool.caught_up().await;
     index.flush().await.unwrap();
 }
 

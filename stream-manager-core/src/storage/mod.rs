@@ -252,6 +252,17 @@ impl DiskPool {
         }
     }
 
+    /// Waits until the sync thread has done all that it has been asked to do so far: what it told the index is on
+    /// its way there.
+    pub async fn caught_up(&self) {
+        let (done, wait) = oneshot::channel();
+        self.in_order(move || {
+            let _ = done.send(());
+        });
+        // A thread that went away has nothing left to do.
+        let _ = wait.await;
+    }
+
     /// Makes the disk full, or not.
     #[cfg(test)]
     pub(crate) fn set_full(&self, full: bool) {

@@ -3,7 +3,8 @@
 use super::super::parts::*;
 use crate::api::batch::{Batch, BatchResult};
 use crate::api::openapi;
-use crate::api::streams::{DryRun, StatsView, StreamPage};
+use crate::api::statistics::StatsView;
+use crate::api::streams::{DryRun, StreamPage};
 use crate::api::view::StreamView;
 use crate::config::StreamConfig;
 
