@@ -505,6 +505,7 @@ fn settings_are_checked_before_they_are_applied() {
     let said = flow.next();
     let tabs = ["Storage", "Users", "Configuration", "Backups", "Log", "Health", "Models"];
     assert_eq!(said["tabs"], json!(tabs));
+    assert_eq!(flow.next(), json!({"inView": [true, true]}));
     assert_eq!(flow.next(), json!({"applyAtFirst": true}));
     assert_eq!(flow.next(), json!({"applyWrong": true}));
     assert_eq!(flow.next(), json!({"applyAfterAnotherKey": true}));

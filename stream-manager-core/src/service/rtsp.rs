@@ -48,7 +48,9 @@ impl RtspListener {
             RtspPorts { address: server.address(), tls: server.tls_address(), udp: server.udp_ports() };
         self.ports.set("rtsp", Some(bound.address.port()));
         self.ports.set("rtsps", bound.tls.map(|tls| tls.port()));
-        tracing::info!(udp = ?bound.udp, tls = ?bound.tls, "RTSP at rtsp://{}/<id>", bound.address);
+        let udp = bound.udp.map(|(rtp, rtcp)| format!("{rtp}-{rtcp}"));
+        let tls = bound.tls.map(|address| address.to_string());
+        tracing::info!(udp, tls, "RTSP at rtsp://{}/<id>", bound.address);
         let cancel = CancellationToken::new();
         let (streams, sessions) = (Arc::new(self.manager.clone()), self.manager.sessions().clone());
         let task = tokio::spawn(server.run(streams, self.users.clone(), sessions, cancel.clone()));

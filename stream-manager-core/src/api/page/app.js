@@ -1,7 +1,7 @@
 // The control room: who one is, where one is, and whether the server answers.
 
 import { ask, bus, may, mayAll, patiently, Refused } from "./api.js";
-import { button, fill, h } from "./dom.js";
+import { button, fill, h, showCurrent } from "./dom.js";
 import { signin } from "./signin.js";
 import { streamPage } from "./stream.js";
 import { wall } from "./wall.js";
@@ -62,6 +62,7 @@ function show() {
   const { page, id } = place();
   const pages = PAGES.filter((one) => one.may(/** @type {Me} */ (me)));
   fill(nav, pages.map(({ name, path }) => h("a", { href: `#/${path}`, "aria-current": path === page ? "page" : undefined }, name)));
+  showCurrent(nav);
   const title = ((page === "stream" || page === "zones") && id) || pages.find(({ path }) => path && path === page)?.name;
   document.title = title ? `${title} · Stream Manager` : "Stream Manager";
   for (const open of document.querySelectorAll("dialog")) open.close();

@@ -85,6 +85,11 @@ export async function copy(text) {
   }
 }
 
+/** Scrolls the links of a narrow window to the one that stands for what is shown. @param {HTMLElement} links */
+export function showCurrent(links) {
+  links.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+}
+
 /**
  * Asks for something in a dialog, and does it; it stays open with what went wrong, if something did.
  * @param {string} title
@@ -92,8 +97,9 @@ export async function copy(text) {
  * @param {string} yes
  * @param {() => unknown} action
  * @param {string} [looks]
+ * @param {string} [no]
  */
-export function dialog(title, content, yes, action, looks = "go") {
+export function dialog(title, content, yes, action, looks = "go", no = "Cancel") {
   const problem = h("p", { class: "problem", role: "alert" });
   const go = h("button", { type: "submit", class: looks }, yes);
   const close = () => box.close();
@@ -119,7 +125,7 @@ export function dialog(title, content, yes, action, looks = "go") {
     h("h2", {}, title),
     content.flat(),
     problem,
-    h("div", { class: "row" }, h("button", { type: "button", onclick: close }, "Cancel"), go),
+    h("div", { class: "row" }, h("button", { type: "button", onclick: close }, no), go),
   );
   const box = h("dialog", { "aria-label": title, onclose: () => box.remove() }, form);
   document.body.append(box);

@@ -169,6 +169,8 @@ export function objects(place, me) {
       ],
       "Show in recordings",
       go,
+      "go",
+      "Close",
     );
   };
 

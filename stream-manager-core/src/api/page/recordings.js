@@ -339,7 +339,9 @@ export function recordings(place, me, wanted) {
             },
             mark.data?.object && pictureOf(mark.data.object),
             h("time", { dateTime: mark.time }, `${date(at, zone)} ${clockTime(at, zone)}`),
+            " ",
             h("b", {}, mark.kind.replaceAll("_", " ")),
+            " ",
             h("span", {}, `${mark.stream}${mark.text ? ` · ${mark.text}` : ""}`),
           ),
           may(me, "record", mark.stream) &&

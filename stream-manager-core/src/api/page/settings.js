@@ -2,7 +2,7 @@
 
 import { accounts } from "./accounts.js";
 import { address, all, ask, listen, mayAll, now, Refused, request } from "./api.js";
-import { button, dialog, fill, h, say, since, size } from "./dom.js";
+import { button, dialog, fill, h, say, showCurrent, since, size } from "./dom.js";
 import { full, long, ownZone } from "./zone.js";
 
 /** @typedef {(place: HTMLElement, me: import("./api.js").Me) => () => void} Part */
@@ -31,12 +31,9 @@ export function settings(place, me, id) {
   const parts = PARTS.filter(({ action }) => mayAll(me, action));
   const part = parts.find(({ path }) => path === id) ?? parts[0];
   const content = h("div", { class: "settings" });
-  fill(
-    place,
-    h("div", { class: "bar" }, h("h1", {}, "Settings")),
-    h("nav", { class: "tabs", "aria-label": "Settings" }, parts.map(({ name, path }) => h("a", { href: `#/settings/${path}`, "aria-current": path === part?.path ? "page" : undefined }, name))),
-    content,
-  );
+  const tabs = h("nav", { class: "tabs", "aria-label": "Settings" }, parts.map(({ name, path }) => h("a", { href: `#/settings/${path}`, "aria-current": path === part?.path ? "page" : undefined }, name)));
+  fill(place, h("div", { class: "bar" }, h("h1", {}, "Settings")), tabs, content);
+  showCurrent(tabs);
   if (!part) {
     fill(content, h("p", { class: "empty" }, "There are no settings that you may see."));
     return () => {};
@@ -354,8 +351,11 @@ function log(place) {
         "li",
         { "data-level": one.level },
         h("time", { dateTime: one.time }, full(Date.parse(one.time), zone)),
+        " ",
         h("b", {}, one.level),
+        " ",
         h("span", {}, `${one.stream ? `${one.stream}: ` : ""}${one.message}`),
+        " ",
         h("small", {}, Object.entries(one.fields).map(([key, value]) => `${key}=${value}`).join(" ")),
       ),
     );

@@ -6,6 +6,7 @@ import { button, copy, dialog, fill, h, rate, say, since, size } from "./dom.js"
 import { Live } from "./live.js";
 import { Overlay } from "./overlay.js";
 import { condition } from "./tile.js";
+import { ownZone, time as clockTime } from "./zone.js";
 
 /** @typedef {import("./api.js").Stream} Stream */
 
@@ -128,7 +129,7 @@ export function streamPage(place, me, id) {
   /** @param {string} name @param {string} text */
   const showQr = async (name, text) => {
     const { qrPicture } = await import("./qr.js");
-    dialog(name, [h("div", { class: "qr" }, qrPicture(text) ?? h("p", {}, "The address is too long for a QR code.")), h("p", {}, h("code", {}, text))], "Copy", () => copy(text));
+    dialog(name, [h("div", { class: "qr" }, qrPicture(text) ?? h("p", {}, "The address is too long for a QR code.")), h("p", {}, h("code", {}, text))], "Copy", () => copy(text), "go", "Close");
   };
 
   const draw = () => {
@@ -258,8 +259,8 @@ export function streamPage(place, me, id) {
   const silence = listen(
     KINDS,
     (event) => {
-      const time = new Date(event.time);
-      log.prepend(h("li", {}, h("time", { dateTime: event.time }, time.toLocaleTimeString()), h("b", {}, event.kind.replaceAll("_", " ")), h("span", {}, words(event))));
+      const time = clockTime(Date.parse(event.time), ownZone());
+      log.prepend(h("li", {}, h("time", { dateTime: event.time }, time), " ", h("b", {}, event.kind.replaceAll("_", " ")), " ", h("span", {}, words(event))));
       while (log.children.length > MAX_EVENTS) log.lastElementChild?.remove();
       clearTimeout(soon);
       soon = window.setTimeout(refresh, 250);
