@@ -208,7 +208,7 @@ fn rtsps_by_ffmpeg_gstreamer_and_ourselves() {
         "[rtsp]\ntls_listen = \"127.0.0.1:0\"\ntls_certificate = \"cert.pem\"\ntls_key = \"key.pem\"\n";
     let server = server(folder.path(), keys, &camera.url());
     let log = server.log();
-    let port = log.split("tls=Some(127.0.0.1:").nth(1).unwrap().split(')').next().unwrap();
+    let port = log.split("tls=\"127.0.0.1:").nth(1).unwrap().split('"').next().unwrap();
     let url = format!("rtsps://127.0.0.1:{port}/cam");
     let file = folder.path().join("tls.mkv");
     let (good, complaint) = ffmpeg(&url, &["-rtsp_transport", "tcp"], "3", &file);
