@@ -252,8 +252,11 @@ fn trouble_and_back(what: &str, said: &str) {
     eprintln!("{what}: back after {:?}", since.elapsed());
     let segments = server.stream("cam-0")["recording"]["segments"].as_u64();
     server.wait_for("cam-0", "a segment more", LIMIT, |s| s["recording"]["segments"].as_u64() > segments);
-    let gap = items(&server, "cam-0").into_iter().find(|i| i["reason"] == "disk_error").expect("no gap");
-    assert!(gap["end"].is_string() && gap["frames"].as_u64() > Some(FPS), "{gap:#}");
+    // The index is on that disk as well, and is written again in a moment.
+    let gap =
+        || items(&server, "cam-0").into_iter().find(|i| i["reason"] == "disk_error" && i["end"].is_string());
+    wait_until("the gap is in the index", LIMIT, || gap().is_some());
+    assert!(gap().unwrap()["frames"].as_u64() > Some(FPS), "{:#}", gap().unwrap());
     server.stop();
     for id in ["cam-0", "cam-1"] {
         let folder = disk.root().join("data/recordings").join(id);
