@@ -253,10 +253,13 @@ fn trouble_and_back(what: &str, said: &str) {
     let segments = server.stream("cam-0")["recording"]["segments"].as_u64();
     server.wait_for("cam-0", "a segment more", LIMIT, |s| s["recording"]["segments"].as_u64() > segments);
     // The index is on that disk as well, and is written again in a moment.
-    let gap =
-        || items(&server, "cam-0").into_iter().find(|i| i["reason"] == "disk_error" && i["end"].is_string());
-    wait_until("the gap is in the index", LIMIT, || gap().is_some());
-    assert!(gap().unwrap()["frames"].as_u64() > Some(FPS), "{:#}", gap().unwrap());
+    let mut gap = None;
+    wait_until("the gap is in the index", LIMIT, || {
+        gap =
+            items(&server, "cam-0").into_iter().find(|i| i["reason"] == "disk_error" && i["end"].is_string());
+        gap.is_some()
+    });
+    assert!(gap.as_ref().unwrap()["frames"].as_u64() > Some(FPS), "{gap:#?}");
     server.stop();
     for id in ["cam-0", "cam-1"] {
         let folder = disk.root().join("data/recordings").join(id);
